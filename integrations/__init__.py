@@ -1,0 +1,1 @@
+"""Other software that labelloop works with. Only the command line imports these."""

@@ -1,0 +1,1 @@
+"""Annotation formats: one module each, read to records and written from records."""

@@ -1,0 +1,1 @@
+"""Metrics of instance segmentation with their bootstrap intervals."""

@@ -1,0 +1,1 @@
+"""Models behind the InstanceModel protocol, and where their weights come from."""

@@ -1,0 +1,167 @@
+"""InstanceModel: what distillation, prediction and metrics need of a network, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from labelloop.instances import Instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataStats:
+    """What a model must know of the labelled data before it is built. JSON-able with ``dataclasses.asdict``.
+
+    Attributes:
+        classes: Class names; the index in it is the label.
+        image_size_hw: Median height and width of the labelled images, px.
+        diameter_px: 5th, 50th and 95th percentile of the objects' equivalent diameter 2*sqrt(area/pi), px.
+        box_side_px: 5th, 50th and 95th percentile of the longer side of the objects' boxes, px.
+        objects_per_image: Mean and maximum of the objects in an image (at full size, uncropped).
+        intensity_percentile: Low and high percentiles (0..100) that images are normalised between.
+    """
+
+    classes: tuple[str, ...]
+    image_size_hw: tuple[int, int]
+    diameter_px: tuple[float, float, float]
+    box_side_px: tuple[float, float, float]
+    objects_per_image: tuple[float, float]
+    intensity_percentile: tuple[float, float] = (0.5, 99.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a model should see in one image.
+
+    Attributes:
+        masks: uint8 (n, h, w), 0..255: the probability that a pixel is inside the object, times 255. Hard
+            labels are 0 or 255; averaged pseudo-labels may be anything between. Masks may overlap.
+        labels: int64 (n,), class index from 0.
+        weights: float32 (n,), how much each object counts in the loss; 1 for annotations.
+        ignore: bool (n,), objects that are neither positive nor background (crowds, middle confidence).
+    """
+
+    masks: Tensor
+    labels: Tensor
+    weights: Tensor
+    ignore: Tensor
+
+    def to(self, device: torch.device) -> Target:
+        """The same target on a device."""
+        return Target(
+            masks=self.masks.to(device),
+            labels=self.labels.to(device),
+            weights=self.weights.to(device),
+            ignore=self.ignore.to(device),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model sees in one image, on the CPU, best score first.
+
+    A soft mask is kept as a crop around its object: enough for any image size.
+
+    Attributes:
+        size_hw: Height and width of the image, px.
+        labels: int64 (n,), class index from 0.
+        scores: float32 (n,), 0..1.
+        quality: float32 (n,), 0..1, how sharp the mask is: mean over its pixels of |2p - 1|.
+        crops: n arrays, uint8 (h_i, w_i), 0..255: probability of the mask times 255; zero outside the crop.
+        offsets_yx: int64 (n, 2), the crop's top left pixel in the image; a crop lies inside the image.
+    """
+
+    size_hw: tuple[int, int]
+    labels: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    quality: npt.NDArray[np.float32]
+    crops: tuple[npt.NDArray[np.uint8], ...]
+    offsets_yx: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+class InstanceModel(Protocol):
+    """A network for instance segmentation. Implementations are ``nn.Module`` subclasses.
+
+    Images are float32 (3, h, w), already normalised by ``labelloop.images.normalise`` to about 0..1, of any
+    size; a model resizes and batches for itself and answers in the coordinates that it was given.
+    """
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Named scalar losses, already weighted; their sum is what is minimised.
+
+        Args:
+            images: b float32 tensors (3, h_i, w_i).
+            targets: b targets of the same sizes.
+        """
+
+    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
+        """What the model sees, without gradients and in evaluation mode, whatever mode it was in."""
+
+    def module(self) -> nn.Module:
+        """The network itself: parameters and buffers to optimise, average and save."""
+
+    @classmethod
+    def fit_to(cls, stats: DataStats) -> Self:
+        """A fresh model for such data, heads random, backbone pretrained where its weights can be had."""
+
+
+def to_instances(prediction: Prediction, *, threshold: float = 0.5) -> Instances:
+    """Hard masks of a prediction; objects without a pixel above the threshold are dropped.
+
+    Args:
+        prediction: n objects.
+        threshold: A pixel is inside where its probability is above this, 0..1.
+    """
+    from pycocotools import mask as coco_mask
+
+    rles: list[bytes] = []
+    kept: list[int] = []
+    for i, (crop, (top, left)) in enumerate(zip(prediction.crops, prediction.offsets_yx, strict=True)):
+        inside = crop > threshold * 255
+        if not inside.any():
+            continue
+        rles.append(_encode_crop(inside, int(top), int(left), prediction.size_hw, coco_mask))
+        kept.append(i)
+    return Instances(
+        size_hw=prediction.size_hw,
+        rles=tuple(rles),
+        labels=prediction.labels[kept],
+        scores=prediction.scores[kept],
+    )
+
+
+def _encode_crop(
+    inside: npt.NDArray[np.bool_], top: int, left: int, size_hw: tuple[int, int], coco_mask: object
+) -> bytes:
+    """Run lengths of a crop in its image, without painting the image.
+
+    Each column of the crop is a run pattern; columns are joined by the background above and below.
+    """
+    height, width = size_hw
+    crop_height, crop_width = inside.shape
+    columns = np.zeros((crop_width, crop_height + 2), np.int8)
+    columns[:, 1:-1] = inside.T
+    edges = np.diff(columns, axis=1)
+    column, row = np.nonzero(edges)
+    # Positions, column-major, where the value flips; a run that reaches the bottom and goes on at the top of
+    # the next column flips twice at one position, and both flips vanish.
+    flips = (left + column) * height + top + row
+    if crop_height == height:
+        positions, counts = np.unique(flips, return_counts=True)
+        flips = positions[counts == 1]
+    ends = np.concatenate([[0], flips, [height * width]])
+    runs = np.diff(ends)
+    if runs[-1] == 0:
+        runs = runs[:-1]
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)  # type: ignore[attr-defined]
+    counts_bytes: bytes = rle["counts"]
+    return counts_bytes

@@ -1,0 +1,1 @@
+"""Prediction over pools and large fields: batched, tiled, stitched, resumable."""

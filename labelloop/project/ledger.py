@@ -1,0 +1,214 @@
+"""The ledger's tables, and how a transaction is made."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, UniqueConstraint, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from labelloop.errors import ProjectError
+from labelloop.instances import Instances
+
+SCHEMA_VERSION = 1
+WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
+
+
+def now() -> datetime:
+    """The present in UTC, without a zone, as the ledger keeps times."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Base(DeclarativeBase):
+    """Base of the ledger's tables."""
+
+
+class Meta(Base):
+    """Facts about the ledger itself."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class ImageRow(Base):
+    """One image: a page and channel of a file, recognised by the content of that file."""
+
+    __tablename__ = "images"
+    __table_args__ = (UniqueConstraint("sha256", "page", "channel"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(index=True)
+    page: Mapped[int] = mapped_column(default=0)
+    channel: Mapped[int] = mapped_column(default=-1)  # -1: all of gray or RGB
+    path: Mapped[str]  # absolute, or relative to the project when inside it
+    file_name: Mapped[str] = mapped_column(index=True)
+    height: Mapped[int]
+    width: Mapped[int]
+    pixel_size_um: Mapped[float | None]
+    group: Mapped[str | None] = mapped_column("group_name")
+    split: Mapped[str] = mapped_column(default="train", index=True)  # train, val or test
+    added_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class LabelRow(Base):
+    """One revision of an image's labels; the highest revision counts, none is ever overwritten."""
+
+    __tablename__ = "label_revisions"
+    __table_args__ = (UniqueConstraint("image_id", "revision"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    revision: Mapped[int]
+    source: Mapped[str]
+    n_objects: Mapped[int]
+    instances: Mapped[bytes] = mapped_column(LargeBinary)
+    added_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RunRow(Base):
+    """One training run. Its files lie in runs/<name>/."""
+
+    __tablename__ = "runs"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]  # running, finished
+    method: Mapped[str]
+    model: Mapped[str]
+    seed: Mapped[int]
+    promoted: Mapped[str | None]  # guided or supervised
+    config: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+
+
+class PredictionRow(Base):
+    """What one model of one run sees in one image, scores 0.05 and up."""
+
+    __tablename__ = "predictions"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.name"), primary_key=True)
+    which: Mapped[str] = mapped_column(primary_key=True)  # guided or supervised
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    instances: Mapped[bytes] = mapped_column(LargeBinary)
+    added_at: Mapped[datetime] = mapped_column(default=now)
+
+
+def encode_instances(instances: Instances) -> bytes:
+    """Instances as the ledger stores them: compressed JSON with COCO run lengths."""
+    document = {
+        "size": list(instances.size_hw),
+        "counts": [counts.decode("ascii") for counts in instances.rles],
+        "labels": instances.labels.tolist(),
+        "crowd": np.flatnonzero(instances.crowd).tolist(),
+        "scores": None if instances.scores is None else [float(s) for s in instances.scores],
+    }
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), 6)
+
+
+def decode_instances(stored: bytes) -> Instances:
+    """The inverse of ``encode_instances``, exact."""
+    document = json.loads(zlib.decompress(stored))
+    crowd = np.zeros(len(document["counts"]), np.bool_)
+    crowd[document["crowd"]] = True
+    return Instances(
+        size_hw=(document["size"][0], document["size"][1]),
+        rles=tuple(counts.encode("ascii") for counts in document["counts"]),
+        labels=np.asarray(document["labels"], np.int64),
+        scores=None if document["scores"] is None else np.asarray(document["scores"], np.float32),
+        crowd=crowd,
+    )
+
+
+class Ledger:
+    """The project's database. ``read()`` and ``write()`` are its only two ways in.
+
+    Args:
+        url: SQLAlchemy URL, ``sqlite:///PATH`` as a rule.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = create_engine(url)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    def create(self) -> None:
+        """Makes the tables; a ledger that has them stays as it is."""
+        with _translated(self.engine):
+            Base.metadata.create_all(self.engine)
+        with self.write() as session:
+            if session.get(Meta, "schema") is None:
+                session.add(Meta(key="schema", value=str(SCHEMA_VERSION)))
+
+    def check(self) -> None:
+        """Looks whether this version can work with the ledger.
+
+        Raises:
+            ProjectError: It is damaged, not a ledger, or written by a newer labelloop.
+        """
+        with self.read() as session:
+            meta = session.get(Meta, "schema")
+        if meta is None or int(meta.value) != SCHEMA_VERSION:
+            raise ProjectError(
+                "the ledger has another version than this labelloop",
+                value=f"{meta.value if meta else 'none'}, not {SCHEMA_VERSION}",
+                way_out="Use the labelloop version that wrote it.",
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the ledger."""
+        with _translated(self.engine), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: everything in the block is stored, or nothing.
+
+        The write lock is taken at the start, so what the block reads cannot change before it writes.
+        """
+        engine = self.engine.execution_options(labelloop_write=True)
+        with _translated(self.engine), Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def sqlite_url(path: Path) -> str:
+    """The SQLAlchemy URL of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's BEGIN below, not the driver's late one
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {WAIT_FOR_LOCK_S * 1000}")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    write = connection.get_execution_options().get("labelloop_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _translated(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except DatabaseError as error:
+        reason = str(error.orig)
+        way_outs = {
+            "locked": "Another labelloop command is writing; wait for it and try again.",
+            "full": "Free space on the disk and try again; nothing was changed.",
+            "readonly": "Make the project folder writable.",
+            "unable to open": "Check that the folder exists and can be written.",
+        }
+        way_out = next((text for key, text in way_outs.items() if key in reason), "Nothing was changed.")
+        raise ProjectError(
+            f"the ledger cannot be used ({reason})", value=engine.url.database or engine.url, way_out=way_out
+        ) from error

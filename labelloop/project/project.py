@@ -1,0 +1,246 @@
+"""Project: a folder with labelloop.toml and a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+
+from labelloop.errors import ProjectError, UsageError
+from labelloop.instances import Instances
+from labelloop.project.config import FILE_NAME, ProjectConfig, read_config, write_config
+from labelloop.project.ledger import (
+    ImageRow,
+    LabelRow,
+    Ledger,
+    RunRow,
+    decode_instances,
+    now,
+    sqlite_url,
+)
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageRecord(NamedTuple):
+    """What the ledger knows of one image; light, so that a pool of 100,000 is listed in seconds.
+
+    ``path`` is absolute. ``channel`` -1 means all of a gray or RGB image.
+    """
+
+    id: int
+    path: Path
+    file_name: str
+    size_hw: tuple[int, int]
+    split: str
+    group: str | None
+    page: int
+    channel: int
+    pixel_size_um: float | None
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One training run as the ledger knows it."""
+
+    name: str
+    state: str
+    method: str
+    model: str
+    seed: int
+    promoted: str | None
+    config: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+class Project:
+    """A project on disk. ``Project.init`` makes one, ``Project.find`` opens the nearest one.
+
+    Attributes:
+        root: The project's folder, absolute.
+        config: labelloop.toml.
+        ledger: The database.
+    """
+
+    def __init__(self, root: Path, config: ProjectConfig, ledger: Ledger) -> None:
+        self.root = root
+        self.config = config
+        self.ledger = ledger
+
+    @classmethod
+    def init(cls, root: Path, config: ProjectConfig) -> Project:
+        """Makes a project in a new or empty folder, or in one that holds no project yet.
+
+        Raises:
+            ProjectError: There is a project already, or the folder cannot be written.
+        """
+        root = root.absolute()
+        if (root / FILE_NAME).exists():
+            raise ProjectError(
+                "there is a project already", value=root, way_out="Use it with -C, or choose another folder."
+            )
+        try:
+            (root / ".labelloop").mkdir(parents=True, exist_ok=True)
+            ledger = Ledger(sqlite_url(root / ".labelloop" / "ledger.db"))
+            ledger.create()
+            write_config(root / FILE_NAME, config)
+        except OSError as error:
+            raise ProjectError(
+                f"the project cannot be made ({error.strerror})", value=root, way_out="Choose a folder you can write."
+            ) from error
+        return cls(root, config, ledger)
+
+    @classmethod
+    def open(cls, root: Path) -> Project:
+        """Opens the project in this very folder.
+
+        Raises:
+            ProjectError: There is none, or its files cannot be used.
+        """
+        root = root.absolute()
+        if not (root / FILE_NAME).is_file():
+            raise ProjectError("there is no project here", value=root, way_out=_MAKE_ONE)
+        config = read_config(root / FILE_NAME)
+        path = root / ".labelloop" / "ledger.db"
+        if not path.is_file():
+            raise ProjectError("the project has lost its ledger", value=path, way_out="Restore it from a backup.")
+        ledger = Ledger(sqlite_url(path))
+        ledger.check()
+        return cls(root, config, ledger)
+
+    @classmethod
+    def find(cls, start: Path) -> Project:
+        """Opens the nearest project from ``start`` upward, as git does.
+
+        Raises:
+            ProjectError: There is none, or its files cannot be used.
+        """
+        start = start.absolute()
+        for folder in (start, *start.parents):
+            if (folder / FILE_NAME).is_file():
+                return cls.open(folder)
+        raise ProjectError("there is no labelloop project here or above", value=start, way_out=_MAKE_ONE)
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the runs keep their files."""
+        return self.root / "runs"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where things lie that can be computed again."""
+        return self.root / ".labelloop" / "cache"
+
+    def set_classes(self, classes: tuple[str, ...]) -> None:
+        """Writes the class names into labelloop.toml."""
+        self.config = self.config.model_copy(update={"classes": classes})
+        write_config(self.root / FILE_NAME, self.config)
+
+    def images(self, *, split: str | None = None, labelled: bool | None = None) -> list[ImageRecord]:
+        """The images in the order they were added.
+
+        Args:
+            split: Only this split: train, val or test.
+            labelled: Only those with labels (True) or without (False).
+        """
+        statement = select(
+            ImageRow.id, ImageRow.path, ImageRow.file_name, ImageRow.height, ImageRow.width, ImageRow.split,
+            ImageRow.group, ImageRow.page, ImageRow.channel, ImageRow.pixel_size_um, ImageRow.sha256,
+        ).order_by(ImageRow.id)  # fmt: skip
+        if split is not None:
+            statement = statement.where(ImageRow.split == split)
+        if labelled is not None:
+            has_labels = ImageRow.id.in_(select(LabelRow.image_id))
+            statement = statement.where(has_labels if labelled else ~has_labels)
+        with self.ledger.read() as session:
+            rows = session.execute(statement).all()
+        return [
+            ImageRecord(id_, self.root / path, name, (height, width), in_split, *rest)
+            for id_, path, name, height, width, in_split, *rest in rows
+        ]
+
+    def labels(self, image_ids: Collection[int]) -> dict[int, Instances]:
+        """The newest labels of these images, by image id; images without labels are not in it."""
+        return {image_id: labels for image_id, _, labels in self.iter_labels(image_ids)}
+
+    def iter_labels(self, image_ids: Collection[int]) -> Iterator[tuple[int, int, Instances]]:
+        """(image id, revision, labels) of these images, newest revision, one at a time."""
+        wanted = set(image_ids)
+        newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
+            LabelRow.image_id
+        ).subquery()  # fmt: skip
+        statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).join(
+            newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision)
+        ).order_by(LabelRow.image_id)  # fmt: skip
+        with self.ledger.read() as session:
+            for image_id, revision, stored in session.execute(statement):
+                if image_id in wanted:
+                    yield image_id, revision, decode_instances(stored)
+
+    def stored_path(self, path: Path) -> str:
+        """How the ledger keeps a path: relative inside the project, so that a project can be moved."""
+        absolute = path.absolute()
+        return str(absolute.relative_to(self.root)) if absolute.is_relative_to(self.root) else str(absolute)
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+        with self.ledger.read() as session:
+            rows = session.scalars(select(RunRow).order_by(RunRow.started_at, RunRow.name)).all()
+        return [_run_record(row) for row in rows]
+
+    def run(self, name: str | None = None) -> RunRecord:
+        """The run of this name, or the newest finished one.
+
+        Raises:
+            UsageError: There is no such run.
+        """
+        runs = self.runs()
+        if name is None:
+            finished = [run for run in runs if run.state == "finished"]
+            if not finished:
+                raise UsageError("no run has finished yet", value=self.root, way_out="Run labelloop train.")
+            return finished[-1]
+        for run in runs:
+            if run.name == name:
+                return run
+        known = ", ".join(run.name for run in runs) or "none"
+        raise UsageError("there is no such run", value=name, way_out=f"Runs here: {known}.")
+
+    def save_run(self, run: RunRecord) -> None:
+        """Stores a run, new or changed, in one transaction."""
+        with self.ledger.write() as session:
+            row = session.get(RunRow, run.name)
+            if row is None:
+                row = RunRow(name=run.name)
+                session.add(row)
+            row.state, row.method, row.model, row.seed = run.state, run.method, run.model, run.seed
+            row.promoted, row.config, row.result = run.promoted, run.config, run.result
+            if run.state == "finished" and row.finished_at is None:
+                row.finished_at = now()
+
+    def newest_label_revisions(self, image_ids: Iterable[int]) -> dict[int, int]:
+        """The newest label revision of each labelled image, by image id."""
+        wanted = set(image_ids)
+        statement = select(LabelRow.image_id, func.max(LabelRow.revision)).group_by(LabelRow.image_id)
+        with self.ledger.read() as session:
+            return {i: revision for i, revision in session.execute(statement).tuples() if i in wanted}
+
+
+_MAKE_ONE = "Make one with labelloop init DIR, or name one with --project DIR."
+
+
+def _run_record(row: RunRow) -> RunRecord:
+    return RunRecord(
+        name=row.name,
+        state=row.state,
+        method=row.method,
+        model=row.model,
+        seed=row.seed,
+        promoted=row.promoted,
+        config=row.config,
+        result=row.result,
+    )
