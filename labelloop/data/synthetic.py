@@ -13,9 +13,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from labelloop.instances import Instances
 
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Kind = Literal["cyst", "dense", "ghost"]
 
@@ -102,16 +104,17 @@ def organoid_micrograph(
     for _ in range(_draw_count(rng, config.ghosts, per_area)):
         _render(rng, light, _draw_body(rng, size_hw, config, [], "ghost"))
     bodies: list[_Body] = []
-    masks: list[npt.NDArray[np.bool_]] = []
+    rles: list[bytes] = []
     for _ in range(count):
         kind: Kind = "dense" if rng.random() < config.dense_share else "cyst"
         body = _draw_body(rng, size_hw, config, bodies, kind)
         bodies.append(body)
-        mask = _render(rng, light, body)
-        if np.count_nonzero(mask) >= _MIN_VISIBLE_PX:
-            masks.append(mask)
+        inside, top, left = _render(rng, light, body)
+        if np.count_nonzero(inside) >= _MIN_VISIBLE_PX:
+            rles.append(_rle(inside, top, left, size_hw))
     _scatter_debris(rng, light, _draw_count(rng, config.debris, per_area))
-    return _expose(rng, light, config), Instances.from_dense(np.array(masks), size_hw=size_hw)
+    truth = Instances(size_hw=size_hw, rles=tuple(rles), labels=np.zeros(len(rles), np.int64))
+    return _expose(rng, light, config), truth
 
 
 def _draw_count(rng: np.random.Generator, low_high: tuple[int, int], per_area: float) -> int:
@@ -149,20 +152,35 @@ def _draw_body(
     )
 
 
-def _render(rng: np.random.Generator, light: Floats, body: _Body) -> npt.NDArray[np.bool_]:
-    """Takes away from ``light`` what the object absorbs, in place; returns its mask, bool (h, w)."""
+def _render(rng: np.random.Generator, light: Floats, body: _Body) -> tuple[Bools, int, int]:
+    """Takes away from ``light`` what the object absorbs, in place.
+
+    Returns:
+        A crop of its mask, and the crop's top and left in the image, px.
+    """
     height, width = light.shape
-    mask = np.zeros((height, width), np.bool_)
     reach = body.radius * 1.4 + 3 * (body.wall + body.blur)
     top, bottom = max(0, int(body.y - reach)), min(height, int(body.y + reach) + 2)
     left, right = max(0, int(body.x - reach)), min(width, int(body.x + reach) + 2)
     if top >= bottom or left >= right:
-        return mask
+        return np.zeros((0, 0), np.bool_), 0, 0
     depth = _depth(body, top, bottom, left, right)
-    mask[top:bottom, left:right] = depth >= 0
     absorbed = _dense_profile(rng, body, depth) if body.kind == "dense" else _cyst_profile(rng, body, depth)
     light[top:bottom, left:right] *= 1 - absorbed
-    return mask
+    return depth >= 0, top, left
+
+
+def _rle(inside: Bools, top: int, left: int, size_hw: tuple[int, int]) -> bytes:
+    """Run lengths of a crop in its image, painting only the columns that it covers."""
+    height, width = size_hw
+    columns = np.zeros((inside.shape[1], height), np.int8)
+    columns[:, top : top + inside.shape[0]] = inside.T
+    flips = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
+    runs = np.diff(np.concatenate([[0], left * height + flips, [height * width]]))
+    counted = runs.tolist() if runs[-1] else runs[:-1].tolist()
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counted}, height, width)
+    counts: bytes = rle["counts"]
+    return counts
 
 
 def _depth(body: _Body, top: int, bottom: int, left: int, right: int) -> Floats:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from labelloop.data.synthetic import SyntheticConfig, organoid_micrograph
+from labelloop.instances import Instances
 
 PLAIN = SyntheticConfig(
     ghosts=(0, 0),
@@ -71,3 +72,10 @@ def test_ghosts_and_debris_are_not_labelled() -> None:
     pixels, truth = organoid_micrograph(np.random.default_rng(0), n_objects=0, config=config)
     assert len(truth) == 0
     assert pixels.std() > 1
+
+
+def test_run_lengths_of_crops_are_those_of_full_masks() -> None:
+    _, truth = organoid_micrograph(np.random.default_rng(3), size_hw=(60, 90), n_objects=25)
+    assert truth == Instances.from_dense(truth.to_dense())
+    touching = [box for box in truth.boxes_xyxy if box.min() == 0 or box[2] == 90 or box[3] == 60]
+    assert touching
