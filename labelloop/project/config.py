@@ -27,7 +27,7 @@ class ProjectConfig(BaseModel):
 
     name: str = Field(min_length=1)
     classes: tuple[str, ...] = ()
-    pixel_size_um: float | None = Field(default=None, gt=0)
+    pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @field_validator("classes")
     @classmethod

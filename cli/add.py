@@ -1,0 +1,120 @@
+"""``labelloop add images`` and ``labelloop add labels``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labelloop.cli.options import JsonOption, ProjectOption, SplitOption, open_project
+from labelloop.cli.output import print_json, say, to_stderr
+from labelloop.cli.progress import shown_progress
+from labelloop.errors import ImageError
+
+if TYPE_CHECKING:
+    from labelloop.project.adding import AddReport
+
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        metavar="folder|REGEX",
+        help="What belongs together (plate, donor, culture): the folder of a file, or what this pattern finds "
+        "in its path (its first bracketed group, if it has one). Groups are never torn between splits.",
+    ),
+]
+
+
+def images(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
+    group_by: GroupOption = None,
+    channel: Annotated[
+        int | None, typer.Option("--channel", metavar="C", min=0, help="Channel to use, from 0.")
+    ] = None,
+    page: Annotated[
+        int, typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0.")
+    ] = 0,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add images to the pool; known ones are recognised by their content.
+
+    Files that cannot be used are named with their reason, and the others are added.
+
+    Example: `labelloop add images plates/ --group-by folder`
+    """
+    from labelloop.project.adding import add_images
+
+    opened = open_project(project)
+    with shown_progress() as progress:
+        report = add_images(opened, paths, group_by=group_by, channel=channel, page=page, progress=progress)
+    _print_report(report, as_json=as_json)
+
+
+def labels(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A COCO file, or a folder of label images.")],
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="auto|NAME", help="The annotation format; auto looks at PATH.")
+    ] = "auto",
+    images: Annotated[
+        str | None,
+        typer.Option("--images", metavar="DIR", help="Where the images lie. Default: beside the labels."),
+    ] = None,
+    split: SplitOption = None,
+    group_by: GroupOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add annotations, and their images where these are new.
+
+    Labels for an image that has some become its new revision; the old ones are kept.
+
+    Example: `labelloop add labels train.json --images train/`
+    """
+    from labelloop.project.adding import add_labels
+
+    opened = open_project(project)
+    with shown_progress() as progress:
+        report = add_labels(
+            opened,
+            path,
+            format=format_name,
+            images=images,
+            split=None if split is None else split.value,
+            group_by=group_by,
+            progress=progress,
+        )
+    _print_report(report, as_json=as_json)
+
+
+def _print_report(report: AddReport, *, as_json: bool) -> None:
+    """Prints what was added and what was not; exits 1 where nothing of what was given could be used."""
+    document = asdict(report)
+    failed = not (report.added or report.known or report.revised)
+    if failed:
+        reasons = "; ".join(f"{skipped.path}: {skipped.reason}" for skipped in report.skipped)
+        nothing = ImageError(
+            "nothing could be added", value=reasons, way_out="Mend these files or name others."
+        )
+        document["error"] = nothing.as_dict()
+    if as_json:
+        print_json(document)
+    else:
+        for skipped in report.skipped:
+            to_stderr().print(f"skipped {skipped.path}: {skipped.reason}", soft_wrap=True, markup=False)
+        say(_summary(report))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _summary(report: AddReport) -> str:
+    parts = [f"{report.added} added"]
+    if report.revised:
+        parts.append(f"{report.revised} with a new label revision")
+    if report.known:
+        parts.append(f"{report.known} known already")
+    if report.skipped:
+        parts.append(f"{len(report.skipped)} skipped")
+    objects = f" ({report.objects} objects)" if report.objects else ""
+    return f"Images: {', '.join(parts)}{objects}."

@@ -1,0 +1,167 @@
+"""The program: its commands, and what happens when one fails.
+
+Exit codes: 0 done; 1 could not do it (one line on stderr: what, the value, the way out); 2 wrong usage (a
+flag, a value or a combination that the command does not take); 130 interrupted. A bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from labelloop import __version__
+from labelloop.cli import add, doctor, evaluate, init, models, status, train
+from labelloop.cli.options import PROJECT_HELP, Invocation
+from labelloop.cli.output import print_error
+from labelloop.errors import LabelloopError, OutputError, UsageError
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+ORDER = (
+    "demo", "init", "add", "check", "train", "evaluate", "predict", "status", "models", "doctor",
+)  # fmt: skip
+
+# The state of the machine, not a bug: these may come from any write.
+_MACHINE_ERRORS = {
+    errno.ENOSPC: "Free space on the disk and run the same command again.",
+    errno.EDQUOT: "Free some of your disk quota and run the same command again.",
+    errno.EROFS: "The disk is read-only; choose a folder you can write.",
+    errno.EACCES: "Make it readable and writable for you, or choose another place.",
+    errno.EPERM: "Make it readable and writable for you, or choose another place.",
+}
+
+
+class Program(TyperGroup):
+    """The root of the commands. Turns what is raised on purpose into one line or one JSON document."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs one command line and exits."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        invocation = Invocation(as_json=_wants_json(arguments))
+        if not invocation.as_json:
+            return super().main(
+                arguments,
+                prog_name,
+                complete_var,
+                standalone_mode,
+                windows_expand_args,
+                obj=invocation,
+                **extra,
+            )
+        try:
+            code = super().main(arguments, prog_name, standalone_mode=False, obj=invocation, **extra)
+        except typer.TyperException as error:  # wrong usage, which typer would print as text
+            command = shlex.join(["labelloop", *(a for a in arguments if a != "--json")])
+            way_out = "See what it takes with --help."
+            print_error(UsageError(error.format_message(), value=command, way_out=way_out), as_json=True)
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else DONE)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in the order in which a project meets them."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that the context names."""
+        as_json = ctx.ensure_object(Invocation).as_json
+        try:
+            return super().invoke(ctx)
+        except LabelloopError as error:
+            print_error(error, as_json=as_json)
+            raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from error
+        except KeyboardInterrupt as interrupt:
+            print_error(_interrupted(ctx.invoked_subcommand), as_json=as_json)
+            raise typer.Exit(INTERRUPTED) from interrupt
+        except OSError as error:
+            if error.errno not in _MACHINE_ERRORS:
+                raise
+            print_error(_of_the_machine(error), as_json=as_json)
+            raise typer.Exit(FAILED) from error
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    before_dashes = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in before_dashes
+
+
+def _interrupted(command: str | None) -> LabelloopError:
+    if command == "train":
+        return LabelloopError("interrupted", way_out="The same command with --resume goes on.")
+    return LabelloopError("interrupted", way_out="Nothing is lost; run the same command again.")
+
+
+def _of_the_machine(error: OSError) -> LabelloopError:
+    assert error.errno is not None
+    return OutputError(
+        os.strerror(error.errno).lower(), value=error.filename or "", way_out=_MACHINE_ERRORS[error.errno]
+    )
+
+
+app = typer.Typer(
+    name="labelloop",
+    cls=Program,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"labelloop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    project: Annotated[Path | None, typer.Option("--project", "-C", metavar="DIR", help=PROJECT_HELP)] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Instance segmentation for biology labs from few labels: guided distillation with people in the loop.
+
+    A project goes through init, add images, add labels, check, train, evaluate and predict. See all of it at
+    work in a few minutes, without data of your own: `labelloop demo`
+    """
+    ctx.ensure_object(Invocation).project = project
+
+
+_add = typer.Typer(no_args_is_help=True, help="Add images or labels to the project.")
+_add.command("images")(add.images)
+_add.command("labels")(add.labels)
+
+app.command("init")(init.init)
+app.add_typer(_add, name="add")
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("status")(status.status)
+app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """The entry point of ``labelloop`` and ``python -m labelloop``."""
+    # Read once, when the OpenMP runtime loads with torch: waiting threads sleep instead of spinning, which
+    # costs 3 to 5 times the time on a machine where anything else runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    app()

@@ -1,0 +1,117 @@
+"""What the commands print: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from labelloop.errors import LabelloopError
+
+Estimates = Mapping[str, Mapping[str, Any]]
+
+
+def print_json(document: Any) -> None:
+    """Prints the one JSON document of ``--json``, in ASCII: any pipe takes any file name."""
+    sys.stdout.write(json.dumps(document, indent=2, default=_as_json, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: LabelloopError, *, as_json: bool) -> None:
+    """Prints what could not be done: one line on stderr, or the JSON document on stdout."""
+    if as_json:
+        print_json({"error": error.as_dict()})
+        return
+    line = " ".join(str(error).split())
+    to_stderr().print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
+
+
+def to_stderr() -> Console:
+    """A console for progress and messages."""
+    return Console(stderr=True, highlight=False)
+
+
+def to_stdout() -> Console:
+    """A console for results."""
+    return Console(highlight=False)
+
+
+def say(*lines: str) -> None:
+    """Prints lines of a result as they are."""
+    console = to_stdout()
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+    """Prints a table; all columns but the first are as wide as their text needs."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=title)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = to_stdout()
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)  # a file or a pipe has no width to fold at
+    console.print(table)
+
+
+def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable[str] = ()) -> None:
+    """Prints metrics, one row each, with one column per set of estimates; null sets are left out.
+
+    Args:
+        columns: Title to ``{metric: {value, low, high, n, reason}}``.
+        signed: Titles whose numbers show their plus.
+    """
+    plus = set(signed)
+    shown = {title: estimates for title, estimates in columns.items() if estimates}
+    names = list(dict.fromkeys(name for estimates in shown.values() for name in estimates))
+    rows = [
+        [
+            name,
+            *(
+                format_estimate(estimates.get(name), signed=title in plus)
+                for title, estimates in shown.items()
+            ),
+        ]
+        for name in names
+    ]
+    print_table(["", *shown], rows)
+
+
+def format_estimate(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+    """``0.671 [0.633, 0.705]``; where there is no number, the reason."""
+    if estimate is None or estimate.get("value") is None:
+        reason = (estimate or {}).get("reason")
+        return f"- ({reason})" if reason else "-"
+    pattern = "{:+.3f}" if signed else "{:.3f}"
+    value, low, high = estimate["value"], estimate.get("low"), estimate.get("high")
+    if low is None or high is None:
+        return pattern.format(value)
+    return f"{pattern} [{pattern}, {pattern}]".format(value, low, high)
+
+
+def format_seconds(seconds: float) -> str:
+    """``8 s``, ``2:05`` or ``1:02:05``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _as_json(value: object) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

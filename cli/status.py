@@ -1,0 +1,45 @@
+"""``labelloop status``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelloop.cli.options import JsonOption, ProjectOption, open_project
+from labelloop.cli.output import print_estimates, print_json, say
+
+
+def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Show where the project stands and what to do next.
+
+    Example: `labelloop status`
+    """
+    from labelloop.project.status import project_status
+
+    found = project_status(open_project(project))
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    images = found["images"]
+    say(
+        f"{found['project']}  {found['root']}",
+        f"classes   {', '.join(found['classes']) or '- (taken from the first labels)'}",
+        f"images    {images['total']}: {images['labelled']} labelled and {images['unlabelled']} unlabelled "
+        f"to train on, {images['val']} val, {images['test']} test",
+        f"objects   {found['objects']} annotated",
+    )
+    for run in found["runs"]:
+        ended = f", promoted: {run['promoted']}" if run["promoted"] else ""
+        trained = f"{run['method']} {run['model']}, seed {run['seed']}"
+        say(f"run       {run['name']}: {run['state']}, {trained}{ended}")
+    newest = found["newest_result"]
+    if newest is not None:
+        say("", f"Newest result: {newest['run']}" + (f", on {newest['split']}" if newest["split"] else ""))
+        columns = {name: newest[name] for name in ("supervised", "guided", "difference")}
+        if any(columns.values()):
+            print_estimates(columns, signed=["difference"])
+    if found["next"]:
+        say("", "Next:", *(f"  {line}" for line in found["next"]))

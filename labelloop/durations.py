@@ -1,0 +1,35 @@
+"""Durations as people type them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from labelloop.errors import UsageError
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0}
+_PATTERN = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration: hours, minutes and seconds, largest first, each with its unit.
+
+    Args:
+        text: ``90s``, ``20m``, ``1h30m``, ``1.5h``.
+
+    Returns:
+        Seconds, above 0.
+
+    Raises:
+        UsageError: The text is no duration, or none that is above 0.
+
+    Example:
+        >>> parse_duration("1h30m")
+        5400.0
+    """
+    match = _PATTERN.fullmatch(text.strip().lower())
+    parts = {unit: number for unit, number in match.groupdict().items() if number} if match else {}
+    seconds = math.fsum(float(number) * _UNITS_S[unit] for unit, number in parts.items())
+    if seconds <= 0 or not math.isfinite(seconds):
+        raise UsageError("this is no duration", value=text, way_out="Write it like 90s, 20m or 1h30m.")
+    return seconds

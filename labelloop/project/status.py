@@ -1,0 +1,114 @@
+"""Where a project stands, and what to do next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import func, select
+
+from labelloop.project.ledger import LabelRow
+from labelloop.project.project import Project, RunRecord
+
+HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
+
+
+def project_status(project: Project) -> dict[str, Any]:
+    """What ``labelloop status --json`` prints.
+
+    Returns:
+        ``project``, ``root``, ``classes``; ``images``: ``total``, of which ``labelled`` and ``unlabelled``
+        are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``, oldest
+        first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``, or None;
+        ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
+        of review; ``next``: commands that make sense now, each with its reason.
+    """
+    images = _count_images(project)
+    runs = project.runs()
+    finished = [run for run in runs if run.state == "finished"]
+    unfinished = [run.name for run in runs if run.state != "finished"]
+    newest = finished[-1] if finished else None
+    return {
+        "project": project.config.name,
+        "root": str(project.root),
+        "classes": list(project.config.classes),
+        "images": images,
+        "objects": _count_objects(project),
+        "runs": [_run_summary(run) for run in runs],
+        "unfinished": unfinished,
+        "promoted": newest.promoted if newest else None,
+        "promoted_run": newest.name if newest and newest.promoted else None,
+        "newest_result": _result_summary(newest),
+        "rounds": 0,  # no review has taken place yet
+        "minutes_spent": 0,
+        "next": _next_steps(images, unfinished, newest),
+    }
+
+
+def _count_images(project: Project) -> dict[str, int]:
+    by_split = Counter(image.split for image in project.images())
+    labelled = len(project.images(split="train", labelled=True))
+    return {
+        "total": by_split.total(),
+        "labelled": labelled,
+        "unlabelled": by_split["train"] - labelled,
+        "val": by_split["val"],
+        "test": by_split["test"],
+    }
+
+
+def _count_objects(project: Project) -> int:
+    newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
+        LabelRow.image_id
+    ).subquery()  # fmt: skip
+    total = select(func.coalesce(func.sum(LabelRow.n_objects), 0)).join(
+        newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision)
+    )
+    with project.ledger.read() as session:
+        return int(session.execute(total).scalar_one())
+
+
+def _run_summary(run: RunRecord) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "state": run.state,
+        "method": run.method,
+        "model": run.model,
+        "seed": run.seed,
+        "promoted": run.promoted,
+    }
+
+
+def _result_summary(run: RunRecord | None) -> dict[str, Any] | None:
+    if run is None or run.result is None:
+        return None
+    return {
+        "run": run.name,
+        "split": run.result.get("split"),
+        "verified": run.result.get("verified"),
+        **{part: _headline(run.result.get(part)) for part in ("supervised", "guided", "difference")},
+    }
+
+
+def _headline(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {name: metrics[name] for name in HEADLINE if name in metrics} if metrics else None
+
+
+def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord | None) -> list[str]:
+    steps = [
+        f"labelloop train --resume --name {name}   (goes on where it was interrupted)" for name in unfinished
+    ]
+    if not images["labelled"]:
+        steps.append("labelloop add labels PATH   (training needs a few labelled images)")
+    if not images["unlabelled"]:
+        steps.append("labelloop add images PATH   (guided distillation learns from images without labels)")
+    if images["labelled"] and newest is None and not unfinished:
+        steps += [
+            "labelloop check   (finds bad files, duplicates and leaks first)",
+            "labelloop train --time 20m",
+        ]
+    if newest is not None:
+        steps.append("labelloop predict --out masks")
+        if not images["test"]:
+            steps.append("labelloop add labels PATH --split test   (numbers that no choice was made on)")
+    return steps
