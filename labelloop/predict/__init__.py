@@ -1,1 +1,1 @@
-"""Prediction over pools and large fields: batched, tiled, stitched, resumable."""
+"""Prediction over pools, folders and large fields: batched, tiled, stitched, resumable."""

@@ -1,0 +1,84 @@
+"""Prediction of one image of any size: whole, or by tiles that are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from labelloop.images import normalise, percentiles
+from labelloop.instances import Instances
+from labelloop.models.protocol import DataStats, InstanceModel, Prediction, to_instances
+from labelloop.predict.stitch import Piece, pieces_of, stitch
+from labelloop.predict.tiles import Tile, TileLayout, plan_tiles, tile_layout
+
+MIN_SCORE = 0.05  # what predictions keep; every use of them cuts higher
+BATCH_PX = 4_000_000  # of normalised pixels handed to a model at once: 48 MB
+BATCH_IMAGES = 16
+
+
+def predict_array(
+    model: InstanceModel,
+    pixels: npt.NDArray[Any],
+    *,
+    stats: DataStats,
+    layout: TileLayout | None = None,
+    min_score: float = MIN_SCORE,
+) -> Instances:
+    """What a model sees in one image, best score first.
+
+    An image much larger than those the model was trained on is predicted by overlapping tiles; the normalised
+    image never exists whole then, and objects are kept packed, so memory is bounded by the image as given.
+
+    Args:
+        model: Any InstanceModel.
+        pixels: (h, w) or (h, w, 3), in the file's own type.
+        stats: What the model was fitted to: the intensities and, without a layout, the tiles.
+        layout: How to cut; from ``stats`` if None.
+        min_score: Objects scored lower are left out.
+    """
+    layout = layout or tile_layout(stats)
+    size_hw = (int(pixels.shape[0]), int(pixels.shape[1]))
+    tiles = plan_tiles(size_hw, layout)
+    low, high = percentiles(pixels, stats.intensity_percentile)
+    if len(tiles) == 1:
+        image = torch.from_numpy(normalise(pixels, low, high))
+        return predict_whole(model, [image], min_score=min_score)[0]
+    pieces: list[Piece] = []
+    for start, batch in _batches(tiles):
+        images = [torch.from_numpy(normalise(_cut(pixels, tile), low, high)) for tile in batch]
+        predictions = _predict(model, images, min_score)
+        for index, (tile, prediction) in enumerate(zip(batch, predictions, strict=True), start):
+            pieces += pieces_of(prediction, tile, index, layout.margin)
+    return stitch(pieces, tiles, size_hw, layout.margin)
+
+
+def predict_whole(
+    model: InstanceModel, images: Sequence[Tensor], *, min_score: float = MIN_SCORE
+) -> list[Instances]:
+    """What a model sees in normalised images, float32 (3, h_i, w_i), each at once, best score first."""
+    return [to_instances(prediction) for prediction in _predict(model, images, min_score)]
+
+
+def _predict(model: InstanceModel, images: Sequence[Tensor], min_score: float) -> list[Prediction]:
+    parameter = next(model.module().parameters(), None)
+    if parameter is not None:
+        images = [image.to(parameter.device, non_blocking=True) for image in images]
+    return model.predict(images, min_score=min_score)
+
+
+def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[int, Sequence[Tile]]]:
+    """Tiles that fit a model at once, with the index of the first."""
+    height, width = tiles[0].size_hw  # all tiles of a plan have the same size
+    step = max(1, min(BATCH_IMAGES, BATCH_PX // (height * width)))
+    for start in range(0, len(tiles), step):
+        yield start, tiles[start : start + step]
+
+
+def _cut(pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.generic]:
+    top, left, bottom, right = tile.box
+    return pixels[top:bottom, left:right]

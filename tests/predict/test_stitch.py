@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from labelloop.instances import Instances
+from labelloop.models.protocol import DataStats, Prediction
+from labelloop.predict.field import predict_array
+from labelloop.predict.stitch import pieces_of, stitch
+from labelloop.predict.tiles import TileLayout, plan_tiles
+
+LAYOUT = TileLayout(side_hw=(100, 110), overlap=40, margin=4, untiled_hw=(0, 0))
+WHOLE = TileLayout(side_hw=(100, 110), overlap=40, margin=4, untiled_hw=(10**6, 10**6))
+
+
+def same_share(found: Instances, expected: Instances, iou: float = 0.9) -> float:
+    """Share of objects that have their like on the other side, of all on both sides."""
+    if not len(found) or not len(expected):
+        return float(len(found) == len(expected))
+    like = found.iou(expected) >= iou
+    return float((like.any(axis=1).sum() + like.any(axis=0).sum()) / (len(found) + len(expected)))
+
+
+def grid_of_ellipses(rng: np.random.Generator, size_hw: tuple[int, int], pitch: int, largest: float):
+    """Centres on a jittered grid, so that objects of one colour never touch, and radii up to ``largest``."""
+    height, width = size_hw
+    rows, columns = np.mgrid[pitch // 2 : height : pitch, pitch // 2 : width : pitch]
+    centres = np.stack([rows.ravel(), columns.ravel()], axis=1) + rng.uniform(-4, 4, (rows.size, 2))
+    radii = rng.uniform(4, largest, (rows.size, 2))
+    return [tuple(c) for c in centres], [tuple(r) for r in radii]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), height=st.integers(60, 420), width=st.integers(60, 420))
+def test_tiled_equals_untiled_for_objects_within_reach(
+    seed: int, height: int, width: int, components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    centres, radii = grid_of_ellipses(np.random.default_rng(seed), (height, width), 36, 14)
+    pixels = draw_ellipses((height, width), centres, radii)
+    tiled = predict_array(components, pixels, stats=stats, layout=LAYOUT)
+    whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
+    assert tiled.size_hw == whole.size_hw
+    assert sorted(tiled.rles) == sorted(whole.rles)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), y=st.floats(60, 240), x=st.floats(60, 240), angle=st.floats(0, 6.28))
+def test_overlapping_objects_stay_two_wherever_the_seams_run(
+    seed: int, y: float, x: float, angle: float, components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    radius = 14.0
+    apart = 1.2 * radius  # discs share 28 % of their area each
+    other = (y + apart * np.sin(angle), x + apart * np.cos(angle))
+    pixels = draw_ellipses((300, 300), [(y, x), other], [(radius, radius)] * 2)
+    tiled = predict_array(components, pixels, stats=stats, layout=LAYOUT)
+    assert len(tiled) == 2
+    shared = (tiled.mask(0) & tiled.mask(1)).sum() / tiled.areas.min()
+    assert 0.2 < shared < 0.45
+
+
+@pytest.mark.parametrize("length", [120, 200, 290])
+@pytest.mark.parametrize("upright", [True, False])
+def test_an_object_longer_than_a_tile_is_one_object(
+    length: int, upright: bool, components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    long, short = length / 2, 12.0
+    pixels = draw_ellipses((300, 310), [(150, 155)], [(long, short) if upright else (short, long)])
+    tiled = predict_array(components, pixels, stats=stats, layout=LAYOUT)
+    whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
+    assert len(tiled) == 1
+    assert tiled.rles == whole.rles
+
+
+def test_a_large_disc_across_many_tiles_is_one_object(
+    components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    pixels = draw_ellipses((400, 400), [(203, 190), (40, 350)], [(120, 110), (10, 10)])
+    tiled = predict_array(components, pixels, stats=stats, layout=LAYOUT)
+    whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
+    assert len(tiled) == len(whole) == 2
+    assert same_share(tiled, whole, 0.99) == 1
+
+
+def test_two_long_objects_that_cross_at_a_seam_stay_two(
+    components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    pixels = draw_ellipses((300, 300), [(150, 150), (150, 150)], [(130, 10), (10, 130)])
+    tiled = predict_array(components, pixels, stats=stats, layout=LAYOUT)
+    whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
+    assert sorted(tiled.rles) == sorted(whole.rles)
+    assert len(tiled) == 2
+
+
+class Careless:
+    """Components as a network sees them: masks differ from view to view and end before the tile's border."""
+
+    def __init__(self, model, seed: int) -> None:
+        self._model = model
+        self._rng = np.random.default_rng(seed)
+
+    def module(self):
+        return self._model.module()
+
+    def predict(self, images, *, min_score: float = 0.05):
+        return [self._blur(p) for p in self._model.predict(images, min_score=min_score)]
+
+    def _blur(self, prediction: Prediction) -> Prediction:
+        height, width = prediction.size_hw
+        crops = []
+        for crop, (top, left) in zip(prediction.crops, prediction.offsets_yx, strict=True):
+            changed = crop.copy()
+            border = np.zeros((height, width), bool)
+            depth = int(self._rng.integers(0, 3))
+            border[depth : height - depth, depth : width - depth] = True
+            changed[~border[top : top + crop.shape[0], left : left + crop.shape[1]]] = 0
+            changed[: self._rng.integers(0, 2)] = 0
+            changed[:, : self._rng.integers(0, 2)] = 0
+            crops.append(changed)
+        scores = np.clip(prediction.scores + self._rng.uniform(-0.2, 0.1, len(crops)), 0.06, 1).astype(
+            np.float32
+        )
+        return Prediction(
+            size_hw=prediction.size_hw,
+            labels=prediction.labels,
+            scores=scores,
+            quality=prediction.quality,
+            crops=tuple(crops),
+            offsets_yx=prediction.offsets_yx,
+        )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6))
+def test_views_that_differ_leave_each_object_once(
+    seed: int, components, stats: DataStats, draw_ellipses: Callable
+) -> None:
+    centres, radii = grid_of_ellipses(np.random.default_rng(seed), (330, 350), 36, 15)
+    radii = [(max(r[0], 7), max(r[1], 7)) for r in radii]
+    pixels = draw_ellipses((330, 350), centres, radii)
+    tiled = predict_array(Careless(components, seed), pixels, stats=stats, layout=LAYOUT)
+    whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
+    assert len(tiled) == len(whole)
+    assert same_share(tiled, whole, 0.6) == 1
+
+
+def test_an_object_is_kept_though_each_view_puts_its_centre_in_the_others_core() -> None:
+    tiles = plan_tiles((100, 160), LAYOUT)
+    assert len(tiles) == 2
+    seam = tiles[0].core[3]
+
+    def view(index: int, left: int) -> Prediction:
+        return Prediction(
+            size_hw=tiles[index].size_hw,
+            labels=np.zeros(1, np.int64),
+            scores=np.full(1, 0.9, np.float32),
+            quality=np.ones(1, np.float32),
+            crops=(np.full((20, 20), 255, np.uint8),),
+            offsets_yx=np.asarray([(40, left - tiles[index].box[1])]),
+        )
+
+    pieces = pieces_of(view(0, seam - 9), tiles[0], 0, 4) + pieces_of(view(1, seam - 11), tiles[1], 1, 4)
+    assert len(stitch(pieces, tiles, (100, 160), 4)) == 1
+
+
+def test_tiles_without_objects_give_no_objects(components, stats: DataStats) -> None:
+    tiled = predict_array(components, np.zeros((300, 300), np.uint8), stats=stats, layout=LAYOUT)
+    assert len(tiled) == 0
+    assert tiled.size_hw == (300, 300)
+    assert tiled.scores is not None
