@@ -20,8 +20,8 @@ GroupOption = Annotated[
     typer.Option(
         "--group-by",
         metavar="folder|REGEX",
-        help="What belongs together (plate, donor, culture): the folder of a file, or what this pattern finds "
-        "in its path (its first bracketed group, if it has one). Groups are never torn between splits.",
+        help="What belongs together (plate, donor, culture): the folder of a file, or what this pattern "
+        "finds in its path (its first bracketed group, if it has one). Groups are never torn between splits.",
     ),
 ]
 

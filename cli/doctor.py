@@ -6,6 +6,7 @@ import typer
 
 from labelloop.cli.options import JsonOption, ProjectOption
 from labelloop.cli.output import print_json, print_table
+from labelloop.errors import LabelloopError
 
 
 def doctor(project: ProjectOption = None, as_json: JsonOption = False) -> None:
@@ -20,7 +21,15 @@ def doctor(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     findings = examine(project)
     problems = [f for f in findings if f.state == "problem"]
     if as_json:
-        print_json({"ready": not problems, "findings": findings})
+        document = {"ready": not problems, "findings": findings}
+        if problems:
+            error = LabelloopError(
+                "this is not ready",
+                value=problems[0].found,
+                way_out=problems[0].way_out or "See the findings.",
+            )
+            document["error"] = error.as_dict()
+        print_json(document)
     else:
         print_table(
             ["", "", "", ""],

@@ -50,9 +50,9 @@ def say(*lines: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
-    """Prints a table; all columns but the first are as wide as their text needs."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=title)
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table without lines; without a header where no column has a name."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -18,8 +18,8 @@ def project_status(project: Project) -> dict[str, Any]:
 
     Returns:
         ``project``, ``root``, ``classes``; ``images``: ``total``, of which ``labelled`` and ``unlabelled``
-        are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``, oldest
-        first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``, or None;
+        are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``,
+        oldest first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``;
         ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
         of review; ``next``: commands that make sense now, each with its reason.
     """
