@@ -93,9 +93,14 @@ def read_tiff(path: Path, *, page: int, channel: int, colours: bool = True) -> n
         if channel >= channels:
             raise ImageError("the image has no such channel", value=f"{channel}, of {channels} from 0")
         plane, axes = _plane(tif, series, index, max(channel, 0))
-        pixels = _select_samples(plane, axes, series, channel)
+        palette = _has_palette(series) and colours
+        pixels = _select_samples(plane, axes, series, -1 if palette else channel)
+        if pixels.ndim not in (2, 3) or pixels.shape[:2] != _size_hw(series):
+            raise ImageError("the TIFF is damaged (its tags contradict each other)")
         if colours:
             pixels = _as_seen(pixels, series.keyframe)
+        if palette and channel >= 0:
+            pixels = pixels[..., channel]
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
 
 
@@ -148,7 +153,15 @@ def _axis_length(series: Any, axis: str) -> int:
 
 def _channels(series: Any) -> int:
     channels = _axis_length(series, _CHANNELS)
+    if _has_palette(series) and channels == 1:
+        return 3
     return channels if channels > 1 else _axis_length(series, _SAMPLES)
+
+
+def _has_palette(series: Any) -> bool:
+    page = series.keyframe
+    is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.samplesperpixel == 1
+    return bool(is_palette and page.colormap is not None)
 
 
 def _plane(tif: Any, series: Any, index: int, channel: int) -> tuple[npt.NDArray[Any], str]:
