@@ -56,11 +56,11 @@ def evaluate(
             way_out="--predictions and --labels go together.",
         )
     if predictions is not None and labels is not None:
-        from labelloop.project.evaluating import evaluate_predictions
+        from labelloop.evaluating import evaluate_predictions
 
         result = evaluate_predictions(predictions, labels, min_score=threshold)
     else:
-        from labelloop.project.evaluating import evaluate_run
+        from labelloop.evaluating import evaluate_run
 
         opened = open_project(project)
         with shown_progress() as progress:

@@ -88,13 +88,14 @@ def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable
 
 def format_estimate(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
     """``0.671 [0.633, 0.705]``; where there is no number, the reason."""
+    reason = (estimate or {}).get("reason") or ""
+    reason = f"({reason})" if reason else ""
     if estimate is None or estimate.get("value") is None:
-        reason = (estimate or {}).get("reason")
-        return f"- ({reason})" if reason else "-"
+        return f"- {reason}".rstrip()
     pattern = "{:+.3f}" if signed else "{:.3f}"
     value, low, high = estimate["value"], estimate.get("low"), estimate.get("high")
     if low is None or high is None:
-        return pattern.format(value)
+        return f"{pattern.format(value)} {reason}".rstrip()
     return f"{pattern} [{pattern}, {pattern}]".format(value, low, high)
 
 

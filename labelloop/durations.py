@@ -8,7 +8,9 @@ import re
 from labelloop.errors import UsageError
 
 _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0}
-_PATTERN = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s)?")
+_PATTERN = re.compile(
+    r"(?:(?P<h>[0-9]+(?:\.[0-9]+)?)h)?(?:(?P<m>[0-9]+(?:\.[0-9]+)?)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
+)
 
 
 def parse_duration(text: str) -> float:

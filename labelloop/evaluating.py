@@ -1,0 +1,154 @@
+"""Measuring a run on a split of its project, or any tool's predictions on any labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from labelloop.distill.runs import LoadedModel, load_model
+from labelloop.errors import ProjectError
+from labelloop.images import read_image
+from labelloop.instances import Instances
+from labelloop.metrics.files import evaluate_files
+from labelloop.metrics.panel import evaluate
+from labelloop.predict.field import predict_array
+from labelloop.progress import Progress, Silent, stage
+from labelloop.project.ledger import PredictionRow, decode_instances, encode_instances
+from labelloop.project.project import ImageRecord, Project
+
+STORE_EVERY = 16  # images; what an interruption may cost
+
+
+def evaluate_run(
+    project: Project,
+    *,
+    run: str | None = None,
+    split: str = "test",
+    min_score: float | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measures the promoted model of a run on the labelled images of a split.
+
+    Args:
+        project: Holds the run.
+        run: Its name; the newest finished one if None.
+        split: ``test`` or ``val``.
+        min_score: Working threshold, 0..1; the run's own if None.
+        device: Where to predict.
+        progress: Who watches.
+
+    Returns:
+        ``run``, ``which`` (guided or supervised), ``split``, and all of ``Panel.as_dict``.
+
+    Raises:
+        ProjectError: The split has no labelled images.
+    """
+    images = project.images(split=split, labelled=True)
+    if not images:
+        raise ProjectError(
+            f"no {split} image has labels",
+            value=project.root,
+            way_out=f"Run labelloop add labels PATH --split {split}.",
+        )
+    loaded = load_model(project, run, device=device)
+    predicted = predict_known_images(project, loaded, images, progress or Silent())
+    labels = project.labels([image.id for image in images])
+    panel = evaluate(
+        [labels[image.id] for image in images],
+        [to_project_classes(instances, loaded.classes, project.config.classes) for instances in predicted],
+        n_classes=len(project.config.classes),
+        groups=[image.group for image in images],
+        min_score=loaded.min_score if min_score is None else min_score,
+    )
+    return {"run": loaded.run, "which": loaded.which, "split": split, **panel.as_dict()}
+
+
+def evaluate_predictions(
+    predictions: Path, labels: Path, *, min_score: float | None = None
+) -> dict[str, Any]:
+    """Measures any tool's predictions; images are matched by file name and need no project.
+
+    Args:
+        predictions: COCO JSON.
+        labels: COCO JSON.
+        min_score: Working threshold, 0..1; 0.5 if None.
+
+    Returns:
+        ``predictions``, ``labels`` (the files), and all of ``Panel.as_dict``.
+    """
+    panel = evaluate_files(predictions, labels, min_score=0.5 if min_score is None else min_score)
+    return {"predictions": str(predictions), "labels": str(labels), **panel.as_dict()}
+
+
+def predict_known_images(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], progress: Progress
+) -> list[Instances]:
+    """What a run's model sees in images of its project; what it saw before is taken from the ledger."""
+    known = _stored_predictions(project, loaded, images)
+    missing = [image for image in images if image.id not in known]
+    if missing:
+        with stage(progress, "predict", len(missing)):
+            for start in range(0, len(missing), STORE_EVERY):
+                fresh = {}
+                for image in missing[start : start + STORE_EVERY]:
+                    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+                    fresh[image.id] = predict_array(loaded.model, pixels, stats=loaded.stats)
+                    progress.advance()
+                _store_predictions(project, loaded, fresh)
+                known |= fresh
+    return [known[image.id] for image in images]
+
+
+def to_project_classes(
+    instances: Instances, model_classes: Sequence[str], project_classes: Sequence[str]
+) -> Instances:
+    """The same objects with labels that index the project's classes, as they are now.
+
+    Raises:
+        ProjectError: The model knows a class that the project has no more.
+    """
+    if tuple(model_classes) == tuple(project_classes[: len(model_classes)]):
+        return instances
+    gone = [name for name in model_classes if name not in project_classes]
+    if gone:
+        raise ProjectError(
+            "the run knows classes that the project has not", value=", ".join(gone), way_out="Train again."
+        )
+    index = np.asarray([project_classes.index(name) for name in model_classes], np.int64)
+    return Instances(
+        size_hw=instances.size_hw,
+        rles=instances.rles,
+        labels=index[instances.labels],
+        scores=instances.scores,
+        crowd=instances.crowd,
+    )
+
+
+def _stored_predictions(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord]
+) -> dict[int, Instances]:
+    wanted = {image.id for image in images}
+    statement = select(PredictionRow.image_id, PredictionRow.instances).where(
+        PredictionRow.run == loaded.run, PredictionRow.which == loaded.which
+    )
+    with project.ledger.read() as session:
+        rows = session.execute(statement).tuples()
+        return {image_id: decode_instances(stored) for image_id, stored in rows if image_id in wanted}
+
+
+def _store_predictions(project: Project, loaded: LoadedModel, fresh: dict[int, Instances]) -> None:
+    with project.ledger.write() as session:
+        for image_id, instances in fresh.items():
+            session.merge(
+                PredictionRow(
+                    run=loaded.run,
+                    which=loaded.which,
+                    image_id=image_id,
+                    instances=encode_instances(instances),
+                )
+            )

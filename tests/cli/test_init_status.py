@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelloop.instances import Instances
+from labelloop.project.ledger import ImageRow, LabelRow, encode_instances
+from labelloop.project.project import Project, RunRecord
+
+
+def test_init_writes_what_it_was_told(labelloop, tmp_path: Path) -> None:
+    root = tmp_path / "mein Schirm µ"
+    ran = labelloop(
+        "init", root, "--classes", "organoid, debris", "--pixel-size", "0.65", "--name", "Ö", "--json"
+    )
+    assert ran.code == 0
+    assert ran.document == {
+        "root": str(root),
+        "name": "Ö",
+        "classes": ["organoid", "debris"],
+        "pixel_size_um": 0.65,
+    }
+    assert Project.open(root).config.pixel_size_um == 0.65
+
+
+@pytest.mark.parametrize(
+    "options", [["--pixel-size", "0"], ["--pixel-size", "nan"], ["--classes", "a,a"], ["--classes", "a,,b"]]
+)
+def test_init_makes_nothing_of_wrong_settings(labelloop, tmp_path: Path, options: list[str]) -> None:
+    ran = labelloop("init", tmp_path / "p", *options)
+    assert ran.code == 2
+    assert not (tmp_path / "p").exists()
+
+
+def test_init_leaves_a_project_alone(labelloop, project: Path) -> None:
+    before = (project / "labelloop.toml").read_bytes()
+    assert labelloop("init", project, "--name", "other").code == 1
+    assert (project / "labelloop.toml").read_bytes() == before
+
+
+def _add(project: Project, name: str, split: str, n_objects: int | None) -> None:
+    with project.ledger.write() as session:
+        row = ImageRow(sha256=name, path=name, file_name=name, height=8, width=8, split=split)
+        session.add(row)
+        session.flush()
+        for revision in range(1, 3 if n_objects is not None else 1):
+            session.add(
+                LabelRow(
+                    image_id=row.id,
+                    revision=revision,
+                    source="test",
+                    n_objects=(n_objects or 0) * revision,
+                    instances=encode_instances(Instances.from_dense(np.zeros((0, 8, 8)))),
+                )
+            )
+
+
+def test_status_of_an_empty_project_says_what_to_do(labelloop, project: Path) -> None:
+    found = labelloop("status", "-C", project, "--json").document
+    assert found["images"] == {"total": 0, "labelled": 0, "unlabelled": 0, "val": 0, "test": 0}
+    assert (found["runs"], found["promoted"], found["rounds"], found["minutes_spent"]) == ([], None, 0, 0)
+    assert any("add labels" in step for step in found["next"])
+
+
+def test_status_counts_splits_and_newest_revisions(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    for name, split, objects in [
+        ("a", "train", 3), ("b", "train", None), ("c", "train", None), ("d", "val", 1), ("e", "test", 0),
+    ]:  # fmt: skip
+        _add(opened, name, split, objects)
+    found = labelloop("status", "-C", project, "--json").document
+    assert found["images"] == {"total": 5, "labelled": 1, "unlabelled": 2, "val": 1, "test": 1}
+    assert found["objects"] == 8  # the second revisions count
+    assert "1 labelled and 2 unlabelled" in labelloop("status", "-C", project).out
+
+
+def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    estimate = {"value": 0.6712, "low": 0.6331, "high": 0.7049, "n": 15}
+    result = {
+        "split": "test",
+        "verified": False,
+        "supervised": {"coco_ap": estimate, "pq": estimate},
+        "guided": {
+            "coco_ap": {"value": None, "low": None, "high": None, "n": 15, "reason": "no true object"}
+        },
+        "difference": {"coco_ap": {**estimate, "value": 0.02, "low": -0.011, "high": 0.05}},
+    }
+    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {}}
+    opened.save_run(RunRecord(name="done", state="finished", promoted="guided", result=result, **shared))
+    opened.save_run(RunRecord(name="cut", state="running", promoted=None, result=None, **shared))
+    found = labelloop("status", "-C", project, "--json").document
+    assert (found["promoted"], found["promoted_run"], found["unfinished"]) == ("guided", "done", ["cut"])
+    assert found["newest_result"]["supervised"] == {"coco_ap": estimate}
+    shown = labelloop("status", "-C", project).out
+    assert "0.671 [0.633, 0.705]" in shown
+    assert "+0.020 [-0.011, +0.050]" in shown
+    assert "no true object" in shown
+    assert "train --resume --name cut" in shown
