@@ -1,0 +1,294 @@
+"""COCO instance annotations: polygons, run lengths, crowds. Rasterised by pycocotools, the reference."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from labelloop.errors import FormatError
+from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
+from labelloop.formats.rle import checked_rle
+from labelloop.instances import Instances
+
+NAME = "coco"
+
+_FAR = 10  # a coordinate this many image sides away is an error, and would cost memory to draw
+_SHOWN_FAULTS = 3
+
+
+@dataclass(kw_only=True)
+class _Image:
+    """One image of the file while its objects are collected."""
+
+    file_name: str
+    size_hw: tuple[int, int]
+    rles: list[bytes] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    entries: int = 0
+
+    def add(self, rle: bytes, label: int, crowd: bool) -> None:
+        """Takes an object; where entries share this image, the very same object counts once."""
+        if self.entries > 1 and (rle, label, crowd) in zip(self.rles, self.labels, self.crowd, strict=True):
+            return
+        self.rles.append(rle)
+        self.labels.append(label)
+        self.crowd.append(crowd)
+
+    def instances(self) -> Instances:
+        return Instances(
+            size_hw=self.size_hw,
+            rles=tuple(self.rles),
+            labels=np.asarray(self.labels, np.int64),
+            crowd=np.asarray(self.crowd, np.bool_),
+        )
+
+
+class _Unusable(Exception):
+    """An annotation that cannot be used; its text is the reason."""
+
+
+def is_coco(document: object) -> bool:
+    """Whether a JSON document has the outer form of COCO instance annotations."""
+    return (
+        isinstance(document, dict)
+        and isinstance(document.get("images"), list)
+        and isinstance(document.get("annotations"), list)
+    )
+
+
+def load_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        FormatError: It cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise FormatError(f"the annotations cannot be read ({error.strerror})", value=path) from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the annotations are no JSON ({error})", value=path) from error
+
+
+def read_coco(path: Path) -> LabelSet:
+    """Reads a COCO file.
+
+    An image without annotations counts as looked at and empty. Image entries that share a file name are one
+    image. Objects that cannot be used are skipped with their reason; an image all of whose objects are
+    unusable is skipped too, since it is not known to be empty.
+
+    Raises:
+        FormatError: It is no COCO file.
+    """
+    document = load_json(path)
+    if not is_coco(document):
+        raise FormatError(
+            "the JSON file is no COCO instance annotation",
+            value=path,
+            way_out="It needs images and annotations.",
+        )
+    skipped: list[SkippedFile] = []
+    images = _images(document["images"], skipped)
+    names, label_of = _categories(document.get("categories"))
+    for number, entry in enumerate(document["annotations"]):
+        place = _place(entry, number)
+        try:
+            _take_annotation(entry, images, label_of)
+        except _Unusable as fault:
+            image = images.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
+            if image is not None:
+                image.faults.append(str(fault))
+                place = f"{image.file_name}, {place}"
+            skipped.append(SkippedFile(path=place, reason=str(fault)))
+    distinct = {id(image): image for image in images.values()}.values()
+    records = []
+    for image in distinct:
+        if image.faults and not image.rles:
+            reasons = "; ".join(list(dict.fromkeys(image.faults))[:_SHOWN_FAULTS])
+            skipped.append(
+                SkippedFile(path=image.file_name, reason=f"none of its objects can be used ({reasons})")
+            )
+        else:
+            records.append(LabelledImage(image=image.file_name, instances=image.instances()))
+    return LabelSet(format=NAME, records=tuple(records), classes=names, skipped=tuple(skipped))
+
+
+def coco_dataset(
+    images: Sequence[tuple[str, tuple[int, int]]], instances: Sequence[Instances], classes: Sequence[str]
+) -> dict[str, Any]:
+    """A COCO dataset that other tools open as it is; ids count from 1.
+
+    Args:
+        images: File name and (height, width) in px of each image.
+        instances: The objects of each image; scores are written where there are any.
+        classes: Class names by label.
+    """
+    annotations: list[dict[str, Any]] = []
+    for image_id, objects in enumerate(instances, start=1):
+        annotations.extend(coco_annotations(objects, image_id=image_id, first_id=len(annotations) + 1))
+    return {
+        "info": {"description": "labelloop"},
+        "images": [
+            {"id": number, "file_name": name, "width": width, "height": height}
+            for number, (name, (height, width)) in enumerate(images, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+    }
+
+
+def coco_annotations(instances: Instances, *, image_id: int, first_id: int) -> Iterator[dict[str, Any]]:
+    """The objects of one image as COCO annotations with compressed run lengths.
+
+    Args:
+        instances: The objects.
+        image_id: Id of their image.
+        first_id: Id of the first annotation; the others count on.
+    """
+    areas, boxes = instances.areas, instances.boxes_xywh
+    for i, counts in enumerate(instances.rles):
+        annotation: dict[str, Any] = {
+            "id": first_id + i,
+            "image_id": image_id,
+            "category_id": int(instances.labels[i]) + 1,
+            "segmentation": {"size": list(instances.size_hw), "counts": counts.decode("ascii")},
+            "bbox": [float(side) for side in boxes[i]],
+            "area": float(areas[i]),
+            "iscrowd": int(instances.crowd[i]),
+        }
+        if instances.scores is not None:
+            annotation["score"] = float(instances.scores[i])
+        yield annotation
+
+
+def _images(entries: list[Any], skipped: list[SkippedFile]) -> dict[Any, _Image]:
+    """The images by id; entries with one file name share one image."""
+    by_id: dict[Any, _Image] = {}
+    by_name: dict[str, _Image] = {}
+    for number, entry in enumerate(entries):
+        try:
+            key, name, size_hw = _image_entry(entry)
+            image = by_name.setdefault(name, _Image(file_name=name, size_hw=size_hw))
+            if image.size_hw != size_hw:
+                raise _Unusable(f"{name} is listed twice with different sizes")
+            if by_id.setdefault(key, image) is not image:
+                raise _Unusable(f"{name} has the id {key}, which another image has")
+            image.entries += 1
+        except _Unusable as fault:
+            skipped.append(SkippedFile(path=f"images[{number}]", reason=str(fault)))
+    return by_id
+
+
+def _image_entry(entry: Any) -> tuple[Any, str, tuple[int, int]]:
+    if not isinstance(entry, dict):
+        raise _Unusable("it is no image entry")
+    name, key = entry.get("file_name"), _key(entry.get("id"))
+    if not isinstance(name, str) or not name:
+        raise _Unusable("the image has no file_name")
+    if key is None:
+        raise _Unusable(f"{name} has no id")
+    height, width = _count(entry.get("height")), _count(entry.get("width"))
+    if height is None or width is None:
+        raise _Unusable(f"{name} has no width and height")
+    return key, name.replace("\\", "/"), (height, width)
+
+
+def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
+    """Class names, and the label of each category id; categories of one name are one class."""
+    if not isinstance(entries, list) or not entries:
+        return None, {}
+    names: dict[str, int] = {}
+    label_of = {}
+    for entry in entries:
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and _key(entry.get("id")) is not None
+        ):
+            name = entry["name"].strip()
+            if name:
+                label_of[_key(entry["id"])] = names.setdefault(name, len(names))
+    return tuple(names), label_of
+
+
+def _take_annotation(entry: Any, images: dict[Any, _Image], label_of: dict[Any, int]) -> None:
+    if not isinstance(entry, dict):
+        raise _Unusable("it is no annotation")
+    image = images.get(_key(entry.get("image_id")))
+    if image is None:
+        raise _Unusable(f"it names the image id {entry.get('image_id')}, which the file has not")
+    category = _key(entry.get("category_id"))
+    if label_of and category not in label_of:
+        raise _Unusable(f"it names the category id {entry.get('category_id')}, which the file has not")
+    rle = _rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
+    image.add(rle, label_of.get(category, 0), bool(entry.get("iscrowd", 0)))
+
+
+def _rasterise(segmentation: Any, size_hw: tuple[int, int], *, has_box: bool) -> bytes:
+    if isinstance(segmentation, dict):
+        try:
+            rle = checked_rle(segmentation, size_hw)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise _Unusable(f"the RLE cannot be used: {error}") from error
+        outside = False
+    elif isinstance(segmentation, list) and segmentation:
+        rle, outside = _rasterise_polygons(segmentation, size_hw)
+    else:
+        raise _Unusable("it has a box but no mask" if has_box else "it has no mask")
+    if not coco_mask.area({"size": list(size_hw), "counts": rle}):
+        raise _Unusable("it lies outside the image" if outside else "its mask is empty")
+    return rle
+
+
+def _rasterise_polygons(segmentation: list[Any], size_hw: tuple[int, int]) -> tuple[bytes, bool]:
+    """The union of the parts, and whether all of them lie outside the image."""
+    height, width = size_hw
+    flat = not isinstance(segmentation[0], list)
+    parts = [_coordinates(part) for part in ([segmentation] if flat else segmentation)]
+    drawn = [part for part in parts if len(part) >= 6]
+    if not drawn:
+        raise _Unusable("its polygon has fewer than 3 points")
+    limit = _FAR * max(size_hw)
+    if any(abs(value) > limit for part in drawn for value in part):
+        raise _Unusable("its polygon reaches far outside the image")
+    outside = all(_lies_outside(part, size_hw) for part in drawn)
+    rle = coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))
+    return bytes(rle["counts"]), outside
+
+
+def _coordinates(part: Any) -> list[float]:
+    if not isinstance(part, list) or len(part) % 2:
+        raise _Unusable("its polygon is no list of x and y in turn")
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in part):
+        raise _Unusable("its polygon has coordinates that are no numbers")
+    return [float(value) for value in part]
+
+
+def _lies_outside(part: list[float], size_hw: tuple[int, int]) -> bool:
+    xs, ys = part[0::2], part[1::2]
+    return max(xs) <= 0 or max(ys) <= 0 or min(xs) >= size_hw[1] or min(ys) >= size_hw[0]
+
+
+def _key(value: Any) -> Any:
+    """An id that can be looked up, or None."""
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _count(value: Any) -> int | None:
+    """A number of pixels, or None."""
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return int(value) if is_number and value == int(value) and 0 < value < 2**31 else None
+
+
+def _place(entry: Any, number: int) -> str:
+    named = entry.get("id") if isinstance(entry, dict) else None
+    return f"annotations[{number}]" if named is None else f"annotation {named}"

@@ -1,0 +1,121 @@
+"""Label images: every pixel holds the number of its object, 0 is background."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from labelloop.errors import FormatError, ImageError
+from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
+from labelloop.formats.rle import numbers_to_counts
+from labelloop.images import IMAGE_SUFFIXES, read_numbers
+from labelloop.instances import Instances
+
+NAME = "label-image"
+
+_LABEL_ENDING = re.compile(
+    r"[ _.-](?:cp_masks|masks?_organoid|inst(?:ance)?s?|masks?|labels?|lbl|seg(?:mentation)?|gt)$",
+    re.IGNORECASE,
+)
+_IMAGE_ENDING = re.compile(r"[ _.-](?:img|image|raw)$", re.IGNORECASE)
+
+
+def is_named_as_labels(path: Path) -> bool:
+    """Whether it is named as label images are: ``x_masks.tif``, ``x_label.png``, ``x_seg.png`` ..."""
+    return _LABEL_ENDING.search(_stem(path.name)) is not None
+
+
+def bare_stem(name: str) -> str:
+    """What a label image and its image have in common: the name without its ending, ``_masks``, ``_img``.
+
+    ``plate/x_img.jpg`` and ``plate/x_cp_masks.tif`` are both ``plate/x``.
+    """
+    folder, _, base = unicodedata.normalize("NFC", name).rpartition("/")
+    stem = _IMAGE_ENDING.sub("", _LABEL_ENDING.sub("", _stem(base)))
+    return f"{folder}/{stem}" if folder else stem
+
+
+def read_label_images(path: Path) -> LabelSet:
+    """Reads a label image, or all in a folder and the folders in it.
+
+    In a folder where some names end as those of label images do, only these are taken; the others are images.
+
+    Raises:
+        FormatError: There are none.
+    """
+    files = [path] if path.is_file() else list(image_files(path))
+    named = [file for file in files if is_named_as_labels(file)]
+    root = path.parent if path.is_file() else path
+    records, skipped = [], []
+    for file in named or files:
+        relative = file.relative_to(root).as_posix()
+        try:
+            instances = numbers_to_instances(read_numbers(file))
+        except ImageError as error:
+            skipped.append(SkippedFile(path=str(file), reason=error.what))
+            continue
+        records.append(LabelledImage(image=relative, instances=instances, by_stem=True))
+    if not records and not skipped:
+        raise FormatError("the folder has no label images", value=path)
+    return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped))
+
+
+def numbers_to_instances(numbers: npt.NDArray[Any]) -> Instances:
+    """The objects of a label image, in the order of their numbers.
+
+    Raises:
+        ImageError: The pixels are no object numbers.
+    """
+    plane = _one_plane(numbers)
+    masks = numbers_to_counts(plane)
+    if list(masks) == [255] or (masks and plane.dtype == np.bool_):
+        pieces = int(ndimage.label(plane, np.ones((3, 3)))[1])
+        if pieces > 1:
+            raise ImageError(
+                f"it is a mask of all objects together ({pieces} pieces of one number), no label image"
+            )
+    return Instances(
+        size_hw=(int(plane.shape[0]), int(plane.shape[1])),
+        rles=tuple(masks.values()),
+        labels=np.zeros(len(masks), np.int64),
+    )
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """The files under a folder whose names end as those of images do, sorted; hidden ones are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent) / name
+
+
+def _one_plane(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(h, w) whole numbers."""
+    if numbers.ndim == 3:
+        colours = numbers[..., :3] if numbers.shape[-1] >= 3 else numbers[..., :1]
+        if not (colours == colours[..., :1]).all():
+            raise ImageError("it has colours, no object numbers")
+        numbers = colours[..., 0]
+    if numbers.dtype.kind == "f":
+        if not np.isfinite(numbers).all() or not (numbers == np.rint(numbers)).all():
+            raise ImageError("it has fractions, no object numbers")
+        numbers = numbers.astype(np.int64)
+    if numbers.dtype.kind not in "iub":
+        raise ImageError("it has no object numbers")
+    if numbers.dtype.kind == "i" and numbers.size and numbers.min() < 0:
+        raise ImageError("it has negative numbers")
+    return numbers
+
+
+def _stem(name: str) -> str:
+    stem = Path(name).stem
+    return stem[:-4] if stem.lower().endswith(".ome") else stem

@@ -1,0 +1,54 @@
+"""What every reader of annotations returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelloop.instances import Instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedFile:
+    """Something that could not be used.
+
+    Attributes:
+        path: The file, or the place in a file.
+        reason: Why, in words.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImage:
+    """The labels of one image, before its file is found.
+
+    Attributes:
+        image: The image's file as the annotations name it (relative, with forward slashes), or its path
+            without an ending where ``by_stem`` is true.
+        by_stem: Only the name without ending is known, so any image of that stem is meant.
+        instances: The objects; labels index ``LabelSet.classes``. None of them is a fact too: an image in
+            which somebody looked and found nothing.
+    """
+
+    image: str
+    instances: Instances
+    by_stem: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelSet:
+    """All that an annotation file or folder says.
+
+    Attributes:
+        format: Name of the format.
+        records: One for each image.
+        classes: Class names in the file's order, or None where the format has no names (all labels are 0).
+        skipped: What could not be used, with reasons.
+    """
+
+    format: str
+    records: tuple[LabelledImage, ...]
+    classes: tuple[str, ...] | None
+    skipped: tuple[SkippedFile, ...]
