@@ -27,7 +27,7 @@ GroupOption = Annotated[
 
 
 def images(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders or globs.")],
     group_by: GroupOption = None,
     channel: Annotated[
         int | None, typer.Option("--channel", metavar="C", min=0, help="Channel to use, from 0.")

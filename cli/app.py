@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from labelloop import __version__
-from labelloop.cli import add, doctor, evaluate, init, models, status, train
+from labelloop.cli import add, check, doctor, evaluate, init, models, predict, status, train
 from labelloop.cli.options import PROJECT_HELP, Invocation
 from labelloop.cli.output import print_error
 from labelloop.errors import LabelloopError, OutputError, UsageError
@@ -134,7 +134,10 @@ def _root(
     ctx: typer.Context,
     project: Annotated[Path | None, typer.Option("--project", "-C", metavar="DIR", help=PROJECT_HELP)] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Instance segmentation for biology labs from few labels: guided distillation with people in the loop.
@@ -151,8 +154,10 @@ _add.command("labels")(add.labels)
 
 app.command("init")(init.init)
 app.add_typer(_add, name="add")
+app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("status")(status.status)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

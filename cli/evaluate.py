@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from labelloop.cli.options import JsonOption, ProjectOption, open_project, parse_min_score
+from labelloop.cli.options import (
+    JsonOption,
+    MinScoreOption,
+    ProjectOption,
+    RunOption,
+    open_project,
+    parse_min_score,
+)
 from labelloop.cli.output import print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.errors import UsageError
@@ -22,9 +29,7 @@ class MeasuredSplit(StrEnum):
 
 
 def evaluate(
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Default: the newest finished run.")
-    ] = None,
+    run: RunOption = None,
     split: Annotated[MeasuredSplit, typer.Option("--split", help="On which images.")] = MeasuredSplit.test,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", metavar="FILE", help="Any tool's predictions, COCO JSON.")
@@ -32,18 +37,13 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option("--labels", metavar="FILE", help="The truth for them, COCO JSON.")
     ] = None,
-    min_score: Annotated[
-        str,
-        typer.Option(
-            "--min-score",
-            metavar="auto|X",
-            help="Detections below it count for AP only. auto: the run's own; 0.5 with --predictions.",
-        ),
-    ] = "auto",
+    min_score: MinScoreOption = "auto",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run, or another tool's predictions, with confidence intervals.
+
+    AP uses all detections, whatever the working score; with --predictions, auto is 0.5.
 
     Examples: `labelloop evaluate --split test` or, without a project,
     `labelloop evaluate --predictions theirs.json --labels truth.json`
@@ -56,13 +56,14 @@ def evaluate(
             way_out="--predictions and --labels go together.",
         )
     if predictions is not None and labels is not None:
-        from labelloop.evaluating import evaluate_predictions
+        from labelloop.metrics.files import evaluate_files
 
-        result = evaluate_predictions(predictions, labels, min_score=threshold)
+        panel = evaluate_files(predictions, labels, min_score=0.5 if threshold is None else threshold)
+        result = {"predictions": str(predictions), "labels": str(labels), **panel.as_dict()}
     else:
+        opened = open_project(project)
         from labelloop.evaluating import evaluate_run
 
-        opened = open_project(project)
         with shown_progress() as progress:
             result = evaluate_run(opened, run=run, split=split.value, min_score=threshold, progress=progress)
     if as_json:
@@ -78,4 +79,6 @@ def _show(result: dict[str, Any]) -> None:
         else result["predictions"]
     )
     say(f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, 95 % intervals")
+    for note in result["notes"]:
+        say(f"note: {note}")
     print_estimates({"value": result["metrics"]})

@@ -35,7 +35,21 @@ ProjectOption = Annotated[
     typer.Option("--project", "-C", metavar="DIR", callback=_or_of_the_program, help=PROJECT_HELP),
 ]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout; messages go to stderr.")
+    bool, typer.Option("--json", metavar="", help="Print one JSON document on stdout; messages go to stderr.")
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="RUN", help="Default: the newest finished run. Its promoted model is used."
+    ),
+]
+MinScoreOption = Annotated[
+    str,
+    typer.Option(
+        "--min-score",
+        metavar="auto|X",
+        help="The working score. auto: the run's own, best F1 on validation where there is one, else 0.5.",
+    ),
 ]
 
 

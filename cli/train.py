@@ -52,7 +52,9 @@ def train(
     name: Annotated[
         str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", metavar="", help="Go on with a run that was interrupted.")
+    ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,6 +63,7 @@ def train(
     Example: `labelloop train --labels 15 --time 20m`
     """
     time_s = None if time is None else parse_duration(time)
+    opened = open_project(project)
     from labelloop.distill.train import TrainRequest
     from labelloop.distill.train import train as train_project
 
@@ -77,7 +80,6 @@ def train(
         name=name,
         resume=resume,
     )
-    opened = open_project(project)
     with shown_progress() as progress:
         result = train_project(opened, request, progress)
     if as_json:

@@ -1,9 +1,8 @@
-"""Measuring a run on a split of its project, or any tool's predictions on any labels."""
+"""Measuring a run on a split of its project."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ProjectError
 from labelloop.images import read_image
 from labelloop.instances import Instances
-from labelloop.metrics.files import evaluate_files
 from labelloop.metrics.panel import evaluate
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
@@ -66,23 +64,6 @@ def evaluate_run(
         min_score=loaded.min_score if min_score is None else min_score,
     )
     return {"run": loaded.run, "which": loaded.which, "split": split, **panel.as_dict()}
-
-
-def evaluate_predictions(
-    predictions: Path, labels: Path, *, min_score: float | None = None
-) -> dict[str, Any]:
-    """Measures any tool's predictions; images are matched by file name and need no project.
-
-    Args:
-        predictions: COCO JSON.
-        labels: COCO JSON.
-        min_score: Working threshold, 0..1; 0.5 if None.
-
-    Returns:
-        ``predictions``, ``labels`` (the files), and all of ``Panel.as_dict``.
-    """
-    panel = evaluate_files(predictions, labels, min_score=0.5 if min_score is None else min_score)
-    return {"predictions": str(predictions), "labels": str(labels), **panel.as_dict()}
 
 
 def predict_known_images(

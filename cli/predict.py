@@ -1,0 +1,72 @@
+"""``labelloop predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labelloop.cli.options import (
+    JsonOption,
+    MinScoreOption,
+    ProjectOption,
+    RunOption,
+    open_project,
+    parse_min_score,
+)
+from labelloop.cli.output import format_seconds, print_json, say
+from labelloop.cli.progress import shown_progress
+
+if TYPE_CHECKING:
+    from labelloop.predict.pool import PredictReport
+
+
+def predict(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Files, folders or globs. Default: the pool."),
+    ] = None,
+    run: RunOption = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="A,B", help="Of coco, label-tiff, overlay.")
+    ] = "coco,label-tiff,overlay",
+    min_score: MinScoreOption = "auto",
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write masks for any images, or for the whole pool.
+
+    predictions.json holds every detection scored 0.05 or more; label TIFFs and overlays show those from the
+    working score on. Validation and test images are predicted only when they are named. Interrupted, the same
+    command goes on.
+
+    Example: `labelloop predict --out masks --format coco,overlay`
+    """
+    threshold = parse_min_score(min_score)
+    opened = open_project(project)
+    from labelloop.predict.predict import predict as predict_for_project
+
+    with shown_progress() as progress:
+        report = predict_for_project(
+            opened,
+            paths or (),
+            out=out,
+            run=run,
+            formats=tuple(part.strip() for part in formats.split(",")),
+            min_score=threshold,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
+
+
+def _show(report: PredictReport) -> None:
+    skipped = f", {len(report.skipped)} files skipped" if report.skipped else ""
+    say(
+        f"{report.objects} objects scored {report.min_score:.2f} or more in {report.images} images{skipped}, "
+        f"by {report.run} ({report.which}), in {format_seconds(report.seconds)}: {report.out}"
+    )
