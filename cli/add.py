@@ -21,7 +21,7 @@ GroupOption = Annotated[
         "--group-by",
         metavar="folder|REGEX",
         help="What belongs together (plate, donor, culture): the folder of a file, or what this pattern "
-        "finds in its path (its first bracketed group, if it has one). Groups are never torn between splits.",
+        "finds in its path (its first bracketed group, if it has one). Groups are drawn and resampled whole.",
     ),
 ]
 

@@ -18,7 +18,7 @@ def check(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Look for what spoils training or makes its numbers look better than they are.
 
     Unreadable, blank, saturated and duplicate images; the same image, a piece of it or its group in two
-    splits; masks that are empty, tiny, off the image or there twice. Findings are answers: the exit code is 0.
+    splits; masks that are empty, tiny, off the image or there twice. Findings are answers: exit code 0.
 
     Example: `labelloop check`
     """
