@@ -1,0 +1,54 @@
+"""SoftObjects: what training should see in one image, as crops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.instances import Instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftObjects:
+    """Objects of one image whose masks may be probabilities: annotations (hard) or pseudo-labels.
+
+    Attributes:
+        size_hw: Height and width of the image, px.
+        labels: int64 (n,), class index from 0.
+        weights: float32 (n,), how much each object counts in the loss.
+        ignore: bool (n,), neither positive nor background.
+        crops: n arrays, uint8 (h_i, w_i), 0..255: probability times 255; zero outside the crop.
+        offsets_yx: int64 (n, 2), the crop's top left pixel in the image.
+    """
+
+    size_hw: tuple[int, int]
+    labels: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    ignore: npt.NDArray[np.bool_]
+    crops: tuple[npt.NDArray[np.uint8], ...]
+    offsets_yx: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+
+def objects_of(instances: Instances) -> SoftObjects:
+    """Annotations as training sees them: hard masks of weight 1, crowds ignored, empty masks left out."""
+    kept, crops, offsets = [], [], []
+    for i, (x, y, w, h) in enumerate(instances.boxes_xywh):
+        left, top, right, bottom = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
+        crop = instances.mask(i)[top:bottom, left:right]
+        if crop.any():
+            kept.append(i)
+            crops.append(np.where(crop, np.uint8(255), np.uint8(0)))
+            offsets.append((top, left))
+    return SoftObjects(
+        size_hw=instances.size_hw,
+        labels=instances.labels[kept],
+        weights=np.ones(len(kept), np.float32),
+        ignore=instances.crowd[kept],
+        crops=tuple(crops),
+        offsets_yx=np.asarray(offsets, np.int64).reshape(-1, 2),
+    )

@@ -1,0 +1,203 @@
+"""The training pool: which labels are drawn, what the data are like, and images on demand."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.errors import TrainingError, UsageError
+from labelloop.images import normalise, percentiles, read_image
+from labelloop.instances import Instances
+from labelloop.models.protocol import DataStats
+from labelloop.project.project import ImageRecord
+
+FEWEST_FOR_VALIDATION = 20  # drawn labels from which a fifth of them validates
+FEWEST_VALIDATION_IMAGES = 5
+
+
+def parse_label_budget(text: str, *, pool: int) -> int | None:
+    """How many labelled images ``--labels`` asks for; None means all.
+
+    Args:
+        text: ``5%`` (of the pool, rounded up, at least 1), ``15`` (images) or ``all``.
+        pool: Images of the training pool, labelled and unlabelled.
+
+    Raises:
+        UsageError: The text is none of these.
+    """
+    if text == "all":
+        return None
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    if share and 0 < float(share[1]) <= 100:
+        return max(math.ceil(float(share[1]) / 100 * pool - 1e-9), 1)
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(
+        "--labels cannot be understood", value=text, way_out="Give a share like 5%, a number of images like 15, or all."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDraw:
+    """Which labelled images a run may see.
+
+    Attributes:
+        train: Images to learn from.
+        val: Images taken from the draw for validation; empty where the draw is small or the project has a
+            validation split.
+        pool: All other images of the train split; their labels, if any, are not used.
+    """
+
+    train: tuple[ImageRecord, ...]
+    val: tuple[ImageRecord, ...]
+    pool: tuple[ImageRecord, ...]
+
+
+def draw_labels(
+    images: Sequence[ImageRecord],
+    labelled_ids: set[int],
+    *,
+    budget: int | None,
+    seed: int,
+    validate: bool,
+) -> LabelDraw:
+    """Draws the labelled images of a run: whole groups at a time, smaller draws inside larger ones.
+
+    Args:
+        images: The train split.
+        labelled_ids: Those of it that have labels.
+        budget: How many to draw; None for all. The group that crosses it is cut, so that the number is exact.
+        seed: The same seed draws nested subsets.
+        validate: Whether a fifth of a large enough draw is kept for validation.
+
+    Raises:
+        TrainingError: No image of the train split has labels.
+    """
+    labelled = [image for image in images if image.id in labelled_ids]
+    if not labelled:
+        raise TrainingError(
+            "no training image has labels", value=f"{len(images)} images", way_out="Add some with labelloop add labels."
+        )
+    rng = np.random.default_rng([seed, 1])
+    order = _grouped_order(labelled, rng)
+    drawn = order if budget is None else order[:budget]
+    val: list[ImageRecord] = []
+    if validate and len(drawn) >= FEWEST_FOR_VALIDATION:
+        wanted = max(math.ceil(len(drawn) / 5), FEWEST_VALIDATION_IMAGES)
+        val = _grouped_order(drawn, np.random.default_rng([seed, 2]))[:wanted]
+        in_val = {image.group for image in val if image.group is not None} | {image.id for image in val}
+        train = [i for i in drawn if i.id not in in_val and (i.group is None or i.group not in in_val)]
+        if not train:  # one group holds everything: groups cannot be kept apart
+            chosen = {image.id for image in val}
+            train = [image for image in drawn if image.id not in chosen]
+    else:
+        train = list(drawn)
+    used = {image.id for image in drawn}
+    return LabelDraw(train=tuple(train), val=tuple(val), pool=tuple(i for i in images if i.id not in used))
+
+
+def _grouped_order(images: Sequence[ImageRecord], rng: np.random.Generator) -> list[ImageRecord]:
+    groups: OrderedDict[object, list[ImageRecord]] = OrderedDict()
+    for image in sorted(images, key=lambda i: i.sha256):
+        groups.setdefault(image.group if image.group is not None else image.id, []).append(image)
+    members = list(groups.values())
+    return [image for g in rng.permutation(len(members)) for image in members[g]]
+
+
+def data_stats(labels: Sequence[Instances], classes: tuple[str, ...], *, longest_view_px: float | None = None) -> DataStats:
+    """What a model must know of the labelled images.
+
+    Args:
+        labels: Of the images that will be trained on.
+        classes: Class names.
+        longest_view_px: Not used by networks themselves: larger images are seen in crops of this side.
+
+    Raises:
+        TrainingError: There is not one object in them.
+    """
+    areas = np.concatenate([i.areas[~i.crowd] for i in labels]) if labels else np.zeros(0)
+    sides = np.concatenate([i.boxes_xywh[~i.crowd, 2:].max(1) for i in labels if len(i)] or [np.zeros(0)])
+    areas, sides = areas[areas > 0], sides[sides > 0]
+    if len(areas) == 0:
+        raise TrainingError(
+            "the drawn labels hold no object", value=f"{len(labels)} images", way_out="Draw more labels, or add some."
+        )
+    diameters = 2 * np.sqrt(areas / np.pi)
+    low, middle, high = (float(d) for d in np.percentile(diameters, (5, 50, 95)))
+    sizes = np.array([i.size_hw for i in labels])
+    height, width = (int(s) for s in np.median(sizes, axis=0))
+    if longest_view_px is not None:
+        height, width = min(height, int(longest_view_px)), min(width, int(longest_view_px))
+    counts = [int((~i.crowd).sum()) for i in labels]
+    box = np.percentile(sides, (5, 50, 95))
+    return DataStats(
+        classes=classes,
+        image_size_hw=(height, width),
+        diameter_px=(low, middle, high),
+        box_side_px=(float(box[0]), float(box[1]), float(box[2])),
+        objects_per_image=(float(np.mean(counts)), float(max(counts))),
+    )
+
+
+class ImageLoader:
+    """Normalised images on demand, with a bounded memory of decoded ones. Safe to call from threads.
+
+    Args:
+        records: The images that may be asked for.
+        intensity_percentile: Low and high percentile that become 0 and 1.
+        cache_bytes: Decoded pixels kept at most.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        *,
+        intensity_percentile: tuple[float, float],
+        cache_bytes: int = 192 * 2**20,
+    ) -> None:
+        self._records = {record.id: record for record in records}
+        self._percentile = intensity_percentile
+        self._cache: OrderedDict[int, tuple[npt.NDArray[Any], float, float]] = OrderedDict()
+        self._room = cache_bytes
+        self._lock = threading.Lock()
+
+    def __call__(self, image_id: int) -> npt.NDArray[np.float32]:
+        """float32 (3, h, w), 0..1.
+
+        Raises:
+            ImageError: The file is gone or cannot be read.
+        """
+        return normalise(*self.window(image_id))
+
+    def window(self, image_id: int) -> tuple[npt.NDArray[Any], float, float]:
+        """The decoded pixels with the intensities that become 0 and 1."""
+        with self._lock:
+            kept = self._cache.get(image_id)
+            if kept is not None:
+                self._cache.move_to_end(image_id)
+                return kept
+        record = self._records[image_id]
+        pixels = read_image(record.path, page=record.page, channel=record.channel).pixels
+        if pixels.ndim == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
+            pixels = np.ascontiguousarray(pixels[..., 0])
+        loaded = (pixels, *percentiles(pixels, self._percentile))
+        with self._lock:
+            if image_id not in self._cache and pixels.nbytes <= self._room:
+                self._cache[image_id] = loaded
+                self._room -= pixels.nbytes
+            elif image_id not in self._cache:
+                while self._cache and self._room < pixels.nbytes:
+                    _, (old, _, _) = self._cache.popitem(last=False)
+                    self._room += old.nbytes
+                if self._room >= pixels.nbytes:
+                    self._cache[image_id] = loaded
+                    self._room -= pixels.nbytes
+        return loaded

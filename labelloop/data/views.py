@@ -1,0 +1,181 @@
+"""Weak and strong views: one geometry for both, photometry that differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+import torchvision.transforms.functional as TF  # noqa: N812
+from torch import Tensor
+
+from labelloop.data.objects import SoftObjects
+from labelloop.masks import resample_mask
+from labelloop.models.protocol import Target
+
+FloatImage = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryConfig:
+    """Geometry that the weak and the strong view share.
+
+    Attributes:
+        zoom: Smallest and largest factor by which images are resized, drawn log-uniformly.
+        flips: Flips and quarter turns: any of the eight orientations. Without: left-right flips only.
+        crop_px: Sides of the view are at most this long.
+        least_visible: Objects of which a smaller share is left in the view are ignored.
+    """
+
+    zoom: tuple[float, float] = (0.75, 1.35)
+    flips: bool = True
+    crop_px: int = 320
+    least_visible: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotometryConfig:
+    """How a view's intensities change.
+
+    Attributes:
+        jitter: Brightness and contrast change by up to this share; 0 is off.
+        gamma: The image is raised to a power in exp(-gamma)..exp(gamma); 0 is off.
+        hue: Saturation changes by up to ``jitter`` and hue by up to this (colour images only).
+        jitter_p: How often jitter is applied.
+        gray_p: How often colour is dropped.
+        blur_p: How often the image is blurred, with a sigma in 0.1..2 px.
+        noise: Largest standard deviation of added Gaussian noise, of full scale.
+    """
+
+    jitter: float = 0.1
+    gamma: float = 0.15
+    hue: float = 0.0
+    jitter_p: float = 1.0
+    gray_p: float = 0.0
+    blur_p: float = 0.0
+    noise: float = 0.0
+
+
+# SimCLR-like view of the reference (facts of its code: ColorJitter(0.4, 0.4, 0.4, 0.1) with p 0.8, grayscale p 0.2,
+# Gaussian blur with sigma 0.1..2.0 and p 0.5).
+STRONG = PhotometryConfig(jitter=0.4, gamma=0.0, hue=0.1, jitter_p=0.8, gray_p=0.2, blur_p=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """One draw of the geometry.
+
+    Attributes:
+        window: Top, left, height and width of the part of the image that is seen, px.
+        view_hw: Size of the view.
+        turns: Quarter turns after the flip, 0..3.
+        flip: Left-right flip before the turns.
+    """
+
+    window: tuple[int, int, int, int]
+    view_hw: tuple[int, int]
+    turns: int
+    flip: bool
+
+
+def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], config: GeometryConfig) -> Geometry:
+    """Draws a zoom, a window and an orientation."""
+    zoom = float(np.exp(rng.uniform(np.log(config.zoom[0]), np.log(config.zoom[1]))))
+    sides, starts, view = [], [], []
+    for size in size_hw:
+        side = min(max(round(config.crop_px / zoom), 1), size)
+        sides.append(side)
+        starts.append(int(rng.integers(0, size - side + 1)))
+        view.append(max(round(side * zoom), 1))
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    return Geometry(
+        window=(starts[0], starts[1], sides[0], sides[1]),
+        view_hw=(view[0], view[1]),
+        turns=turns if config.flips else 0,
+        flip=flip,
+    )
+
+
+def orient(array: Tensor, geometry: Geometry) -> Tensor:
+    """Flips and turns the last two axes."""
+    return torch.rot90(array.flip(-1) if geometry.flip else array, geometry.turns, (-2, -1))
+
+
+def view_image(image: FloatImage, geometry: Geometry) -> Tensor:
+    """The image under a geometry: float32 (3, h, w).
+
+    Args:
+        image: float32 (3, h, w), 0..1.
+        geometry: A draw for an image of this size.
+    """
+    top, left, height, width = geometry.window
+    window = torch.from_numpy(np.ascontiguousarray(image[:, top : top + height, left : left + width]))
+    if geometry.view_hw != (height, width):
+        shrinks = geometry.view_hw[0] < height
+        window = F.interpolate(window[None], geometry.view_hw, mode="bilinear", antialias=shrinks)[0]
+    return orient(window, geometry).contiguous()
+
+
+def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: float) -> Target:
+    """The objects under a geometry; those outside the view are gone, slivers at its border are ignored."""
+    top, left, height, width = geometry.window
+    view_h, view_w = geometry.view_hw
+    scale = np.array([view_w / width, view_h / height] * 2, np.float32)
+    kept, masks, ignore = [], [], []
+    for i, (crop, (y, x)) in enumerate(zip(objects.crops, objects.offsets_yx, strict=True)):
+        inside = crop[max(top - y, 0) : top + height - y, max(left - x, 0) : left + width - x] if (
+            top + height > y and left + width > x
+        ) else crop[:0, :0]  # fmt: skip
+        if inside.size == 0 or not (inside > 127).any():
+            continue
+        box = np.array([x - left, y - top, x - left + crop.shape[1], y - top + crop.shape[0]], np.float32) * scale
+        small, at_y, at_x = resample_mask(crop.astype(np.float32) / 255, box, geometry.view_hw)
+        mask = np.zeros(geometry.view_hw, np.uint8)
+        mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
+        kept.append(i)
+        masks.append(mask)
+        visible = np.count_nonzero(inside > 127) / max(np.count_nonzero(crop > 127), 1)
+        ignore.append(bool(objects.ignore[i]) or visible < least_visible)
+    stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, view_h, view_w), dtype=torch.uint8)
+    return Target(
+        masks=orient(stacked, geometry).contiguous(),
+        labels=torch.from_numpy(objects.labels[kept]),
+        weights=torch.from_numpy(objects.weights[kept]),
+        ignore=torch.tensor(ignore, dtype=torch.bool),
+    )
+
+
+def change_photometry(rng: np.random.Generator, image: Tensor, config: PhotometryConfig) -> Tensor:
+    """Changes a view's intensities; the result is clipped to 0..1.
+
+    Args:
+        rng: Where the draws come from.
+        image: float32 (3, h, w), 0..1.
+        config: How much may change.
+    """
+    jittered, blurred, grayed = rng.random() < config.jitter_p, rng.random() < config.blur_p, rng.random() < config.gray_p
+    brightness, contrast, saturation = rng.uniform(1 - config.jitter, 1 + config.jitter, 3)
+    hue = rng.uniform(-config.hue, config.hue) if config.hue else 0.0
+    gamma = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0
+    sigma, noise = float(rng.uniform(0.1, 2.0)), float(rng.uniform(0, config.noise)) if config.noise else 0.0
+    if jittered:
+        image = TF.adjust_contrast(TF.adjust_brightness(image, brightness), contrast)
+        if config.hue and not is_gray(image):
+            image = TF.adjust_hue(TF.adjust_saturation(image, saturation), hue)
+    if grayed and not is_gray(image):
+        image = TF.rgb_to_grayscale(image, 3)
+    if gamma != 1.0:
+        image = image.clamp(0, 1) ** gamma
+    if blurred:
+        image = TF.gaussian_blur(image, [2 * int(2 * sigma) + 3] * 2, [sigma, sigma])
+    if noise > 0:
+        grain = rng.standard_normal(image.shape[1:], dtype=np.float32) * noise
+        image = image + torch.from_numpy(grain)
+    return image.clamp(0, 1)
+
+
+def is_gray(image: Tensor) -> bool:
+    """Whether the three channels are one."""
+    return bool(torch.equal(image[0], image[1]) and torch.equal(image[0], image[2]))

@@ -1,0 +1,165 @@
+"""What each step sees: a pure function of the seed, the stage and the step."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from labelloop.data.objects import SoftObjects
+from labelloop.data.pool import ImageLoader
+from labelloop.data.views import (
+    GeometryConfig,
+    PhotometryConfig,
+    change_photometry,
+    draw_geometry,
+    view_image,
+    view_objects,
+)
+from labelloop.models.protocol import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The images of one step.
+
+    Attributes:
+        labelled: Images and targets from annotations.
+        weak: Unlabelled images as a teacher sees them; empty where pseudo-labels are cached.
+        strong: The same unlabelled images as the student sees them.
+        pseudo: Cached pseudo-labels of the strong views; empty where a teacher makes them in the step.
+        image_ids: Of all images, labelled first, for messages.
+    """
+
+    labelled: tuple[tuple[Tensor, Target], ...]
+    weak: tuple[Tensor, ...]
+    strong: tuple[Tensor, ...]
+    pseudo: tuple[Target, ...]
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How the batches of a stage are made.
+
+    Attributes:
+        seed: Of the run.
+        stage: Name of the stage; part of every draw.
+        labelled: Objects of the labelled images, by image id.
+        labelled_batch: Labelled images per step.
+        unlabelled_ids: Images without labels; with ``pseudo``, those that have pseudo-labels.
+        unlabelled_batch: Unlabelled images per step.
+        pseudo: Cached pseudo-labels by image id, or None.
+        geometry: Shared by both views.
+        weak: Photometry of the weak view.
+        strong: Photometry of the strong view, on top of the weak.
+    """
+
+    seed: int
+    stage: str
+    labelled: Mapping[int, SoftObjects]
+    labelled_batch: int
+    unlabelled_ids: Sequence[int]
+    unlabelled_batch: int
+    pseudo: Mapping[int, SoftObjects] | None
+    geometry: GeometryConfig
+    weak: PhotometryConfig
+    strong: PhotometryConfig
+
+
+def rng_for(seed: int, stage: str, step: int, slot: int = 0) -> np.random.Generator:
+    """The random numbers of one slot of one step; nothing else decides them, so a run can go on anywhere."""
+    return np.random.default_rng([seed, zlib.crc32(stage.encode()), step, slot])
+
+
+def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count: int) -> list[int]:
+    """``count`` ids from position ``start`` of an endless sequence of shuffled passes over ``ids``."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        epoch, position = divmod(start + len(chosen), len(ids))
+        order = rng_for(seed, f"{stage}-order", epoch).permutation(len(ids))
+        chosen += [ids[i] for i in order[position : position + count - len(chosen)]]
+    return chosen
+
+
+def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
+    """The batch of a step. Safe to call from any thread."""
+    labelled_ids = epoch_order(
+        sorted(plan.labelled), seed=plan.seed, stage="labelled", start=step * plan.labelled_batch, count=plan.labelled_batch
+    )
+    labelled = []
+    for slot, image_id in enumerate(labelled_ids):
+        rng = rng_for(plan.seed, plan.stage, step, slot)
+        objects = plan.labelled[image_id]
+        geometry = draw_geometry(rng, objects.size_hw, plan.geometry)
+        view = change_photometry(rng, view_image(load(image_id), geometry), plan.weak)
+        labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
+    pool = plan.unlabelled_ids
+    unlabelled_ids = (
+        epoch_order(pool, seed=plan.seed, stage="pool", start=step * plan.unlabelled_batch, count=plan.unlabelled_batch)
+        if plan.unlabelled_batch and pool
+        else []
+    )
+    weak, strong, pseudo = [], [], []
+    for slot, image_id in enumerate(unlabelled_ids):
+        rng = rng_for(plan.seed, plan.stage, step, 1000 + slot)
+        image = load(image_id)
+        geometry = draw_geometry(rng, (image.shape[1], image.shape[2]), plan.geometry)
+        view = change_photometry(rng, view_image(image, geometry), plan.weak)
+        strong.append(change_photometry(rng, view, plan.strong))
+        if plan.pseudo is None:
+            weak.append(view)
+        else:
+            pseudo.append(view_objects(plan.pseudo[image_id], geometry, least_visible=plan.geometry.least_visible))
+    return Batch(
+        labelled=tuple(labelled),
+        weak=tuple(weak),
+        strong=tuple(strong),
+        pseudo=tuple(pseudo),
+        image_ids=(*labelled_ids, *unlabelled_ids),
+    )
+
+
+def prefetched(make: Callable[[int], Batch], start: int, stop: int, *, ahead: int = 2) -> Iterator[Batch]:
+    """Batches ``start`` to ``stop`` in order, made ahead by one background thread.
+
+    Raises:
+        Whatever ``make`` raises, at the batch that raised it.
+    """
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def put(item: Batch | BaseException) -> None:
+        while not stopped.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        for step in range(start, stop):
+            if stopped.is_set():
+                return
+            try:
+                put(make(step))
+            except BaseException as error:  # handed to the consumer, which raises it
+                put(error)
+                return
+
+    thread = threading.Thread(target=work, name="labelloop-batches", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, stop):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,152 @@
+"""A run's files: weights, checkpoints and pseudo-labels, each written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from labelloop.errors import OutputError, TrainingError
+from labelloop.models.protocol import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """Where a run keeps what it makes.
+
+    Attributes:
+        folder: runs/<run>.
+    """
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The schedule under way."""
+        return self.folder / "checkpoint.pt"
+
+    def weights(self, which: str) -> Path:
+        """Finished weights: teacher, supervised or guided."""
+        return self.folder / f"{which}.pt"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """The frozen teacher's predictions."""
+        return self.folder / "pseudo_labels.npz"
+
+    @property
+    def config(self) -> Path:
+        """Everything that was decided before the first step."""
+        return self.folder / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The result, as ``train --json`` prints it."""
+        return self.folder / "metrics.json"
+
+    @property
+    def log(self) -> Path:
+        """One JSON line per step."""
+        return self.folder / "log.jsonl"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file so that whoever reads, even after a power cut, sees the old or the new one.
+
+    Raises:
+        OutputError: The disk is full or cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"a file of the run cannot be written ({error.strerror})",
+            value=path,
+            way_out="Free space or make the folder writable, then run the same command with --resume.",
+        ) from error
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes readable JSON, whole or not at all."""
+    write_whole(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def save_tensors(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes tensors and plain values, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(dict(document), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load_tensors(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Reads what ``save_tensors`` wrote; runs no code from the file.
+
+    Raises:
+        TrainingError: The file is missing or damaged.
+    """
+    try:
+        loaded: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"a file of the run cannot be read ({type(error).__name__})", value=path, way_out="Train again."
+        ) from error
+    return loaded
+
+
+def save_predictions(path: Path, predictions: Mapping[int, Prediction]) -> None:
+    """Writes predictions by image id, compressed and exact."""
+    ids = list(predictions)
+    rows = [predictions[i] for i in ids]
+    crops = [crop for p in rows for crop in p.crops]
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        ids=np.array(ids, np.int64),
+        sizes=np.array([p.size_hw for p in rows], np.int64).reshape(-1, 2),
+        counts=np.array([len(p) for p in rows], np.int64),
+        labels=np.concatenate([p.labels for p in rows]) if rows else np.zeros(0, np.int64),
+        scores=np.concatenate([p.scores for p in rows]) if rows else np.zeros(0, np.float32),
+        quality=np.concatenate([p.quality for p in rows]) if rows else np.zeros(0, np.float32),
+        offsets=np.concatenate([p.offsets_yx for p in rows]) if rows else np.zeros((0, 2), np.int64),
+        shapes=np.array([c.shape for c in crops], np.int64).reshape(-1, 2),
+        pixels=np.concatenate([c.ravel() for c in crops]) if crops else np.zeros(0, np.uint8),
+    )
+    write_whole(path, buffer.getvalue())
+
+
+def load_predictions(path: Path) -> dict[int, Prediction]:
+    """Reads what ``save_predictions`` wrote."""
+    with np.load(path) as stored:
+        a = {name: stored[name] for name in stored.files}
+    ends = np.cumsum(a["shapes"].prod(1)) if len(a["shapes"]) else np.zeros(0, np.int64)
+    pixels = np.split(a["pixels"], ends[:-1]) if len(ends) else []
+    crops = [p.reshape(h, w) for p, (h, w) in zip(pixels, a["shapes"], strict=True)]
+    predictions, first = {}, 0
+    for image_id, (height, width), n in zip(a["ids"], a["sizes"], a["counts"], strict=True):
+        part = slice(first, first + int(n))
+        predictions[int(image_id)] = Prediction(
+            size_hw=(int(height), int(width)),
+            labels=a["labels"][part],
+            scores=a["scores"][part],
+            quality=a["quality"][part],
+            crops=tuple(crops[part]),
+            offsets_yx=a["offsets"][part],
+        )
+        first += int(n)
+    return predictions

@@ -1,0 +1,196 @@
+"""Pseudo-labels: what of a teacher's predictions a student should learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from labelloop.data.objects import SoftObjects
+from labelloop.models.protocol import InstanceModel, Prediction
+
+ORIENTATIONS = tuple((turns, flip) for flip in (False, True) for turns in range(4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelConfig:
+    """Which predictions become labels.
+
+    Attributes:
+        min_score: Objects below are no labels. Reference: 0.7.
+        ignore_score: Objects from here up to ``min_score`` are ignored, neither object nor background; None
+            makes them background, as the reference does.
+        min_quality: Objects whose masks are less sharp are ignored.
+        min_area_px: Objects with a smaller soft area are no labels. Reference: sum of mask probabilities above
+            5 on the stride-4 grid, which is 80 px.
+        min_area_share: The same relative to the data: share of the area of a 5th-percentile object.
+        soft_masks: Masks keep the teacher's probabilities; else they are cut at one half, as in the reference.
+        views: Flips and turns that the cached predictions are averaged over, 1..8.
+    """
+
+    min_score: float = 0.7
+    ignore_score: float | None = None
+    min_quality: float = 0.0
+    min_area_px: float = 80.0
+    min_area_share: float = 0.0
+    soft_masks: bool = False
+    views: int = 1
+
+
+def predict_views(model: InstanceModel, images: Sequence[Tensor], *, views: int, min_score: float = 0.05) -> list[Prediction]:
+    """A model's predictions averaged over flips and quarter turns of the images.
+
+    Args:
+        model: Any.
+        images: float32 (3, h, w) each.
+        views: How many of the eight orientations, 1..8.
+        min_score: Of the single predictions.
+    """
+    if views == 1:
+        return model.predict(images, min_score=min_score)
+    seen: list[list[Prediction]] = [[] for _ in images]
+    for turns, flip in chosen_orientations(views):
+        turned = [torch.rot90(i.flip(-1) if flip else i, turns, (-2, -1)).contiguous() for i in images]
+        for back, prediction in zip(seen, model.predict(turned, min_score=min_score), strict=True):
+            back.append(turn_back(prediction, turns=turns, flip=flip))
+    return [merge_views(predictions) for predictions in seen]
+
+
+def chosen_orientations(views: int) -> list[tuple[int, bool]]:
+    """Orientations that differ most: alternately unflipped and flipped, opposite turns first."""
+    order = [(0, False), (0, True), (2, False), (2, True), (1, False), (1, True), (3, False), (3, True)]
+    return order[:views]
+
+
+def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:
+    """The prediction on an image that was flipped left-right and then turned, in the unturned image."""
+    height, width = prediction.size_hw
+    crops, offsets = list(prediction.crops), prediction.offsets_yx.copy()
+    for _ in range(turns):  # undo one quarter turn at a time: (y, x) -> (x, height - 1 - y), clockwise
+        ends = np.array([y + c.shape[0] for c, (y, _) in zip(crops, offsets, strict=True)], np.int64)
+        offsets = np.stack([offsets[:, 1], height - ends], 1) if len(crops) else offsets
+        crops = [np.rot90(c, -1) for c in crops]
+        height, width = width, height
+    if flip:
+        ends = np.array([x + c.shape[1] for c, (_, x) in zip(crops, offsets, strict=True)], np.int64)
+        offsets = np.stack([offsets[:, 0], width - ends], 1) if len(crops) else offsets
+        crops = [c[:, ::-1] for c in crops]
+    return Prediction(
+        size_hw=(height, width),
+        labels=prediction.labels,
+        scores=prediction.scores,
+        quality=prediction.quality,
+        crops=tuple(np.ascontiguousarray(c) for c in crops),
+        offsets_yx=offsets.reshape(-1, 2),
+    )
+
+
+def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> Prediction:
+    """Averages what several views of one image show.
+
+    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is the mean over
+    the views that show it; its score is the mean over all views, those that miss it counting zero.
+    """
+    rows = sorted(
+        ((float(p.scores[i]), v, i) for v, p in enumerate(predictions) for i in range(len(p))), key=lambda r: -r[0]
+    )
+    clusters: list[_Cluster] = []
+    for score, view, i in rows:
+        p = predictions[view]
+        crop, label = p.crops[i], int(p.labels[i])
+        y, x = (int(o) for o in p.offsets_yx[i])
+        best, best_iou = None, min_iou
+        for cluster in clusters:
+            if cluster.label == label and view not in cluster.views:
+                overlap = _crop_iou(cluster.first, cluster.at, crop, (y, x))
+                if overlap >= best_iou:
+                    best, best_iou = cluster, overlap
+        if best is None:
+            clusters.append(_Cluster(label, {view}, crop, (y, x), [score], [(crop, (y, x))]))
+        else:
+            best.views.add(view)
+            best.scores.append(score)
+            best.members.append((crop, (y, x)))
+    merged = [(sum(c.scores) / len(predictions), *_mean_crop(c.members), c.label) for c in clusters]
+    merged.sort(key=lambda m: -m[0])
+    return Prediction(
+        size_hw=predictions[0].size_hw,
+        labels=np.array([m[3] for m in merged], np.int64),
+        scores=np.array([m[0] for m in merged], np.float32),
+        quality=np.array([sharpness(m[1]) for m in merged], np.float32),
+        crops=tuple(m[1] for m in merged),
+        offsets_yx=np.array([m[2] for m in merged], np.int64).reshape(-1, 2),
+    )
+
+
+def sharpness(crop: npt.NDArray[np.uint8]) -> float:
+    """Mean of |2p - 1| over the pixels inside a soft mask, 0..1; 0 for an empty one."""
+    inside = crop[crop > 127].astype(np.float32)
+    return float((2 * inside / 255 - 1).mean()) if inside.size else 0.0
+
+
+def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_area_px: float) -> SoftObjects:
+    """The labels that a prediction is worth.
+
+    Args:
+        prediction: A teacher's.
+        config: Thresholds.
+        small_area_px: Area of a 5th-percentile object of the labelled data.
+    """
+    soft_areas = np.array([c.sum(dtype=np.int64) / 255 for c in prediction.crops], np.float32)
+    least = max(config.min_area_px, config.min_area_share * small_area_px)
+    lowest = config.min_score if config.ignore_score is None else config.ignore_score
+    keep = np.flatnonzero((prediction.scores > lowest) & (soft_areas > least))
+    sure = (prediction.scores > config.min_score) & (prediction.quality >= config.min_quality)
+    crops = tuple(prediction.crops[i] for i in keep)
+    if not config.soft_masks:
+        crops = tuple(np.where(c > 127, np.uint8(255), np.uint8(0)) for c in crops)
+    return SoftObjects(
+        size_hw=prediction.size_hw,
+        labels=prediction.labels[keep],
+        weights=np.ones(len(keep), np.float32),
+        ignore=~sure[keep],
+        crops=crops,
+        offsets_yx=prediction.offsets_yx[keep],
+    )
+
+
+@dataclass
+class _Cluster:
+    label: int
+    views: set[int]
+    first: npt.NDArray[np.uint8]
+    at: tuple[int, int]
+    scores: list[float]
+    members: list[tuple[npt.NDArray[np.uint8], tuple[int, int]]]
+
+
+def _crop_iou(
+    a: npt.NDArray[np.uint8], a_at: tuple[int, int], b: npt.NDArray[np.uint8], b_at: tuple[int, int]
+) -> float:
+    top, left = max(a_at[0], b_at[0]), max(a_at[1], b_at[1])
+    bottom = min(a_at[0] + a.shape[0], b_at[0] + b.shape[0])
+    right = min(a_at[1] + a.shape[1], b_at[1] + b.shape[1])
+    if bottom <= top or right <= left:
+        return 0.0
+    part_a = a[top - a_at[0] : bottom - a_at[0], left - a_at[1] : right - a_at[1]] > 127
+    part_b = b[top - b_at[0] : bottom - b_at[0], left - b_at[1] : right - b_at[1]] > 127
+    shared = np.count_nonzero(part_a & part_b)
+    if shared == 0:
+        return 0.0
+    return float(shared / (np.count_nonzero(a > 127) + np.count_nonzero(b > 127) - shared))
+
+
+def _mean_crop(
+    members: Sequence[tuple[npt.NDArray[np.uint8], tuple[int, int]]],
+) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    top, left = (min(at[a] for _, at in members) for a in (0, 1))
+    bottom, right = (max(at[a] + crop.shape[a] for crop, at in members) for a in (0, 1))
+    total = np.zeros((bottom - top, right - left), np.float32)
+    for crop, (y, x) in members:
+        total[y - top : y - top + crop.shape[0], x - left : x - left + crop.shape[1]] += crop
+    return np.rint(total / len(members)).astype(np.uint8), (top, left)

@@ -1,0 +1,131 @@
+"""Recipes: everything that decides a training run, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
+from labelloop.distill.pseudo_labels import PseudoLabelConfig
+from labelloop.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW with a warm-up and a cosine decay.
+
+    Attributes:
+        lr: Peak learning rate.
+        backbone_lr_factor: The backbone learns at this share of it.
+        weight_decay: Of AdamW; none on biases and normalisations.
+        clip_norm: Gradients are scaled down to this norm.
+        warmup_share: Share of the schedule over which the rate rises.
+        final_share: The rate at the end, as a share of the peak.
+    """
+
+    lr: float = 1e-3
+    backbone_lr_factor: float = 0.3
+    weight_decay: float = 0.05
+    clip_norm: float = 5.0
+    warmup_share: float = 0.1
+    final_share: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run.
+
+    The stages are those of guided distillation (Berrada et al., WACV 2024): a teacher on labels, guided burn-in
+    of a student on labels and the frozen teacher's pseudo-labels, then distillation with the teacher as the
+    student's moving average; and a fine-tuning on labels alone.
+
+    Attributes:
+        name: Of the recipe.
+        iterations: Steps of the whole run, teacher included, where neither time nor iterations are asked for.
+        teacher_share: Share of the iterations that train the teacher, which is also the supervised baseline.
+        supervised_steps: Steps of the best supervised schedule by number of labels, found on validation; the
+            teacher gets no more than these.
+        burn_in_share: Share of the student's steps with the frozen teacher.
+        fine_tune_share: Share of the student's steps, at the end, on labels alone.
+        fresh_student: The student starts anew (reference), else from the teacher.
+        labelled_batch: Labelled images per step.
+        unlabelled_batch: Unlabelled images per step of the student.
+        supervised_batch: Labelled images per step of the teacher.
+        unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
+        ema_decay: Per step. Reference: 0.9996.
+        supervised_ema_decay: Weights of the supervised model are averaged like this; 0 is off, as in the reference.
+        cached_images: Unlabelled images whose pseudo-labels are made once, averaged over views, and then used
+            over and over; 0 makes them in every step, as the reference does.
+        pseudo: Which predictions become labels.
+        optimiser: Of every stage.
+        geometry: Shared by both views.
+        weak: Photometry of labelled images and of what the teacher sees.
+        strong: Photometry of what the student sees of unlabelled images, on top of the weak.
+    """
+
+    name: str = "default"
+    iterations: int = 1000
+    teacher_share: float = 0.5
+    supervised_steps: tuple[tuple[int, int], ...] = ((15, 500), (75, 1000))
+    burn_in_share: float = 0.4
+    fine_tune_share: float = 0.1
+    fresh_student: bool = False
+    labelled_batch: int = 2
+    unlabelled_batch: int = 2
+    supervised_batch: int = 4
+    unlabelled_weight: float = 1.0
+    ema_decay: float = 0.99
+    supervised_ema_decay: float = 0.99
+    cached_images: int = 300
+    pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
+        min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
+    )
+    optimiser: OptimiserConfig = OptimiserConfig()  # noqa: RUF009 (frozen)
+    geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
+    weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
+    strong: PhotometryConfig = STRONG
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written into a run."""
+        return asdict(self)
+
+
+def recipe_from_dict(document: dict[str, Any]) -> Recipe:
+    """The inverse of ``Recipe.as_dict``, also after a way through JSON."""
+    parts = {
+        "pseudo": PseudoLabelConfig,
+        "optimiser": OptimiserConfig,
+        "geometry": GeometryConfig,
+        "weak": PhotometryConfig,
+        "strong": PhotometryConfig,
+    }
+    fields: dict[str, Any] = {k: parts[k](**v) if k in parts else v for k, v in document.items()}
+    fields["supervised_steps"] = tuple((int(a), int(b)) for a, b in fields["supervised_steps"])
+    fields["geometry"] = replace(fields["geometry"], zoom=tuple(fields["geometry"].zoom))
+    return Recipe(**fields)
+
+
+# The algorithm of guided distillation as its authors' code has it, scaled to the length of the run.
+REFERENCE = Recipe(
+    name="reference",
+    fresh_student=True,
+    burn_in_share=0.5,
+    fine_tune_share=0.0,
+    unlabelled_weight=2.0,
+    ema_decay=0.9996,
+    supervised_ema_decay=0.0,
+    cached_images=0,
+    pseudo=PseudoLabelConfig(),
+)
+
+
+def find_recipe(name: str | None) -> Recipe:
+    """The recipe of this name; the default one for None.
+
+    Raises:
+        UsageError: There is none.
+    """
+    recipes = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
+    if name is not None and name not in recipes:
+        raise UsageError("there is no such recipe", value=name, way_out=f"Recipes are: {', '.join(recipes)}.")
+    return recipes[name or "default"]

@@ -1,0 +1,122 @@
+"""Finished runs: their models, ready to predict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labelloop.distill.checkpoint import RunFiles, load_tensors
+from labelloop.errors import TrainingError, UsageError
+from labelloop.models.catalog import build_model
+from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.project.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A trained model.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        stats: The labelled data it was fitted to.
+        classes: Class names; the index is the label.
+        min_score: Its working threshold: best F1 on validation, else 0.5.
+        run: The run.
+        which: guided or supervised.
+    """
+
+    model: InstanceModel
+    stats: DataStats
+    classes: tuple[str, ...]
+    min_score: float
+    run: str
+    which: str
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.startswith("cuda") and torch.cuda.is_available():
+        return torch.device(name)
+    raise UsageError("there is no such device here", value=name, way_out="Use --device auto or --device cpu.")
+
+
+def stats_from_dict(document: dict[str, Any]) -> DataStats:
+    """DataStats after a way through JSON."""
+    return DataStats(**{key: tuple(v) if isinstance(v, list) else v for key, v in document.items()})
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """What was decided before the run's first step.
+
+    Raises:
+        TrainingError: The run's folder is gone or damaged.
+    """
+    path = RunFiles(folder=folder).config
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"the run's configuration cannot be read ({type(error).__name__})", value=path, way_out="Train again."
+        ) from error
+    return config
+
+
+def restore_model(files: RunFiles, which: str, *, model: str, stats: DataStats, device: torch.device) -> InstanceModel:
+    """A model with the weights that a run stored.
+
+    Raises:
+        TrainingError: The weights are missing or damaged.
+    """
+    built = build_model(model, stats, pretrained=False)
+    built.module().load_state_dict(load_tensors(files.weights(which))["model"])
+    built.module().to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return built
+
+
+def load_model(
+    project: Project, run: str | None = None, *, which: str | None = None, device: str = "auto"
+) -> LoadedModel:
+    """The promoted model of the newest finished run, or another.
+
+    Args:
+        project: Where to look.
+        run: A run's name; None for the newest finished one.
+        which: guided or supervised; None for the one that the run promoted.
+        device: auto, cpu or cuda.
+
+    Raises:
+        UsageError: There is no such run, or it has not finished.
+        TrainingError: Its files are missing or damaged.
+    """
+    record = project.run(run)
+    if record.state != "finished" or record.promoted is None:
+        raise UsageError(
+            "the run has not finished", value=record.name, way_out=f"Run labelloop train --resume --name {record.name}."
+        )
+    chosen = which or record.promoted
+    files = RunFiles(folder=project.runs_dir / record.name)
+    config = read_run_config(files.folder)
+    if chosen == "guided" and config["request"]["method"] == "supervised":
+        raise UsageError("the run has no guided model", value=record.name, way_out="Train with --method guided.")
+    stats = stats_from_dict(config["stats"])
+    thresholds = (record.result or {}).get("min_score", {})
+    return LoadedModel(
+        model=restore_model(files, chosen, model=config["model"], stats=stats, device=choose_device(device)),
+        stats=stats,
+        classes=stats.classes,
+        min_score=float(thresholds.get(chosen, 0.5)),
+        run=record.name,
+        which=chosen,
+    )

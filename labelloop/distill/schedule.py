@@ -1,0 +1,96 @@
+"""How many steps each stage gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labelloop.distill.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Steps of a run.
+
+    Attributes:
+        teacher: Steps of the teacher on labels.
+        supervised: Steps of the supervised model, which is the baseline; equal to ``teacher`` where that very model is
+            the teacher, and trained apart where its best schedule is longer.
+        burn_in: Steps of the student with the frozen teacher.
+        distillation: Steps of the student with its moving average as teacher.
+        fine_tune: Last steps of the student, on labels alone.
+        cached_images: Unlabelled images whose pseudo-labels are made once.
+    """
+
+    teacher: int
+    supervised: int
+    burn_in: int
+    distillation: int
+    fine_tune: int
+    cached_images: int
+
+    @property
+    def student(self) -> int:
+        """Steps of the student in all."""
+        return self.burn_in + self.distillation + self.fine_tune
+
+    @property
+    def apart(self) -> bool:
+        """Whether the supervised model is trained apart from the teacher."""
+        return self.supervised != self.teacher
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the run as ``--iterations`` counts them: teacher and student."""
+        return self.teacher + self.student
+
+
+def best_supervised_steps(n_labels: int, table: Sequence[tuple[int, int]]) -> int:
+    """Length of the best supervised schedule for so many labels, interpolated in the logarithm of the labels.
+
+    Args:
+        n_labels: Labelled images.
+        table: (labels, steps), found on validation images; beyond its ends the nearest entry counts.
+    """
+    rows = sorted(table)
+    if n_labels <= rows[0][0]:
+        return rows[0][1]
+    for (few, short), (many, long) in zip(rows, rows[1:], strict=False):
+        if n_labels <= many:
+            share = math.log(n_labels / few) / math.log(many / few)
+            return round(short + share * (long - short))
+    return rows[-1][1]
+
+
+def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int) -> Schedule:
+    """The stages of a guided run.
+
+    Args:
+        recipe: Shares of the stages.
+        iterations: Teacher and student together; at least 4.
+        n_labels: Labelled images to learn from.
+        pool: Unlabelled images.
+    """
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    teacher = max(min(round(iterations * recipe.teacher_share), best), 1)
+    student = max(iterations - teacher, 3)
+    fine_tune = round(student * recipe.fine_tune_share)
+    burn_in = max(round(student * recipe.burn_in_share), 1)
+    distillation = max(student - fine_tune - burn_in, 0)
+    burn_in = student - fine_tune - distillation
+    seen = (burn_in + distillation) * recipe.unlabelled_batch
+    return Schedule(
+        teacher=teacher,
+        supervised=max(min(best, iterations), teacher),
+        burn_in=burn_in,
+        distillation=distillation,
+        fine_tune=fine_tune,
+        cached_images=min(recipe.cached_images, pool, max(seen // 2, 1)),
+    )
+
+
+def supervised_schedule(recipe: Recipe, *, iterations: int | None, n_labels: int) -> Schedule:
+    """The one stage of a supervised run: as long as asked for, else as long as is best."""
+    steps = iterations or best_supervised_steps(n_labels, recipe.supervised_steps)
+    return Schedule(teacher=steps, supervised=steps, burn_in=0, distillation=0, fine_tune=0, cached_images=0)

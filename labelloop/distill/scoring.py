@@ -1,0 +1,94 @@
+"""How good the models of a run are, side by side on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labelloop.images import read_image
+from labelloop.instances import Instances
+from labelloop.metrics.panel import best_f1_score_threshold, difference, evaluate
+from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.predict.field import predict_array
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord
+
+REPLICATES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredImages:
+    """The images that measure a run.
+
+    Attributes:
+        split: val or test.
+        images: In the order of the ledger.
+        truth: Their labels, in the same order.
+    """
+
+    split: str
+    images: tuple[ImageRecord, ...]
+    truth: tuple[Instances, ...]
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The group of each image."""
+        return [image.group for image in self.images]
+
+
+def predict_split(
+    models: Mapping[str, InstanceModel], images: Sequence[ImageRecord], stats: DataStats, progress: Progress
+) -> dict[str, list[Instances]]:
+    """What each model sees in each image, scores 0.05 and up."""
+    seen: dict[str, list[Instances]] = {which: [] for which in models}
+    progress.start("evaluating", len(images) * len(models))
+    for image in images:
+        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+        for which, model in models.items():
+            seen[which].append(predict_array(model, pixels, stats=stats))
+            progress.advance(1)
+    progress.finish()
+    return seen
+
+
+def compare(
+    scored: ScoredImages, seen: Mapping[str, Sequence[Instances]], *, n_classes: int, thresholds: Mapping[str, float]
+) -> dict[str, Any]:
+    """The metrics panel of each model, and of guided minus supervised, as ``train --json`` prints them."""
+    result: dict[str, Any] = {"supervised": None, "guided": None, "difference": None}
+    for which, predicted in seen.items():
+        panel = evaluate(
+            scored.truth,
+            predicted,
+            n_classes=n_classes,
+            groups=scored.groups,
+            min_score=thresholds[which],
+            replicates=REPLICATES,
+        )
+        result[which] = {name: estimate.as_dict() for name, estimate in panel.metrics.items()}
+    if len(seen) == 2:
+        paired = difference(
+            scored.truth,
+            seen["guided"],
+            seen["supervised"],
+            n_classes=n_classes,
+            groups=scored.groups,
+            min_score_a=thresholds["guided"],
+            min_score_b=thresholds["supervised"],
+            replicates=REPLICATES,
+        )
+        result["difference"] = {name: estimate.as_dict() for name, estimate in paired.items()}
+    return result
+
+
+def working_thresholds(scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int) -> dict[str, float]:
+    """The score threshold of each model: best F1 on validation images, 0.5 where there are none."""
+    if scored is None or scored.split != "val" or not any(len(t) for t in scored.truth):
+        return {which: 0.5 for which in seen}
+    return {
+        which: float(np.clip(best_f1_score_threshold(scored.truth, predicted, n_classes=n_classes), 0.05, 0.95))
+        for which, predicted in seen.items()
+    }

@@ -1,0 +1,193 @@
+"""The training loop: one function for every stage."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from labelloop.data.objects import SoftObjects
+from labelloop.data.pool import ImageLoader
+from labelloop.distill.batches import Batch, BatchPlan, make_batch, prefetched
+from labelloop.distill.ema import ema_update
+from labelloop.distill.pseudo_labels import PseudoLabelConfig, predict_views, pseudo_objects
+from labelloop.distill.recipe import OptimiserConfig
+from labelloop.errors import NonFiniteLossError
+from labelloop.models.protocol import InstanceModel, Target
+from labelloop.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One stage of a schedule.
+
+    Attributes:
+        batches: What each step sees.
+        start: First step of the stage, counted from the start of the schedule it belongs to.
+        stop: Step after its last one.
+        schedule: Steps of the whole schedule; the learning rate follows it.
+        ema_decay: The averaged model follows the student with this decay per step; None leaves it frozen.
+        ema_from: Step from which the average counts; right after it the decay is smaller, so that the average
+            forgets where it began.
+        online: How the averaged model labels the weak views in every step; None where labels are cached.
+        unlabelled_weight: Of the loss on pseudo-labels.
+        small_area_px: Area of a 5th-percentile object, in image px.
+        optimiser: Rates.
+    """
+
+    batches: BatchPlan
+    start: int
+    stop: int
+    schedule: int
+    ema_decay: float | None
+    ema_from: int
+    online: PseudoLabelConfig | None
+    unlabelled_weight: float
+    small_area_px: float
+    optimiser: OptimiserConfig
+
+
+@dataclass
+class Learner:
+    """What a schedule changes: the student, its optimiser, and the averaged model or teacher beside it."""
+
+    student: InstanceModel
+    average: InstanceModel
+    optimiser: torch.optim.Optimizer
+
+
+def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
+    """Share of the peak rate at a step: a linear warm-up, then half a cosine down to ``final_share``."""
+    warmup = max(config.warmup_share * total, 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW; the backbone learns slower; biases and normalisations do not decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            rate = config.lr * (config.backbone_lr_factor if ".body." in name else 1.0)
+            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    )
+
+
+def run_stage(
+    plan: StagePlan,
+    learner: Learner,
+    fabric: Fabric,
+    load: ImageLoader,
+    progress: Progress,
+    *,
+    after_step: Callable[[int], None],
+) -> float:
+    """Runs the steps of a stage.
+
+    Args:
+        plan: The stage.
+        learner: Changed in place.
+        fabric: Device and precision.
+        load: Where images come from.
+        progress: Told of every step.
+        after_step: Called with the number of finished steps; saves checkpoints.
+
+    Returns:
+        Seconds that steps waited for their batches.
+
+    Raises:
+        NonFiniteLossError: Before the optimiser step that would have spoilt the model.
+    """
+    waited = 0.0
+    batches = prefetched(lambda step: make_batch(plan.batches, load, step), plan.start, plan.stop)
+    learner.student.module().train()
+    step = plan.start
+    asked = time.perf_counter()
+    for batch in batches:
+        waited += time.perf_counter() - asked
+        facts = train_step(step, batch, plan, learner, fabric)
+        step += 1
+        after_step(step)
+        progress.advance(1, **facts)
+        asked = time.perf_counter()
+    return waited
+
+
+def train_step(step: int, batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric) -> dict[str, float]:
+    """One step: EMA, pseudo-labels, losses, update. Returns the losses and the pseudo-labels per image."""
+    torch.manual_seed(zlib.crc32(f"{plan.batches.seed}/{plan.batches.stage}/{step}".encode()))
+    for group in learner.optimiser.param_groups:
+        group["lr"] = group["peak_lr"] * learning_rate(step, plan.schedule, plan.optimiser)
+    pseudo = [t.to(fabric.device) for t in batch.pseudo]
+    if batch.weak and plan.online is not None:
+        pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
+    losses = _losses(batch.labelled, learner.student, fabric)
+    total: Tensor = sum(losses.values(), start=torch.zeros((), device=fabric.device))
+    facts = {"loss": float(total.detach())}
+    if batch.strong:
+        extra = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
+        unlabelled: Tensor = sum(extra.values(), start=torch.zeros((), device=fabric.device))
+        total = total + plan.unlabelled_weight * unlabelled
+        facts["pseudo_loss"] = float(unlabelled.detach())
+        facts["pseudo_labels"] = float(np.mean([int((~t.ignore).sum()) for t in pseudo]))
+    if not math.isfinite(float(total.detach())):
+        raise NonFiniteLossError(
+            f"the loss of step {step} is {float(total.detach())}",
+            value={name: float(loss.detach()) for name, loss in losses.items()},
+            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at them. "
+            "The last checkpoint is whole; a smaller learning rate in the recipe may help.",
+        )
+    learner.optimiser.zero_grad(set_to_none=True)
+    fabric.backward(total)
+    trained = [p for p in learner.student.module().parameters() if p.grad is not None]
+    torch.nn.utils.clip_grad_norm_(trained, plan.optimiser.clip_norm)
+    learner.optimiser.step()
+    if plan.ema_decay is not None:
+        decay = min(plan.ema_decay, (1 + step - plan.ema_from) / (10 + step - plan.ema_from))
+        ema_update(learner.average.module(), learner.student.module(), decay=decay)
+    return facts
+
+
+def _labels_from_teacher(
+    weak: Sequence[Tensor], plan: StagePlan, teacher: InstanceModel, fabric: Fabric
+) -> list[Target]:
+    assert plan.online is not None
+    with fabric.autocast():
+        predictions = predict_views(teacher, [w.to(fabric.device) for w in weak], views=1)
+    return [
+        dense_target(pseudo_objects(p, plan.online, small_area_px=plan.small_area_px)).to(fabric.device)
+        for p in predictions
+    ]
+
+
+def _losses(
+    pairs: Sequence[tuple[Tensor, Target]], student: InstanceModel, fabric: Fabric
+) -> dict[str, Tensor]:
+    images = [image.to(fabric.device) for image, _ in pairs]
+    with fabric.autocast():
+        return student.loss(images, [target.to(fabric.device) for _, target in pairs])
+
+
+def dense_target(objects: SoftObjects) -> Target:
+    """Objects as a model's loss takes them, in the coordinates they are in."""
+    masks = torch.zeros((len(objects), *objects.size_hw), dtype=torch.uint8)
+    for mask, crop, (y, x) in zip(masks, objects.crops, objects.offsets_yx, strict=True):
+        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = torch.from_numpy(crop)
+    return Target(
+        masks=masks,
+        labels=torch.from_numpy(objects.labels),
+        weights=torch.from_numpy(objects.weights),
+        ignore=torch.from_numpy(objects.ignore),
+    )

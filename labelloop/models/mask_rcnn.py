@@ -1,0 +1,219 @@
+"""Mask R-CNN (He et al. 2017) as an InstanceModel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from labelloop.masks import resample_mask
+from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
+from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads, RoiTarget
+
+STRIDE = 32  # inputs are padded to a multiple of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRCNNConfig:
+    """What follows from the data. ``scale_to`` makes one.
+
+    Attributes:
+        n_classes: Classes without background.
+        input_scale: The network sees images resized by this factor.
+        anchor_sides: Side of the anchors per pyramid level (strides 4 to 64), input px.
+        proposals_train: Proposals per image kept before and after suppression, in training.
+        proposals_test: Likewise in prediction.
+        head: The heads.
+    """
+
+    n_classes: int
+    input_scale: float
+    anchor_sides: tuple[float, ...]
+    proposals_train: tuple[int, int]
+    proposals_test: tuple[int, int]
+    head: HeadConfig
+
+
+def config_for(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
+    """The configuration that the labelled data ask for.
+
+    The input scale brings the median object to ``target_diameter_px``; anchors span the objects' boxes;
+    proposals, sampled boxes and detections grow with the objects per image.
+
+    Args:
+        stats: Of the labelled images.
+        target_diameter_px: Equivalent diameter of the median object in the network's input.
+        head: Sizes; its limits are raised where the data need more.
+    """
+    scale = min(max(target_diameter_px / stats.diameter_px[1], 1 / 16), 2.0)
+    smallest = max(stats.box_side_px[0] * scale * 0.8, 8.0)
+    largest = max(stats.box_side_px[2] * scale * 1.1, smallest * 4)
+    sides = tuple(float(s) for s in np.geomspace(smallest, largest, 5))
+    most = stats.objects_per_image[1]
+    detections = max(head.detections_per_image, math.ceil(2 * most / 50) * 50)
+    boxes = int(min(max(head.boxes_per_image, math.ceil(most / 16) * 16), 512))
+    return MaskRCNNConfig(
+        n_classes=len(stats.classes),
+        input_scale=scale,
+        anchor_sides=sides,
+        proposals_train=(600, max(300, 2 * boxes)),
+        proposals_test=(max(600, 2 * detections), max(300, detections)),
+        head=HeadConfig(
+            box_features=head.box_features,
+            mask_channels=head.mask_channels,
+            boxes_per_image=boxes,
+            positives=head.positives,
+            box_nms_iou=head.box_nms_iou,
+            detections_per_image=detections,
+            box_loss_beta=head.box_loss_beta,
+        ),
+    )
+
+
+class MaskRCNN(nn.Module):
+    """Mask R-CNN on a feature pyramid.
+
+    Args:
+        backbone: The pyramid, strides 4 to 64.
+        config: What follows from the data.
+    """
+
+    def __init__(self, backbone: TimmPyramid, config: MaskRCNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        channels = backbone.out_channels
+        anchors = AnchorGenerator(
+            sizes=tuple((s,) for s in config.anchor_sides), aspect_ratios=((0.6, 1.0, 1.67),) * len(config.anchor_sides)
+        )
+        self.rpn = IgnoringRPN(
+            anchors,
+            FullPrecisionRPNHead(channels, 3),
+            fg_iou_thresh=0.6,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=max(128, config.head.boxes_per_image),
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": config.proposals_train[0], "testing": config.proposals_test[0]},
+            post_nms_top_n={"training": config.proposals_train[1], "testing": config.proposals_test[1]},
+            nms_thresh=0.75,
+        )
+        self.roi_heads = RoiHeads(channels, config.n_classes, config.head)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def module(self) -> nn.Module:
+        """Itself."""
+        return self
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see InstanceModel."""
+        batch, scales = self._batch(images)
+        features = self._features(batch)
+        roi_targets = [_roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
+        rpn_targets = [{"boxes": t.boxes, "ignore_boxes": t.ignore_boxes} for t in roi_targets]
+        self.rpn.train()
+        proposals, rpn_losses = self.rpn(batch, features, rpn_targets)
+        losses = {"objectness": rpn_losses["loss_objectness"], "proposal": rpn_losses["loss_rpn_box_reg"]}
+        losses |= self.roi_heads.loss(features, proposals, batch.image_sizes, roi_targets)
+        return losses
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
+        """What the model sees; see InstanceModel."""
+        was_training = self.training
+        self.eval()
+        batch, scales = self._batch(images)
+        features = self._features(batch)
+        proposals, _ = self.rpn(batch, features)
+        found = self.roi_heads.detect(features, proposals, batch.image_sizes, min_score=min_score)
+        self.train(was_training)
+        return [
+            _prediction(*(t.cpu().float().numpy() for t in parts), scale, (int(i.shape[-2]), int(i.shape[-1])))
+            for parts, scale, i in zip(found, scales, images, strict=True)
+        ]
+
+    def _features(self, batch: ImageList) -> dict[str, Tensor]:
+        features: dict[str, Tensor] = self.backbone(batch.tensors)
+        return {name: f.float() for name, f in features.items()}
+
+    def _batch(self, images: Sequence[Tensor]) -> tuple[ImageList, list[tuple[float, float]]]:
+        """One padded batch, and the factors along x and y by which each image was resized."""
+        resized, scales = [], []
+        for image in images:
+            height, width = image.shape[-2:]
+            new = max(round(height * self.config.input_scale), 1), max(round(width * self.config.input_scale), 1)
+            normal = (image - self.mean) / self.std
+            if new != (height, width):
+                normal = F.interpolate(normal[None], new, mode="bilinear", antialias=new[0] < height)[0]
+            resized.append(normal)
+            scales.append((new[1] / width, new[0] / height))
+        padded = [max(i.shape[d] for i in resized) for d in (1, 2)]
+        padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
+        tensor = resized[0].new_zeros((len(images), 3, *padded))
+        for slot, image in zip(tensor, resized, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in resized]), scales
+
+
+def _roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
+    boxes, filled = _boxes(target.masks)
+    boxes = boxes * boxes.new_tensor([*scale_xy, *scale_xy])
+    counted = filled & ~target.ignore
+    return RoiTarget(
+        boxes=boxes[counted],
+        labels=target.labels[counted] + 1,
+        weights=target.weights[counted],
+        masks=target.masks[counted],
+        mask_scale=(1 / scale_xy[0], 1 / scale_xy[1]),
+        ignore_boxes=boxes[filled & target.ignore],
+    )
+
+
+def _boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes of soft masks at one half, float32 (n, 4) xyxy, and which masks have any pixel there."""
+    n, height, width = masks.shape
+    inside = masks > 127
+    columns, rows = inside.any(1), inside.any(2)
+    filled = columns.any(1)
+    x0 = columns.float().argmax(1)
+    x1 = width - columns.flip(1).float().argmax(1)
+    y0 = rows.float().argmax(1)
+    y1 = height - rows.flip(1).float().argmax(1)
+    return torch.stack([x0, y0, x1, y1], 1).float().reshape(n, 4), filled
+
+
+def _prediction(
+    boxes: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+    masks: npt.NDArray[np.float32],
+    scale_xy: tuple[float, float],
+    size_hw: tuple[int, int],
+) -> Prediction:
+    boxes = boxes / np.array([*scale_xy, *scale_xy], np.float32)
+    crops, offsets = [], []
+    for box, mask in zip(boxes, masks, strict=True):
+        crop, top, left = resample_mask(mask, box, size_hw)
+        crops.append(crop)
+        offsets.append((top, left))
+    sharpness = [float(np.abs(2 * m[m > 0.5] - 1).mean()) if (m > 0.5).any() else 0.0 for m in masks]
+    return Prediction(
+        size_hw=size_hw,
+        labels=labels.astype(np.int64) - 1,
+        scores=scores.astype(np.float32),
+        quality=np.asarray(sharpness, np.float32),
+        crops=tuple(crops),
+        offsets_yx=np.asarray(offsets, np.int64).reshape(-1, 2),
+    )

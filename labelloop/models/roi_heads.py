@@ -1,0 +1,250 @@
+"""Proposals, boxes and masks of Mask R-CNN for soft, weighted and ignored targets.
+
+Built from torchvision's parts (He et al. 2017, Mask R-CNN; Ren et al. 2015, Faster R-CNN). What differs from
+torchvision's own heads: an object may be *ignored* (what lies on it is neither positive nor background), may
+weigh less than one, and its mask may hold probabilities instead of zeros and ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torchvision.models.detection import _utils as det_utils
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, roi_align
+from torchvision.ops.boxes import box_area, box_iou
+
+IGNORE_COVERED = 0.5  # a box lies on an ignored object if the object covers this share of the box
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoiTarget:
+    """A target in the coordinates of the network's input.
+
+    Attributes:
+        boxes: float32 (n, 4) xyxy.
+        labels: int64 (n,), 1..k.
+        weights: float32 (n,).
+        masks: uint8 (n, h, w) in *image* coordinates, 0..255.
+        mask_scale: Image pixels per input pixel, along x and y.
+        ignore_boxes: float32 (m, 4) xyxy.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    weights: Tensor
+    masks: Tensor
+    mask_scale: tuple[float, float]
+    ignore_boxes: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Sizes and limits of the heads.
+
+    Attributes:
+        box_features: Width of the two fully connected layers.
+        mask_channels: Widths of the mask head's convolutions.
+        boxes_per_image: Sampled boxes per image in training.
+        positives: Share of them that may be positive.
+        box_nms_iou: Boxes of one class that overlap more are one object.
+        detections_per_image: At most this many objects per image.
+        box_loss_beta: Where smooth L1 of the boxes turns linear.
+    """
+
+    box_features: int = 256
+    mask_channels: tuple[int, ...] = (64, 64)
+    boxes_per_image: int = 96
+    positives: float = 0.33
+    box_nms_iou: float = 0.5
+    detections_per_image: int = 300
+    box_loss_beta: float = 1 / 9
+
+
+def covered_share(boxes: Tensor, ignored: Tensor) -> Tensor:
+    """How much of each box the ignored box that covers it most covers: float32 (n,), 0..1."""
+    if len(ignored) == 0 or len(boxes) == 0:
+        return boxes.new_zeros(len(boxes))
+    top_left = torch.max(boxes[:, None, :2], ignored[None, :, :2])
+    bottom_right = torch.min(boxes[:, None, 2:], ignored[None, :, 2:])
+    sides = (bottom_right - top_left).clamp(min=0)
+    return (sides[..., 0] * sides[..., 1] / box_area(boxes).clamp(min=1e-6)[:, None]).amax(1)
+
+
+class FullPrecisionRPNHead(RPNHead):
+    """An RPN head whose answers are float32 whatever precision it computes in."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness and box deltas per level."""
+        logits, deltas = super().forward(x)
+        return [t.float() for t in logits], [t.float() for t in deltas]
+
+
+class IgnoringRPN(RegionProposalNetwork):
+    """torchvision's RPN, with anchors on ignored objects left out of the loss."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 positive, 0 background, -1 left out) and matched boxes per anchor."""
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            on_ignored = covered_share(anchor, target["ignore_boxes"]) > IGNORE_COVERED
+            label[on_ignored & (label == 0)] = -1.0
+        return labels, matched
+
+
+class RoiHeads(nn.Module):
+    """Box and mask heads.
+
+    Args:
+        channels: Width of the pyramid.
+        n_classes: Classes without background.
+        config: Sizes and limits.
+    """
+
+    def __init__(self, channels: int, n_classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        levels = ["0", "1", "2", "3"]
+        self.config = config
+        self.box_pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)
+        self.box_head = TwoMLPHead(channels * 49, config.box_features)
+        self.box_predictor = FastRCNNPredictor(config.box_features, n_classes + 1)
+        self.mask_pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
+        self.mask_head = MaskRCNNHeads(channels, config.mask_channels, dilation=1)
+        self.mask_predictor = MaskRCNNPredictor(config.mask_channels[-1], config.mask_channels[-1], n_classes)
+        self.box_coder = det_utils.BoxCoder((10.0, 10.0, 5.0, 5.0))
+        self.sampler = det_utils.BalancedPositiveNegativeSampler(config.boxes_per_image, config.positives)
+
+    def loss(
+        self,
+        features: dict[str, Tensor],
+        proposals: Sequence[Tensor],
+        sizes_hw: list[tuple[int, int]],
+        targets: Sequence[RoiTarget],
+    ) -> dict[str, Tensor]:
+        """Losses ``class``, ``box`` and ``mask``."""
+        boxes, labels, matched = zip(
+            *(self._sample(p, t) for p, t in zip(proposals, targets, strict=True)), strict=True
+        )
+        weights = [
+            torch.where(label > 0, t.weights[m] if len(t.weights) else torch.ones_like(m, dtype=torch.float32), 1.0)
+            for label, m, t in zip(labels, matched, targets, strict=True)
+        ]
+        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(boxes), sizes_hw)))
+        wanted = [
+            self.box_coder.encode([t.boxes[m] if len(t.boxes) else b], [b])[0]
+            for b, m, t in zip(boxes, matched, targets, strict=True)
+        ]
+        class_loss, box_loss = _box_losses(
+            logits.float(), deltas.float(), torch.cat(labels), torch.cat(wanted), torch.cat(weights), self.config
+        )
+        positive = [label > 0 for label in labels]
+        mask_loss = self._mask_loss(
+            features,
+            sizes_hw,
+            [b[p] for b, p in zip(boxes, positive, strict=True)],
+            [m[p] for m, p in zip(matched, positive, strict=True)],
+            targets,
+        )
+        return {"class": class_loss, "box": box_loss, "mask": mask_loss}
+
+    @torch.no_grad()
+    def _sample(self, proposals: Tensor, target: RoiTarget) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes to learn from, their labels (0 background) and the objects they belong to."""
+        boxes = torch.cat([proposals, target.boxes])
+        if len(target.boxes):
+            best_iou, matched = box_iou(target.boxes, boxes).max(0)
+            labels = torch.where(best_iou >= 0.5, target.labels[matched], 0)
+        else:
+            matched = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+            labels = torch.zeros_like(matched)
+        left_out = (labels == 0) & (covered_share(boxes, target.ignore_boxes) > IGNORE_COVERED)
+        labels = torch.where(left_out, -1, labels)
+        positive, negative = self.sampler([labels])
+        index = torch.where(positive[0] | negative[0])[0]
+        return boxes[index], labels[index], matched[index]
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        sizes_hw: list[tuple[int, int]],
+        boxes: Sequence[Tensor],
+        matched: Sequence[Tensor],
+        targets: Sequence[RoiTarget],
+    ) -> Tensor:
+        labels = torch.cat([t.labels[m] - 1 for t, m in zip(targets, matched, strict=True)])
+        logits = self.mask_predictor(self.mask_head(self.mask_pool(features, list(boxes), sizes_hw))).float()
+        if len(labels) == 0:
+            return logits.sum() * 0
+        side = logits.shape[-1]
+        wanted = torch.cat([_masks_in_boxes(b, m, t, side) for b, m, t in zip(boxes, matched, targets, strict=True)])
+        weights = torch.cat([t.weights[m] for t, m in zip(targets, matched, strict=True)])
+        chosen = logits[torch.arange(len(labels), device=labels.device), labels]
+        each = F.binary_cross_entropy_with_logits(chosen, wanted, reduction="none").mean((1, 2))
+        return (each * weights).sum() / max(len(labels), 1)
+
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: Sequence[Tensor],
+        sizes_hw: list[tuple[int, int]],
+        *,
+        min_score: float,
+    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Per image: boxes (n, 4), scores (n,), labels (n,) from 1, mask probabilities (n, 28, 28)."""
+        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(proposals), sizes_hw)))
+        decoded = self.box_coder.decode(deltas.float(), list(proposals))
+        scores = F.softmax(logits.float(), -1)
+        counts = [len(p) for p in proposals]
+        found = [
+            self._best(b, s, size, min_score)
+            for b, s, size in zip(decoded.split(counts), scores.split(counts), sizes_hw, strict=True)
+        ]
+        boxes = [f[0] for f in found]
+        masks = self.mask_predictor(self.mask_head(self.mask_pool(features, boxes, sizes_hw))).float()
+        labels = torch.cat([f[2] for f in found])
+        chosen = masks[torch.arange(len(labels), device=labels.device), labels - 1].sigmoid()
+        split = chosen.split([len(b) for b in boxes])
+        return [(*f, m) for f, m in zip(found, split, strict=True)]
+
+    def _best(
+        self, boxes: Tensor, scores: Tensor, size_hw: tuple[int, int], min_score: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        boxes = clip_boxes_to_image(boxes, size_hw)[:, 1:]
+        scores = scores[:, 1:]
+        labels = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        keep = (scores >= min_score) & (sides.amin(-1) >= 1e-2)
+        boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
+        best = batched_nms(boxes, scores, labels, self.config.box_nms_iou)[: self.config.detections_per_image]
+        return boxes[best], scores[best], labels[best]
+
+
+def _box_losses(
+    logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, weights: Tensor, config: HeadConfig
+) -> tuple[Tensor, Tensor]:
+    n = max(len(labels), 1)
+    class_loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / n
+    positive = torch.where(labels > 0)[0]
+    chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
+    each = F.smooth_l1_loss(chosen, wanted[positive], beta=config.box_loss_beta, reduction="none").sum(1)
+    return class_loss, (each * weights[positive]).sum() / n
+
+
+def _masks_in_boxes(boxes: Tensor, matched: Tensor, target: RoiTarget, side: int) -> Tensor:
+    """The part of each box's own mask inside the box: float32 (n, side, side), 0..1."""
+    if len(boxes) == 0:
+        return boxes.new_zeros((0, side, side))
+    per_x, per_y = target.mask_scale
+    in_image = boxes * boxes.new_tensor([per_x, per_y, per_x, per_y])
+    used, index = matched.unique(return_inverse=True)  # only the masks that a sampled box belongs to
+    rois = torch.cat([index[:, None].to(in_image), in_image], 1)
+    masks = target.masks[used][:, None].float().mul_(1 / 255)
+    return roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1)[:, 0]
