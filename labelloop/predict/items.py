@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelloop.images import IMAGE_SUFFIXES
+from labelloop.formats.records import SkippedFile
 from labelloop.predict.names import unique_names
+from labelloop.project.finding import find_files
 from labelloop.project.project import ImageRecord, Project
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkippedFile:
-    """A file that could not be used, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +45,7 @@ def pool_items(project: Project) -> list[PredictItem]:
 
 def path_items(
     paths: Sequence[str], project: Project, *, out: Path
-) -> tuple[list[PredictItem], list[SkippedFile]]:
+) -> tuple[list[PredictItem], tuple[SkippedFile, ...]]:
     """The images at these paths, and the paths that lead nowhere.
 
     An image that the project knows is read as it was added; of others the page and channel are read that most
@@ -70,16 +62,19 @@ def path_items(
         records.setdefault(record.path, []).append(record)
         kinds[record.page, record.channel] += 1
     page, channel = kinds.most_common(1)[0][0] if kinds else (0, -1)
-    files, skipped = _files(paths, out.absolute())
+    named = [Path(text).expanduser().absolute() for text in paths]
+    folders = [path for path in named if path.is_dir()]
+    found = find_files(paths, leave_out=[out.absolute()])
     items: list[PredictItem] = []
-    for path, name in files.items():
+    for path in found.files:
+        name = _name(path, folders)
         known = [_of_record(record, name, project.config.pixel_size_um) for record in records.get(path, [])]
         items += known or [
             PredictItem(
                 path=path, name=name, page=page, channel=channel, pixel_size_um=project.config.pixel_size_um
             )
         ]
-    return _named(items), skipped
+    return _named(items), found.skipped
 
 
 def _of_record(record: ImageRecord, name: str, default_um: float | None) -> PredictItem:
@@ -98,36 +93,7 @@ def _named(items: Sequence[PredictItem]) -> list[PredictItem]:
     return [replace(item, name=name) for item, name in zip(items, names, strict=True)]
 
 
-def _files(paths: Sequence[str], out: Path) -> tuple[dict[Path, str], list[SkippedFile]]:
-    """Name by absolute path, and what cannot be used; a file named twice is there once."""
-    files: dict[Path, str] = {}
-    skipped: list[SkippedFile] = []
-    for text in paths:
-        path = Path(text).expanduser().absolute()
-        if path.is_dir():
-            found = [(file, file.relative_to(path).as_posix()) for file in _images_below(path, out)]
-            reason = "the folder holds no image"
-        elif path.exists():
-            found, reason = [(path, path.name)], ""
-        else:
-            matches = sorted(Path(match).absolute() for match in glob.glob(str(path), recursive=True))
-            found = [(match, match.name) for match in matches if match.is_file()]
-            reason = "there is no such file or folder"
-        if not found:
-            skipped.append(SkippedFile(path=text, reason=reason))
-        for file, name in found:
-            files.setdefault(file, name)
-    return files, skipped
-
-
-def _images_below(folder: Path, out: Path) -> list[Path]:
-    """Image files by their suffix, sorted; hidden ones and earlier results are left out."""
-    inside_out = folder.is_relative_to(out)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (inside_out or not path.is_relative_to(out))
-        and path.is_file()
-    )
+def _name(path: Path, folders: Sequence[Path]) -> str:
+    """The path from the innermost named folder that holds it; of other files the name."""
+    inside = [path.relative_to(folder).as_posix() for folder in folders if path.is_relative_to(folder)]
+    return min(inside, key=len, default=path.name)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.errors import UsageError
+from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.predict.field import BATCH_IMAGES, BATCH_PX, MIN_SCORE, predict_array, predict_whole
-from labelloop.predict.items import PredictItem, SkippedFile
+from labelloop.predict.items import PredictItem
 from labelloop.predict.names import output_stems
 from labelloop.predict.reading import Outputs, Reader, ReadImage, places_for, read_ahead
 from labelloop.predict.store import PredictionStore, model_key

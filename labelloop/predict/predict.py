@@ -8,7 +8,8 @@ from pathlib import Path
 
 from labelloop.distill.runs import load_model
 from labelloop.errors import ImageError, UsageError
-from labelloop.predict.items import SkippedFile, path_items, pool_items
+from labelloop.formats.records import SkippedFile
+from labelloop.predict.items import path_items, pool_items
 from labelloop.predict.pool import PredictReport, predict_images, require_formats
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
@@ -46,7 +47,7 @@ def predict(
     """
     progress = progress or Silent()
     require_formats(formats)
-    items, skipped = path_items(paths, project, out=out) if paths else (pool_items(project), [])
+    items, skipped = path_items(paths, project, out=out) if paths else (pool_items(project), ())
     if not items:
         raise _nothing(project, skipped)
     loaded = load_model(project, run, device=device)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from labelloop.errors import ImageError
+from labelloop.formats.records import SkippedFile
 from labelloop.images import Micrograph, normalise, percentiles, read_image
 from labelloop.models.protocol import DataStats
 from labelloop.predict.field import BATCH_IMAGES
-from labelloop.predict.items import PredictItem, SkippedFile
+from labelloop.predict.items import PredictItem
 from labelloop.predict.store import FileStamp, PredictionStore, file_hash, image_key
 from labelloop.predict.tiles import TileLayout, plan_tiles
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from labelloop.errors import OutputError
 from labelloop.images import render_8bit
@@ -197,14 +196,13 @@ def _annotations(instances: Instances, *, image_id: int) -> Iterator[dict[str, A
     """The objects of one image as COCO records, without their ids."""
     if not len(instances):
         return
-    rles = instances.coco_rles()
-    areas, boxes = coco_mask.area(rles), coco_mask.toBbox(rles)
     scores = instances.scores if instances.scores is not None else np.ones(len(instances), np.float32)
-    for rle, label, score, area, box in zip(rles, instances.labels, scores, areas, boxes, strict=True):
+    columns = (instances.rles, instances.labels, scores, instances.areas, instances.boxes_xywh)
+    for counts, label, score, area, box in zip(*columns, strict=True):
         yield {
             "image_id": image_id,
             "category_id": int(label) + 1,
-            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},  # type: ignore[attr-defined]
+            "segmentation": {"size": list(instances.size_hw), "counts": counts.decode("ascii")},
             "bbox": [float(side) for side in box],
             "area": int(area),
             "iscrowd": 0,
