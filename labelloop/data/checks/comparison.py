@@ -1,0 +1,155 @@
+"""Pairs of images with common content: the same pixels, the same picture, a piece of one in the other."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+
+from labelloop.data.checks.findings import Finding, finding
+from labelloop.data.checks.fingerprint import Fingerprint, read_half
+from labelloop.data.checks.keypoints import Floats
+from labelloop.data.checks.pieces import Candidate, Piece, candidates, verify
+from labelloop.data.checks.twins import MIN_CORRELATION, likely_twins, whole_correlation
+from labelloop.errors import ImageError
+from labelloop.progress import Progress, stage
+from labelloop.project.project import SPLITS, ImageRecord
+
+_HELD_IMAGES = 64  # half-scale images kept while pairs are verified
+_WHOLE = 0.95  # share of the smaller image from which on it is called a piece of the other
+
+
+class Comparison:
+    """Images compared with each other. A pair is reported once, by the first method that finds it.
+
+    Args:
+        records: All images of a project.
+        names: How findings call them.
+        prints: What was seen of each.
+    """
+
+    def __init__(
+        self, records: Sequence[ImageRecord], names: Sequence[str], prints: Sequence[Fingerprint]
+    ) -> None:
+        self.records, self.names, self.prints = records, names, prints
+        self.usable = [i for i, seen in enumerate(prints) if seen.fault is None and seen.blank is None]
+        self.known: set[tuple[int, int]] = set()
+        self.half = lru_cache(maxsize=_HELD_IMAGES)(self._half)
+
+    def duplicates(self) -> list[Finding]:
+        """Images with the same pixels in different files."""
+        same: dict[str, list[int]] = defaultdict(list)
+        for i in self.usable:
+            same[self.prints[i].pixel_hash].append(i)
+        found = []
+        for members in same.values():
+            if len(members) < 2:
+                continue
+            self.known.update(combinations(members, 2))
+            members = sorted(members, key=lambda i: SPLITS.index(self.records[i].split))
+            images = tuple(self.names[i] for i in members)
+            splits = [split for split in SPLITS if any(self.records[i].split == split for i in members)]
+            if len(splits) > 1:
+                found.append(finding("leak", images, f"the same pixels are in {' and '.join(splits)}"))
+            else:
+                found.append(finding("duplicate", images, f"the same pixels in {len(members)} files"))
+        return found
+
+    def twins(self, progress: Progress) -> list[Finding]:
+        """Whole images that look the same."""
+        if not self.usable:
+            return []
+        thumbnails = np.stack([self.prints[i].thumbnail for i in self.usable])
+        shapes = np.array([self.prints[i].size_hw for i in self.usable], np.int64)
+        likely = likely_twins(thumbnails, shapes)
+        found = []
+        with stage(progress, "comparing whole images", len(likely)):
+            for pair in likely:
+                first, second = self.usable[pair.first], self.usable[pair.second]
+                progress.advance()
+                if (first, second) in self.known:
+                    continue
+                correlation = self._laid_over(first, second, pair.orientation)
+                if correlation >= MIN_CORRELATION:
+                    self.known.add((first, second))
+                    found.append(self._twin_finding(first, second, pair.orientation, correlation))
+        return found
+
+    def pieces(self, progress: Progress) -> list[Finding]:
+        """Images of different splits that share a part."""
+        shared: dict[tuple[int, str], list[tuple[int, Piece]]] = defaultdict(list)
+        for split, other_split in combinations(SPLITS, 2):
+            sides = [[i for i in self.usable if self.records[i].split == s] for s in (split, other_split)]
+            if not all(sides):
+                continue
+            for i, j, piece in self._pieces_of(
+                sides[0], sides[1], progress, f"{split} against {other_split}"
+            ):
+                shared[(i, other_split)].append((j, piece))
+        return [self._piece_finding(i, split, pieces) for (i, split), pieces in shared.items()]
+
+    def _pieces_of(
+        self, firsts: list[int], seconds: list[int], progress: Progress, title: str
+    ) -> list[tuple[int, int, Piece]]:
+        swap = len(firsts) < len(seconds)  # the turned side is better the smaller one
+        one, other = (seconds, firsts) if swap else (firsts, seconds)
+        points = [[p for i in side if (p := self.prints[i].keypoints) is not None] for side in (one, other)]
+        with stage(progress, f"looking for pieces, {title}", len(other)):
+            likely = candidates(points[0], points[1], progress.advance)
+        found = []
+        with stage(progress, f"verifying pieces, {title}", len(likely)):
+            for candidate in sorted(likely, key=lambda c: (c.second, c.first)):
+                progress.advance()
+                i, j = one[candidate.first], other[candidate.second]
+                if (min(i, j), max(i, j)) in self.known:
+                    continue
+                piece = self._verified(candidate, i, j)
+                if piece is not None:
+                    found.append((j, i, piece) if swap else (i, j, piece))
+        return sorted(found, key=lambda f: f[:2])
+
+    def _verified(self, candidate: Candidate, i: int, j: int) -> Piece | None:
+        first, second = self.half(i), self.half(j)
+        return None if first is None or second is None else verify(candidate, first, second)
+
+    def _laid_over(self, i: int, j: int, orientation: int) -> float:
+        first, second = self.half(i), self.half(j)
+        return 0.0 if first is None or second is None else whole_correlation(first, second, orientation)
+
+    def _half(self, i: int) -> Floats | None:
+        try:
+            return read_half(self.records[i])
+        except ImageError:  # it could be read a minute ago; the next check will call it unreadable
+            return None
+
+    def _twin_finding(self, i: int, j: int, orientation: int, correlation: float) -> Finding:
+        first, second = sorted((i, j), key=lambda k: SPLITS.index(self.records[k].split))
+        images = (self.names[first], self.names[second])
+        how = f"the same picture{_turned_words(orientation)} (correlation {correlation:.2f})"
+        splits = (self.records[first].split, self.records[second].split)
+        if splits[0] == splits[1]:
+            return finding("near-duplicate", images, how)
+        return finding("leak", images, f"{how} is in {splits[0]} and {splits[1]}")
+
+    def _piece_finding(self, i: int, other_split: str, pieces: list[tuple[int, Piece]]) -> Finding:
+        pieces = sorted(pieces, key=lambda p: -p[1].share)
+        images = (self.names[i], *(self.names[j] for j, _ in pieces))
+        best = pieces[0][1]
+        turned = _turned_words(best.candidate.orientation)
+        if best.share >= _WHOLE:
+            message = f"a piece of one{turned} is the other"
+        else:
+            message = f"{best.share:.0%} of the smaller one{turned} is also in the other"
+        own_split = self.records[i].split
+        more = f", and it shares content with {len(pieces) - 1} more" if len(pieces) > 1 else ""
+        where = f"({own_split} and {other_split}, correlation {best.correlation:.2f})"
+        return finding("leak", images, f"{message} {where}{more}")
+
+
+def _turned_words(orientation: int) -> str:
+    words = [f"turned by {90 * (orientation % 4)}°"] * bool(orientation % 4)
+    words += ["mirrored"] * (orientation >= 4)
+    return f", {' and '.join(words)}," if words else ""

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labelloop.data.checks.fingerprint import keypoint_budget, pixel_hash, saturated_share, why_blank
+from labelloop.data.synthetic import organoid_micrograph
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        pytest.param(np.full((64, 64), 7, np.uint8), id="one-value"),
+        pytest.param(np.zeros((64, 64, 3), np.uint8), id="black-rgb"),
+        pytest.param(RNG.normal(400, 6, (128, 128)).astype(np.uint16), id="sensor-noise"),
+    ],
+)
+def test_an_image_without_anything_to_see_is_blank(pixels: np.ndarray) -> None:
+    assert why_blank(pixels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_micrograph_is_neither_blank_nor_saturated(seed: int) -> None:
+    pixels, _ = organoid_micrograph(np.random.default_rng(seed), n_objects=2)
+    assert why_blank(pixels) is None
+    assert saturated_share(pixels) == 0
+
+
+def test_a_narrow_range_of_a_wide_type_is_not_blank() -> None:
+    pixels, _ = organoid_micrograph(np.random.default_rng(1))
+    assert why_blank(pixels.astype(np.uint16) // 4 + 200) is None
+
+
+@pytest.mark.parametrize("top", [255, 4095])
+def test_overexposed_areas_are_saturated_whatever_the_camera_can_count_to(top: int) -> None:
+    pixels, _ = organoid_micrograph(np.random.default_rng(3))
+    middle = np.median(pixels)
+    overexposed = np.minimum(pixels.astype(np.float64) / middle * top, top).astype(np.uint16)
+    assert saturated_share(overexposed) == pytest.approx(0.5, abs=0.05)
+
+
+def test_pixel_hash_ignores_the_file_but_not_a_single_pixel() -> None:
+    pixels, _ = organoid_micrograph(np.random.default_rng(4))
+    changed = pixels.copy()
+    changed[0, 0] ^= 1
+    assert pixel_hash(pixels) == pixel_hash(np.repeat(pixels[..., None], 3, axis=2))
+    assert pixel_hash(pixels) != pixel_hash(changed)
+    assert pixel_hash(pixels) != pixel_hash(pixels.T.copy())
+
+
+def test_comparisons_stay_bounded_as_a_pool_grows() -> None:
+    for images in (10, 1_000, 100_000):
+        budget = keypoint_budget(images, 1000)
+        assert 6 <= budget <= 2000
+        assert budget == 6 or budget**2 * images * 1000 * 8 <= 5e10
