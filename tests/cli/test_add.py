@@ -1,0 +1,177 @@
+"""``add``, ``check`` and ``evaluate`` of files, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def _disc(center_yx: tuple[int, int], radius: int, size: int = 64) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size]
+    return (rows - center_yx[0]) ** 2 + (columns - center_yx[1]) ** 2 <= radius**2
+
+
+def _write_images(folder: Path, count: int, *, seed: int = 0) -> None:
+    """Images with one bright disc each, and labels.json beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    images, annotations = [], []
+    for i in range(1, count + 1):
+        disc = _disc((20 + i, 30), 9)
+        pixels = (rng.integers(0, 60, (64, 64)) + 150 * disc).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"image {i}.png")
+        images.append({"id": i, "file_name": f"image {i}.png", "width": 64, "height": 64})
+        outline = [[21, 11 + i, 39, 11 + i, 39, 29 + i, 21, 29 + i]]
+        annotations.append(
+            {"id": i, "image_id": i, "category_id": 1, "segmentation": outline, "bbox": [21, 11 + i, 18, 18],
+             "area": 324, "iscrowd": 0}
+        )  # fmt: skip
+    categories = [{"id": 1, "name": "organoid"}]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "labels.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_images_are_added_once_and_bad_files_are_named(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path / "plate ü", 3)
+    (tmp_path / "plate ü" / "broken.png").write_bytes(b"")
+    first = labelloop("add", "images", tmp_path / "plate ü", "--group-by", "folder", "-C", project, "--json")
+    assert first.code == 0
+    assert first.document["added"] == 3
+    assert [Path(skipped["path"]).name for skipped in first.document["skipped"]] == ["broken.png"]
+    assert first.document["skipped"][0]["reason"]
+    again = labelloop("add", "images", tmp_path / "plate ü", "-C", project)
+    assert again.code == 0  # nothing is new, and all is there
+    assert "3 known" in again.out
+    assert "broken.png" in again.err
+    found = labelloop("status", "-C", project, "--json").document
+    assert found["images"]["unlabelled"] == 3
+
+
+def test_nothing_usable_is_exit_1_with_the_reasons(labelloop, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    words = labelloop("add", "images", tmp_path / "empty.png", "-C", project)
+    assert words.code == 1
+    assert "empty.png" in words.err
+    document = labelloop("add", "images", tmp_path / "empty.png", "-C", project, "--json")
+    assert document.code == 1
+    assert set(document.document["error"]) == {"what", "value", "way_out"}
+    assert "empty.png" in json.dumps(document.document)
+    assert labelloop("add", "images", tmp_path / "nowhere", "-C", project).code == 1
+
+
+def test_labels_bring_their_images_and_their_split(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path / "train", 4)
+    _write_images(tmp_path / "test", 2, seed=1)
+    train = labelloop("add", "labels", tmp_path / "train" / "labels.json", "-C", project, "--json")
+    assert (train.code, train.document["added"], train.document["objects"]) == (0, 4, 4)
+    test = labelloop(
+        "add", "labels", tmp_path / "test" / "labels.json", "--images", tmp_path / "test", "--split", "test",
+        "-C", project,
+    )  # fmt: skip
+    assert test.code == 0
+    found = labelloop("status", "-C", project, "--json").document
+    assert found["images"] == {"total": 6, "labelled": 4, "unlabelled": 0, "val": 0, "test": 2}
+    assert found["objects"] == 6
+
+
+def test_labels_that_are_not_there_are_one_line(labelloop, project: Path, tmp_path: Path) -> None:
+    ran = labelloop("add", "labels", tmp_path / "none.json", "-C", project)
+    assert ran.code in {1, 2}
+    assert len(ran.err.splitlines()) == 1
+    assert "none.json" in ran.err
+
+
+def test_check_finds_a_leak_and_is_done(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path / "train", 3)
+    _write_images(tmp_path / "test", 3, seed=1)
+    labelloop("add", "labels", tmp_path / "train" / "labels.json", "--group-by", "image", "-C", project)
+    labelloop(
+        "add",
+        "labels",
+        tmp_path / "test" / "labels.json",
+        "--split",
+        "test",
+        "--group-by",
+        "image",
+        "-C",
+        project,
+    )
+    ran = labelloop("check", "-C", project, "--json")
+    assert ran.code == 0
+    assert ran.document["images_checked"] == 6
+    assert ran.document["counts"]["leak"] >= 1
+    words = labelloop("check", "-C", project)
+    assert words.code == 0
+    assert "leak" in words.out
+
+
+def test_other_tools_predictions_need_no_project(
+    labelloop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_images(tmp_path, 5)
+    monkeypatch.chdir(tmp_path)
+    truth = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    truth["annotations"] = [{**a, "score": 0.9} for a in truth["annotations"][:-1]]  # one object is missed
+    (tmp_path / "theirs.json").write_text(json.dumps(truth), encoding="utf-8")
+    ran = labelloop("evaluate", "--predictions", "theirs.json", "--labels", "labels.json", "--json")
+    assert ran.code == 0
+    metrics = ran.document["metrics"]
+    assert metrics["recall_50"]["value"] == pytest.approx(0.8)
+    assert metrics["precision_50"]["value"] == 1
+    assert metrics["recall_50"]["low"] < 0.8 < metrics["recall_50"]["high"]
+    assert ran.document["min_score"] == 0.5
+    stricter = labelloop(
+        "evaluate", "--predictions", "theirs.json", "--labels", "labels.json", "--min-score", "0.95", "--json"
+    ).document
+    assert stricter["metrics"]["recall_50"]["value"] == 0
+    assert stricter["metrics"]["precision_50"]["value"] is None
+    assert stricter["metrics"]["precision_50"]["reason"]
+    words = labelloop("evaluate", "--predictions", "theirs.json", "--labels", "labels.json")
+    assert "0.800 [" in words.out
+
+
+def test_a_split_without_labels_says_how_to_add_some(labelloop, project: Path) -> None:
+    ran = labelloop("evaluate", "--split", "val", "-C", project)
+    assert ran.code == 1
+    assert "--split val" in ran.err
+
+
+def test_models_are_listed_with_their_licence(labelloop) -> None:
+    models = {model["name"]: model for model in labelloop("models", "--json").document}
+    assert models["mask-rcnn-lite"]["licence"] == "Apache-2.0"
+    assert models["mask-rcnn-lite"]["available"]
+    assert "mask-rcnn-lite" in labelloop("models").out
+
+
+def test_doctor_looks_at_machine_and_project(labelloop, project: Path, tmp_path: Path) -> None:
+    found = labelloop("doctor", "-C", project, "--json")
+    assert found.code == 0
+    states = {finding["name"]: finding["state"] for finding in found.document["findings"]}
+    assert {
+        "torch",
+        "processor",
+        "threads",
+        "memory",
+        "disk",
+        "project",
+        "ledger",
+        "backbone weights",
+    } <= set(states)
+    assert states["ledger"] == "ok"
+    assert labelloop("doctor", "-C", tmp_path / "nowhere").code == 1
+
+
+def test_doctor_sees_a_damaged_ledger(labelloop, project: Path) -> None:
+    ledger = project / ".labelloop" / "ledger.db"
+    content = bytearray(ledger.read_bytes())
+    content[4096:] = b"\x00" * (len(content) - 4096)
+    ledger.write_bytes(content)
+    ran = labelloop("doctor", "-C", project, "--json")
+    assert ran.code == 1
+    assert ran.document["error"]["what"]
+    problems = [f["name"] for f in ran.document["findings"] if f["state"] == "problem"]
+    assert set(problems) & {"ledger", "project"}
