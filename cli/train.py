@@ -20,41 +20,49 @@ class Method(StrEnum):
     supervised = "supervised"
 
 
+LabelsOption = Annotated[
+    str, typer.Option("--labels", metavar="5%|15|all", help="Labels to use: a share of the pool or a count.")
+]
+ModelOption = Annotated[str, typer.Option("--model", metavar="M", help="See labelloop models.")]
+MethodOption = Annotated[
+    Method,
+    typer.Option("--method", help="guided learns from unlabelled images too; supervised is its baseline."),
+]
+TimeOption = Annotated[
+    str | None, typer.Option("--time", metavar="20m", help="Time for the whole run: 90s, 20m, 1h30m.")
+]
+IterationsOption = Annotated[
+    int | None, typer.Option("--iterations", metavar="N", min=1, help="Length of the run instead of a time.")
+]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", metavar="R", help="A recipe's name.")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of everything random.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU if there is one.")
+]
+DevicesOption = Annotated[int, typer.Option("--devices", metavar="N", min=1, help="How many of them.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume", metavar="", help="Go on with a run that was interrupted: --name, or the newest."
+    ),
+]
+
+
 def train(
-    labels: Annotated[
-        str,
-        typer.Option(
-            "--labels", metavar="5%|15|all", help="How many labels to use: a share of the pool or a count."
-        ),
-    ] = "all",
-    model: Annotated[
-        str, typer.Option("--model", metavar="M", help="See labelloop models.")
-    ] = "mask-rcnn-lite",
-    method: Annotated[
-        Method,
-        typer.Option(
-            "--method", help="guided learns from unlabelled images too; supervised is its baseline."
-        ),
-    ] = Method.guided,
-    time: Annotated[
-        str | None, typer.Option("--time", metavar="20m", help="Time for the whole run: 90s, 20m, 1h30m.")
-    ] = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option("--iterations", metavar="N", min=1, help="Length of the run instead of a time."),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="R", help="A recipe's name or TOML file.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0)] = 0,
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda")] = "auto",
-    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, help="How many of them.")] = 1,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", metavar="", help="Go on with a run that was interrupted.")
-    ] = False,
+    labels: LabelsOption = "all",
+    model: ModelOption = "mask-rcnn-lite",
+    method: MethodOption = Method.guided,
+    time: TimeOption = None,
+    iterations: IterationsOption = None,
+    recipe: RecipeOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    name: NameOption = None,
+    resume: ResumeOption = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:

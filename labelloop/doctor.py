@@ -89,7 +89,9 @@ def _installed_version(name: str) -> str | None:
 def _compute() -> Iterator[Finding]:
     import torch
 
-    fast_bf16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    fast_bf16 = hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     yield _threads()
     yield Finding(
         name="processor",

@@ -16,7 +16,7 @@ from labelloop.metrics.panel import evaluate
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.ledger import PredictionRow, decode_instances, encode_instances
-from labelloop.project.project import ImageRecord, Project
+from labelloop.project.project import ImageRecord, Project, RunRecord
 
 STORE_EVERY = 16  # images; what an interruption may cost
 
@@ -35,7 +35,7 @@ def evaluate_run(
     Args:
         project: Holds the run.
         run: Its name; the newest finished one if None.
-        split: ``test`` or ``val``.
+        split: ``test`` or ``val``; without a val split, the images that the run kept for validation.
         min_score: Working threshold, 0..1; the run's own if None.
         device: Where to predict.
         progress: Who watches.
@@ -46,7 +46,7 @@ def evaluate_run(
     Raises:
         ProjectError: The split has no labelled images.
     """
-    images = project.images(split=split, labelled=True)
+    images = _measured_images(project, project.run(run), split)
     if not images:
         raise ProjectError(
             f"no {split} image has labels",
@@ -64,6 +64,15 @@ def evaluate_run(
         min_score=loaded.min_score if min_score is None else min_score,
     )
     return {"run": loaded.run, "which": loaded.which, "split": split, **panel.as_dict()}
+
+
+def _measured_images(project: Project, run: RunRecord, split: str) -> list[ImageRecord]:
+    """The labelled images of a split; without a val split those that the run kept for validation."""
+    images = project.images(split=split, labelled=True)
+    if images or split != "val":
+        return images
+    kept = set(run.config.get("val_images", ()))
+    return [image for image in project.images(split="train", labelled=True) if image.id in kept]
 
 
 def predict_known_images(
