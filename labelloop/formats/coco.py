@@ -217,7 +217,7 @@ def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
             name = entry["name"].strip()
             if name:
                 label_of[_key(entry["id"])] = names.setdefault(name, len(names))
-    return tuple(names), label_of
+    return (tuple(names), label_of) if names else (None, {})
 
 
 def _take_annotation(entry: Any, images: dict[Any, _Image], label_of: dict[Any, int]) -> None:

@@ -1,0 +1,321 @@
+"""Adding images and labels to a project.
+
+Everything is read and checked first, outside any transaction; then one transaction stores the whole act.
+Whatever interrupts it, the ledger holds all of the act or nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from labelloop.errors import UsageError
+from labelloop.formats.catalog import AUTO, read_labels
+from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
+from labelloop.progress import Progress, Silent
+from labelloop.project.finding import ImageIndex, find_files, folder_files
+from labelloop.project.ledger import ImageRow
+from labelloop.project.project import SPLITS, Project
+from labelloop.project.reading import ReadFile, read_files
+from labelloop.project.storing import KnownImages, LabelledFile, NewClasses, Revisions
+
+__all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
+
+BY_FOLDER = "folder"
+UNNAMED_CLASS = "object"  # the class of labels without names in a project without classes
+
+_SILENT: Progress = Silent()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddReport:
+    """What one act of adding did.
+
+    Attributes:
+        added: Images that are new to the project.
+        known: Images that the project had, and about whose objects nothing new was said.
+        revised: Images that the project had, and that got labels or other labels.
+        objects: Objects in the label revisions that were written.
+        skipped: What could not be used, with reasons.
+        empty: Images that were labelled now as holding no object.
+    """
+
+    added: int = 0
+    known: int = 0
+    revised: int = 0
+    objects: int = 0
+    skipped: tuple[SkippedFile, ...] = ()
+    empty: int = 0
+
+
+def add_images(
+    project: Project,
+    paths: Sequence[str],
+    *,
+    group_by: str | None = None,
+    channel: int | None = None,
+    page: int = 0,
+    split: str = "train",
+    progress: Progress = _SILENT,
+) -> AddReport:
+    """Adds images to the pool.
+
+    Images are recognised by their file's content, page and channel. A known one is not doubled: it gets its
+    new path if the old one is gone, and its new group if ``group_by`` is given.
+
+    Args:
+        project: Where to.
+        paths: Folders (with the folders in them), globs or files.
+        group_by: ``folder`` for the name of the folder that a file lies in, or a regular expression that is
+            searched in the file's name, then in its path; its first group, else the whole match, counts.
+        channel: Channel of multi-channel images, from 0; None for RGB as it is or the first channel.
+        page: Page of stacks, from 0.
+        split: train, val or test; of new images.
+        progress: Is told of each file.
+
+    Raises:
+        UsageError: ``group_by`` or ``split`` cannot be used.
+        ProjectError: The ledger cannot be written; nothing was added.
+    """
+    _require_split(split)
+    group_of = _grouping(group_by)
+    found = find_files(paths, leave_out=[project.runs_dir])
+    wanted = -1 if channel is None else channel
+    read, unusable = read_files(found.files, page=page, channel=wanted, progress=progress)
+    if read:
+        with project.ledger.write() as session:
+            known = KnownImages(session, (image.sha256 for image in read))
+            for image in read:
+                row = known.exact(image)
+                if row is None:
+                    known.add(_new_row(project, image, split, group_of))
+                else:
+                    _renew(project, row, image, group_of if group_by else None)
+            added = known.added
+    else:
+        added = 0
+    return AddReport(added=added, known=len(read) - added, skipped=(*found.skipped, *unusable))
+
+
+def add_labels(
+    project: Project,
+    path: str,
+    *,
+    format: str = AUTO,
+    images: str | None = None,
+    split: str | None = None,
+    group_by: str | None = None,
+    progress: Progress = _SILENT,
+) -> AddReport:
+    """Adds annotations, and their images where these are new.
+
+    Labels for an image that has some become its next revision; the very same labels change nothing. A project
+    without classes takes those of the annotations, in their order.
+
+    Args:
+        project: Where to.
+        path: A file or a folder of annotations.
+        format: ``coco``, ``label-image``, ``mask-folder`` or ``auto``.
+        images: Folder of the images; if None, the annotations' own folder, then the project's images.
+        split: train, val or test; None leaves known images where they are and puts new ones into train.
+        group_by: As in ``add_images``.
+        progress: Is told of each image.
+
+    Raises:
+        UsageError: An argument cannot be used, or the annotations have classes that the project has not;
+            nothing was added.
+        FormatError: The annotations cannot be read.
+        ProjectError: The ledger or labelloop.toml cannot be written; nothing was added.
+    """
+    if split is not None:
+        _require_split(split)
+    group_of = _grouping(group_by)
+    place = Path(path).expanduser().absolute()
+    label_set = read_labels(place, format)
+    classes, records = _in_classes(label_set, project.config.classes, path)
+    labelled, skipped = _with_images(project, records, place, images, label_set, progress)
+    if not labelled:
+        return AddReport(skipped=(*label_set.skipped, *skipped))
+    with NewClasses(project, classes) as new_classes, project.ledger.write() as session:
+        known = KnownImages(session, (item.image.sha256 for item in labelled))
+        revisions = Revisions(session, known, f"{label_set.format}:{place}")
+        rows = [_row_for_labels(project, known, item.image, split, group_of, group_by) for item in labelled]
+        session.flush()  # now new images have their ids
+        for row, item in zip(rows, labelled, strict=True):
+            revisions.take(row, item)
+        session.flush()
+        new_classes.write()
+    return AddReport(
+        added=known.added,
+        known=revisions.known,
+        revised=revisions.revised,
+        objects=revisions.objects,
+        skipped=(*label_set.skipped, *skipped, *revisions.skipped),
+        empty=revisions.empty,
+    )
+
+
+def _row_for_labels(
+    project: Project,
+    known: KnownImages,
+    image: ReadFile,
+    split: str | None,
+    group_of: Callable[[Path], str | None],
+    group_by: str | None,
+) -> ImageRow:
+    row = known.for_labels(image)
+    if row is None:
+        return known.add(_new_row(project, image, split or "train", group_of))
+    _renew(project, row, image, group_of if group_by else None)
+    row.split = split or row.split
+    return row
+
+
+def _in_classes(
+    label_set: LabelSet, classes: tuple[str, ...], path: str
+) -> tuple[tuple[str, ...], list[LabelledImage]]:
+    """The project's classes afterwards, and the records with labels that index them."""
+    if label_set.classes is None:
+        if len(classes) > 1:
+            raise UsageError(
+                "these labels have no class names, but the project has several classes",
+                value=", ".join(classes),
+                way_out="Add labels that name their classes, as COCO does, or use a project with one class.",
+            )
+        return classes or (UNNAMED_CLASS,), list(label_set.records)
+    names = label_set.classes
+    if not classes:
+        return names, list(label_set.records)
+    used = {int(label) for record in label_set.records for label in np.unique(record.instances.labels)}
+    unknown = [names[label] for label in sorted(used) if names[label] not in classes]
+    if unknown:
+        raise UsageError(
+            f"{path} has classes that the project has not",
+            value=", ".join(unknown),
+            way_out=f"Add them to classes in labelloop.toml (now: {', '.join(classes)}), or rename them.",
+        )
+    position = np.asarray([classes.index(name) if name in classes else -1 for name in names], np.int64)
+    return classes, [
+        replace(record, instances=replace(record.instances, labels=position[record.instances.labels]))
+        for record in label_set.records
+    ]
+
+
+def _with_images(
+    project: Project,
+    records: Sequence[LabelledImage],
+    place: Path,
+    images: str | None,
+    label_set: LabelSet,
+    progress: Progress,
+) -> tuple[list[LabelledFile], list[SkippedFile]]:
+    """The records whose images are found, usable and of the right size."""
+    skipped: list[SkippedFile] = []
+    found: list[tuple[Path, LabelledImage]] = []
+    find = _finder(project, place, images)
+    for record in records:
+        file = find(record)
+        if isinstance(file, Path):
+            found.append((file, record))
+        else:
+            skipped.append(SkippedFile(path=record.image, reason=file))
+    distinct = list(dict.fromkeys(file for file, _ in found))
+    read, unusable = read_files(distinct, page=0, channel=-1, progress=progress)
+    by_path = {image.path: image for image in read}
+    labelled: list[LabelledFile] = []
+    for file, record in found:
+        image, labels = by_path.get(file), record.instances
+        if image is None:
+            continue
+        if labels.size_hw == image.size_hw:
+            labelled.append(LabelledFile(image=image, labels=labels))
+        else:
+            skipped.append(SkippedFile(path=str(file), reason=_size_fault(labels.size_hw, image.size_hw)))
+    return labelled, [*skipped, *unusable]
+
+
+def _finder(project: Project, place: Path, images: str | None) -> Callable[[LabelledImage], Path | str]:
+    """What finds the image file of a record, or says why there is none."""
+    folder = place if place.is_dir() else place.parent
+    if images is not None:
+        folder = Path(images).expanduser().absolute()
+        if not folder.is_dir():
+            raise UsageError("there is no such folder of images", value=images)
+    index = ImageIndex(folder_files(folder), folder)
+    if images is not None:
+        return index.find
+    others = ImageIndex((image.path for image in project.images()), project.root)
+
+    def find(record: LabelledImage) -> Path | str:
+        found = index.find(record)
+        if isinstance(found, str):
+            known = others.find(record)
+            return known if isinstance(known, Path) else f"{found} ({folder}); say where with --images"
+        return found
+
+    return find
+
+
+def _new_row(
+    project: Project, image: ReadFile, split: str, group_of: Callable[[Path], str | None]
+) -> ImageRow:
+    return ImageRow(
+        sha256=image.sha256,
+        page=image.page,
+        channel=image.channel,
+        path=project.stored_path(image.path),
+        file_name=image.path.name,
+        height=image.size_hw[0],
+        width=image.size_hw[1],
+        pixel_size_um=image.pixel_size_um,
+        group=group_of(image.path),
+        split=split,
+    )
+
+
+def _renew(
+    project: Project, row: ImageRow, image: ReadFile, group_of: Callable[[Path], str | None] | None
+) -> None:
+    """Brings what the ledger knows of an image's place and group up to date."""
+    path = project.stored_path(image.path)
+    if row.path != path and not (project.root / row.path).exists():
+        row.path, row.file_name = path, image.path.name
+    if group_of is not None:
+        row.group = group_of(image.path)
+
+
+def _grouping(group_by: str | None) -> Callable[[Path], str | None]:
+    if group_by is None:
+        return lambda path: None
+    if group_by == BY_FOLDER:
+        return lambda path: path.parent.name
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UsageError(
+            f"the pattern of --group-by is no regular expression ({error})",
+            value=group_by,
+            way_out="Use folder, or a pattern such as '(plate\\d+)_'.",
+        ) from error
+
+    def group_of(path: Path) -> str | None:
+        match = pattern.search(path.name) or pattern.search(path.as_posix())
+        if match is None:
+            return None
+        return match.group(1) if pattern.groups else match.group()
+
+    return group_of
+
+
+def _require_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UsageError("there is no such split", value=split, way_out=f"Splits: {', '.join(SPLITS)}.")
+
+
+def _size_fault(labels_hw: tuple[int, int], image_hw: tuple[int, int]) -> str:
+    labels, image = (f"{width} x {height} px" for height, width in (labels_hw, image_hw))
+    return f"its labels are for {labels}, but the image has {image}"

@@ -1,0 +1,102 @@
+"""Reading many image files at once, to learn which can be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from labelloop.errors import ImageError
+from labelloop.formats.records import SkippedFile
+from labelloop.images import probe, read_image
+from labelloop.progress import Progress, stage
+
+_THREADS = 4  # each may hold one decoded image
+_AHEAD = 4 * _THREADS
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadFile:
+    """An image file that was read whole and can be used.
+
+    Attributes:
+        path: Absolute.
+        sha256: Of the file's bytes.
+        page: Page, from 0.
+        channel: Channel, from 0; -1 for RGB as it is, or the only or first channel.
+        size_hw: Height and width, px.
+        pixel_size_um: Side of a pixel, µm, if the file says.
+    """
+
+    path: Path
+    sha256: str
+    page: int
+    channel: int
+    size_hw: tuple[int, int]
+    pixel_size_um: float | None
+
+
+def read_files(
+    files: Sequence[Path], *, page: int, channel: int, progress: Progress
+) -> tuple[list[ReadFile], list[SkippedFile]]:
+    """Reads each file whole, so that none which is broken further in is taken; keeps no pixels.
+
+    Args:
+        files: Absolute paths.
+        page: Page of stacks, from 0.
+        channel: Channel, from 0; -1 for RGB as it is, or the first channel.
+        progress: Is told of each file.
+    """
+    read: list[ReadFile] = []
+    skipped: list[SkippedFile] = []
+    with stage(progress, "Reading images", len(files)):
+        for result in _in_order(lambda path: _read(path, page, channel), files):
+            if isinstance(result, ReadFile):
+                read.append(result)
+            else:
+                skipped.append(result)
+            progress.advance()
+    return read, skipped
+
+
+def _read(path: Path, page: int, channel: int) -> ReadFile | SkippedFile:
+    try:
+        image = read_image(path, page=page, channel=channel)
+        if channel >= 0 and probe(path, page=page).channels == 1:
+            channel = -1  # the only channel is the whole image, and known as such
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except ImageError as error:
+        return SkippedFile(path=str(path), reason=error.what)
+    except OSError as error:
+        return SkippedFile(path=str(path), reason=f"the file cannot be read ({error.strerror})")
+    return ReadFile(
+        path=path,
+        sha256=sha256,
+        page=page,
+        channel=channel,
+        size_hw=image.size_hw,
+        pixel_size_um=image.pixel_size_um,
+    )
+
+
+def _in_order(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Results in the order of the items; a few items ahead are under way."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        running: deque[Future[_R]] = deque(threads.submit(function, item) for item in islice(waiting, _AHEAD))
+        try:
+            while running:
+                result = running.popleft().result()
+                running.extend(threads.submit(function, item) for item in islice(waiting, 1))
+                yield result
+        finally:
+            for future in running:
+                future.cancel()

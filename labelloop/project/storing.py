@@ -1,0 +1,188 @@
+"""Inside the one transaction of an act of adding: what is known, new revisions, new classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from labelloop.errors import LabelloopError, ProjectError
+from labelloop.formats.records import SkippedFile
+from labelloop.instances import Instances
+from labelloop.project.config import FILE_NAME, read_config, write_config
+from labelloop.project.ledger import ImageRow, LabelRow, decode_instances, encode_instances
+from labelloop.project.project import Project
+from labelloop.project.reading import ReadFile
+
+_CHUNK = 500  # values in one SQL statement
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledFile:
+    """An image file with its labels in the project's classes."""
+
+    image: ReadFile
+    labels: Instances
+
+
+class KnownImages:
+    """The images of an act that the ledger has, and those that the act adds to it."""
+
+    def __init__(self, session: Session, hashes: Iterable[str]) -> None:
+        self._session = session
+        self._rows: dict[str, list[ImageRow]] = {}
+        self.added = 0
+        distinct = list(dict.fromkeys(hashes))
+        for start in range(0, len(distinct), _CHUNK):
+            some = distinct[start : start + _CHUNK]
+            for row in session.scalars(
+                select(ImageRow).where(ImageRow.sha256.in_(some)).order_by(ImageRow.id)
+            ):
+                self._rows.setdefault(row.sha256, []).append(row)
+        self.ids = [row.id for rows in self._rows.values() for row in rows]
+        self._old = set(self.ids)
+
+    def exact(self, image: ReadFile) -> ImageRow | None:
+        """The row of this very page and channel."""
+        rows = self._rows.get(image.sha256, [])
+        return next((row for row in rows if (row.page, row.channel) == (image.page, image.channel)), None)
+
+    def for_labels(self, image: ReadFile) -> ImageRow | None:
+        """The row for labels of this file: the plain image, else the first page or channel added."""
+        rows = self._rows.get(image.sha256, [])
+        fitting = [row for row in rows if (row.height, row.width) == image.size_hw]
+        return self.exact(image) or next(iter(fitting), None)
+
+    def add(self, row: ImageRow) -> ImageRow:
+        """Takes a new image into the ledger."""
+        self._session.add(row)
+        self._rows.setdefault(row.sha256, []).append(row)
+        self.added += 1
+        return row
+
+    def is_old(self, row: ImageRow) -> bool:
+        """Whether the ledger had the image before this act."""
+        return row.id in self._old
+
+
+class Revisions:
+    """Writes labels as new revisions where they say something new, and counts.
+
+    Attributes:
+        known: Old images whose labels say nothing new.
+        revised: Old images that got labels.
+        objects: Objects in the revisions written.
+        empty: Revisions without an object.
+        skipped: Second labels for one image.
+    """
+
+    def __init__(self, session: Session, known: KnownImages, source: str) -> None:
+        self._session = session
+        self._known = known
+        self._source = source
+        self._taken: dict[ImageRow, LabelledFile] = {}
+        self._newest = _newest_labels(session, known.ids)
+        self.known = self.revised = self.objects = self.empty = 0
+        self.skipped: list[SkippedFile] = []
+
+    def take(self, row: ImageRow, item: LabelledFile) -> None:
+        """Stores the labels of an image that has its id already."""
+        first = self._taken.setdefault(row, item)
+        if first is not item:
+            differ = "" if _same_objects(first.labels, item.labels) else ", and its labels differ"
+            reason = f"it is the same image as {first.image.path}, whose labels were taken{differ}"
+            self.skipped.append(SkippedFile(path=str(item.image.path), reason=reason))
+            return
+        is_old = self._known.is_old(row)
+        revision, labels = self._newest.get(row.id, (0, None)) if is_old else (0, None)
+        if labels is not None and _same_objects(labels, item.labels):
+            self.known += 1
+            return
+        n_objects = len(item.labels)
+        self._session.add(
+            LabelRow(
+                image_id=row.id,
+                revision=revision + 1,
+                source=self._source,
+                n_objects=n_objects,
+                instances=encode_instances(item.labels),
+            )
+        )
+        self.revised += is_old
+        self.objects += n_objects
+        self.empty += n_objects == 0
+
+
+class NewClasses:
+    """New class names in labelloop.toml: written just before the ledger commits, taken back if it cannot.
+
+    If the process dies in between, the names stand there without labels, which the next act finds right.
+    """
+
+    def __init__(self, project: Project, classes: tuple[str, ...]) -> None:
+        self._project = project
+        self._classes = classes
+        self._before = project.config
+
+    def write(self) -> None:
+        """Writes the names, if they are new. Called while the ledger is locked for writing."""
+        if self._classes == self._before.classes:
+            return
+        path = self._project.root / FILE_NAME
+        self._project.config = read_config(path)
+        if self._project.config.classes not in (self._before.classes, self._classes):
+            raise ProjectError(
+                "the classes were changed by another command", value=path, way_out="Add the labels again."
+            )
+        self._before = self._project.config
+        try:
+            self._project.set_classes(self._classes)
+        except OSError as error:
+            raise ProjectError(
+                f"labelloop.toml cannot be written ({error.strerror})",
+                value=path,
+                way_out="Nothing was added. Free space or make the folder writable, then add again.",
+            ) from error
+
+    def __enter__(self) -> NewClasses:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        # Only where the ledger is known to hold nothing of the act: an interrupt may come after the commit.
+        if isinstance(error, LabelloopError) and self._project.config != self._before:
+            self._project.config = self._before
+            path = self._project.root / FILE_NAME
+            try:
+                write_config(path, self._before)
+            except OSError as fault:
+                error.add_note(f"labelloop.toml keeps the new classes ({fault.strerror})")
+
+
+def _newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[int, Instances]]:
+    """Newest revision and labels by image id."""
+    newest: dict[int, tuple[int, Instances]] = {}
+    for start in range(0, len(image_ids), _CHUNK):
+        some = image_ids[start : start + _CHUNK]
+        last = (
+            select(LabelRow.image_id, func.max(LabelRow.revision).label("revision"))
+            .where(LabelRow.image_id.in_(some))
+            .group_by(LabelRow.image_id)
+            .subquery()
+        )
+        statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).join(
+            last, (LabelRow.image_id == last.c.image_id) & (LabelRow.revision == last.c.revision)
+        )
+        for image_id, revision, stored in session.execute(statement).tuples():
+            newest[image_id] = (revision, decode_instances(stored))
+    return newest
+
+
+def _same_objects(one: Instances, other: Instances) -> bool:
+    """Whether both hold the same objects, in whatever order."""
+
+    def objects(instances: Instances) -> list[tuple[bytes, int, bool]]:
+        return sorted(zip(instances.rles, instances.labels.tolist(), instances.crowd.tolist(), strict=True))
+
+    return one.size_hw == other.size_hw and objects(one) == objects(other)
