@@ -120,7 +120,9 @@ class Instances:
         """int64 (n,), px."""
         if not self.rles:
             return np.zeros(0, np.int64)
-        return np.asarray(coco_mask.area(self.coco_rles()), np.int64)
+        rles = self.coco_rles()  # pycocotools 2.0.11 fails on more than 255 at once: its count is a uint8
+        parts = [coco_mask.area(rles[i : i + 255]) for i in range(0, len(rles), 255)]
+        return np.asarray(np.concatenate(parts), np.int64)
 
     @property
     def boxes_xywh(self) -> npt.NDArray[np.float64]:

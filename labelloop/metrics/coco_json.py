@@ -1,0 +1,146 @@
+"""The part of COCO JSON that an evaluation needs: pictures, categories and masks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from labelloop.errors import FormatError
+from labelloop.formats.rle import checked_rle
+
+_FARTHEST_PX = 1e6  # a polygon corner beyond it is a mistake, and would cost memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One entry of ``images``; ``size_hw`` is None where the file does not say."""
+
+    id: Hashable
+    file_name: str
+    size_hw: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoFile:
+    """A COCO dataset, read but with its annotations as they are.
+
+    Attributes:
+        path: Where it was read.
+        pictures: By id.
+        categories: Names by id; None where the file names none.
+        annotations: As in the file.
+    """
+
+    path: Path
+    pictures: dict[Hashable, Picture]
+    categories: dict[Hashable, str | None]
+    annotations: list[dict[str, Any]]
+
+
+def parse_dataset(path: Path, document: Any) -> CocoFile:
+    """The dataset in a JSON document.
+
+    Raises:
+        FormatError: It is not a COCO dataset, or two images share an id or a file name.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
+        raise FormatError(
+            "the file is not a COCO dataset: it has no list of images", value=path, way_out=_WHAT_COCO_IS
+        )
+    pictures = [_picture(path, entry) for entry in document["images"]]
+    categories = document.get("categories", [])
+    annotations = document.get("annotations", [])
+    for name, entries in (("categories", categories), ("annotations", annotations)):
+        check_entries(path, name, entries)
+    names = {as_id(c.get("id")): c["name"] if isinstance(c.get("name"), str) else None for c in categories}
+    if not categories:
+        names = dict.fromkeys(sorted({as_id(a.get("category_id")) for a in annotations}, key=str))
+    _check_unique(path, "id", [str(p.id) for p in pictures])
+    _check_unique(path, "file name", [p.file_name for p in pictures])
+    return CocoFile(
+        path=path, pictures={p.id: p for p in pictures}, categories=names, annotations=annotations
+    )
+
+
+def as_id(value: Any) -> Hashable:
+    """An id as a key; None where it can be none."""
+    return value if isinstance(value, int | str) else None
+
+
+def check_entries(path: Path, name: str, entries: Any) -> None:
+    """Raises FormatError unless ``entries`` is a list of objects."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise FormatError(f"{name} is not a list of objects", value=path, way_out=_WHAT_COCO_IS)
+
+
+def encode_outline(segmentation: Any, size_hw: tuple[int, int]) -> bytes | None:
+    """The compressed COCO run lengths of a ``segmentation``: polygons, or run lengths of either kind.
+
+    Args:
+        segmentation: As in the file.
+        size_hw: Of the image, px.
+
+    Returns:
+        The run lengths; None where there is no usable outline (absent, polygons of less than three corners,
+        run lengths that do not fill the image, not one pixel inside).
+    """
+    if isinstance(segmentation, Mapping):
+        counts = _checked(dict(segmentation), size_hw)
+    else:
+        counts = _drawn(segmentation, size_hw)
+    if counts is None or not coco_mask.area({"size": list(size_hw), "counts": counts}):
+        return None
+    return counts
+
+
+_WHAT_COCO_IS = "Give COCO JSON: an object with the lists images, annotations and categories."
+
+
+def _picture(path: Path, entry: Any) -> Picture:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str) or "id" not in entry:
+        raise FormatError(
+            "an image has no id or no file_name", value=f"{path}, {str(entry)[:80]}", way_out=_WHAT_COCO_IS
+        )
+    if as_id(entry["id"]) is None:
+        raise FormatError("an image's id is not a number", value=entry["id"], way_out=_WHAT_COCO_IS)
+    height, width = _side(entry.get("height")), _side(entry.get("width"))
+    size_hw = (height, width) if height and width else None
+    return Picture(id=entry["id"], file_name=entry["file_name"], size_hw=size_hw)
+
+
+def _side(value: Any) -> int:
+    """A side of an image, px; 0 where it is none."""
+    whole = isinstance(value, int | float) and math.isfinite(value) and value == int(value) and value > 0
+    return int(value) if whole else 0
+
+
+def _check_unique(path: Path, what: str, values: list[str]) -> None:
+    doubled = [value for value, times in Counter(values).items() if times > 1]
+    if doubled:
+        raise FormatError(f"two images have one {what}", value=f"{path}, {doubled[0]}", way_out="Rename one.")
+
+
+def _checked(segmentation: dict[str, Any], size_hw: tuple[int, int]) -> bytes | None:
+    try:
+        return checked_rle(segmentation, size_hw)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _drawn(polygons: Any, size_hw: tuple[int, int]) -> bytes | None:
+    usable = [p for p in polygons if _is_polygon(p)] if isinstance(polygons, list) else []
+    if not usable:
+        return None
+    return bytes(coco_mask.merge(coco_mask.frPyObjects(usable, *size_hw))["counts"])
+
+
+def _is_polygon(corners: Any) -> bool:
+    if not isinstance(corners, list) or len(corners) < 6 or len(corners) % 2:
+        return False
+    return all(isinstance(c, int | float) and math.isfinite(c) and abs(c) < _FARTHEST_PX for c in corners)

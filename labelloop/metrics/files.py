@@ -1,0 +1,221 @@
+"""Evaluation of two COCO JSON files, matched by file name: any tool's predictions, no project."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from labelloop.errors import FormatError
+from labelloop.formats.coco import load_json
+from labelloop.instances import Instances
+from labelloop.metrics.coco_json import (
+    CocoFile,
+    Picture,
+    as_id,
+    check_entries,
+    encode_outline,
+    parse_dataset,
+)
+from labelloop.metrics.panel import Panel, evaluate
+
+
+def evaluate_files(
+    predictions: Path, labels: Path, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0
+) -> Panel:
+    """All metrics of the predictions in one file against the labels in another.
+
+    Images are matched by file name (by its last part where folders differ), classes by name, or by id where
+    the files share no name. Every image of the labels counts, with or without predictions. What has no
+    partner in the labels is left out, and the panel's notes say so. Predictions may also be a bare list of
+    COCO results, whose ``image_id`` and ``category_id`` are those of the labels. Without a score a prediction
+    counts as 1.
+
+    Args:
+        predictions: A COCO dataset with scores, or a list of COCO results.
+        labels: A COCO dataset; objects marked ``iscrowd`` or ``ignore`` are neither hits nor misses.
+        min_score: The working threshold of every metric but ``coco_ap*``.
+        replicates: Bootstrap replicates.
+        seed: Of the bootstrap.
+
+    Raises:
+        FormatError: A file cannot be read as that, or the two share no image.
+    """
+    true = parse_dataset(labels, load_json(labels))
+    for picture in true.pictures.values():
+        if picture.size_hw is None:
+            raise FormatError(
+                "an image has no height or width",
+                value=f"{labels}, {picture.file_name}",
+                way_out="Add them to the labels.",
+            )
+    classes = _number_classes(true.categories)
+    truth = _Reading(path=labels, pictures=true.pictures, classes=classes)
+    found = _reading_of_predictions(predictions, true, classes)
+    truth_of = truth.instances(true.annotations)
+    predicted_of = found.reading.instances(found.annotations)
+    panel = evaluate(
+        [truth_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()],
+        [predicted_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()],
+        n_classes=1 + max(classes.values(), default=0),
+        min_score=min_score,
+        replicates=replicates,
+        seed=seed,
+    )
+    without = len(true.pictures) - len(predicted_of)
+    notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
+    notes += [*found.notes, *truth.left_out("labels"), *found.reading.left_out("predictions")]
+    return replace(panel, notes=tuple(notes))
+
+
+def _number_classes(categories: Mapping[Hashable, str | None]) -> dict[Hashable, int]:
+    """A class index for each category id; categories of one name are one class."""
+    numbers: dict[Hashable, int] = {}
+    return {
+        id_: numbers.setdefault(("id", id_) if name is None else name, len(numbers))
+        for id_, name in categories.items()
+    }
+
+
+class _Reading:
+    """Turns a file's annotations into Instances of the labels' images, and counts what it cannot use.
+
+    Args:
+        path: The file, for messages.
+        pictures: The labels' picture by the file's own image id.
+        classes: The class index by the file's own category id.
+    """
+
+    def __init__(
+        self, *, path: Path, pictures: Mapping[Hashable, Picture], classes: Mapping[Hashable, int]
+    ) -> None:
+        self.path = path
+        self.pictures = pictures
+        self.classes = classes
+        self.unused: Counter[str] = Counter()
+
+    def instances(self, annotations: list[dict[str, Any]]) -> dict[Hashable, Instances]:
+        """By the labels' image id; images without a usable object are not in it."""
+        objects: dict[Hashable, list[tuple[bytes, int, float, bool]]] = {}
+        for annotation in annotations:
+            picture = self.pictures.get(as_id(annotation.get("image_id")))
+            label = self.classes.get(as_id(annotation.get("category_id")))
+            if picture is None or picture.size_hw is None:
+                self.unused["in images that the labels do not hold"] += 1
+            elif label is None:
+                self.unused["of classes that the labels do not hold"] += 1
+            elif (rle := encode_outline(annotation.get("segmentation"), picture.size_hw)) is None:
+                self.unused["without a usable mask of their image's size"] += 1
+            else:
+                crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
+                objects.setdefault(picture.id, []).append((rle, label, self._score(annotation), crowd))
+        size_of = {picture.id: picture.size_hw for picture in self.pictures.values()}
+        return {id_: _joined(size_of[id_] or (0, 0), found) for id_, found in objects.items()}
+
+    def left_out(self, kind: str) -> list[str]:
+        """One sentence for each reason why something could not be used."""
+        return [f"{kind}: left out {count} {why}" for why, count in self.unused.items()]
+
+    def _score(self, annotation: dict[str, Any]) -> float:
+        score = annotation.get("score", 1.0)
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise FormatError(
+                "a score is not a finite number", value=f"{self.path}, {score}", way_out="Correct the file."
+            )
+        return float(score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Predictions:
+    reading: _Reading
+    annotations: list[dict[str, Any]]
+    notes: list[str]
+
+
+def _reading_of_predictions(path: Path, true: CocoFile, classes: dict[Hashable, int]) -> _Predictions:
+    document = load_json(path)
+    if isinstance(document, list):
+        check_entries(path, "the list of results", document)
+        used = {as_id(entry.get("image_id")) for entry in document}
+        if used and not used & true.pictures.keys():
+            raise _no_common_image(path, true.path, "image_id")
+        reading = _Reading(path=path, pictures=true.pictures, classes=classes)
+        return _Predictions(reading=reading, annotations=document, notes=[])
+    other = parse_dataset(path, document)
+    pictures = _same_pictures(other, true)
+    if other.pictures and not pictures:
+        raise _no_common_image(path, true.path, "file name")
+    unknown = [p.file_name for id_, p in other.pictures.items() if id_ not in pictures]
+    notes = [f"{len(unknown)} predicted images are not in the labels: {_some(unknown)}"] if unknown else []
+    reading = _Reading(path=path, pictures=pictures, classes=_same_classes(other, true, classes))
+    return _Predictions(reading=reading, annotations=other.annotations, notes=notes)
+
+
+def _same_pictures(other: CocoFile, true: CocoFile) -> dict[Hashable, Picture]:
+    """The labels' picture of each picture of ``other`` that has one: same name, else same last part of it."""
+    by_name = {picture.file_name: picture for picture in true.pictures.values()}
+    shorts = Counter(_last_part(name) for name in by_name)
+    others = Counter(_last_part(p.file_name) for p in other.pictures.values())
+    by_short = {_last_part(n): p for n, p in by_name.items() if shorts[_last_part(n)] == 1}
+    same: dict[Hashable, Picture] = {}
+    for id_, picture in other.pictures.items():
+        short = _last_part(picture.file_name)
+        partner = by_name.get(picture.file_name) or (by_short.get(short) if others[short] == 1 else None)
+        if partner is None:
+            continue
+        if picture.size_hw is not None and picture.size_hw != partner.size_hw:
+            raise FormatError(
+                f"an image is {picture.size_hw} (h, w) in the predictions, {partner.size_hw} in the labels",
+                value=picture.file_name,
+                way_out="Predict at the size of the labelled image.",
+            )
+        same[id_] = partner
+    return same
+
+
+def _same_classes(
+    other: CocoFile, true: CocoFile, classes: Mapping[Hashable, int]
+) -> dict[Hashable, int]:
+    """The class index of each category of ``other``: by name, else by id, else the only one there is."""
+    by_name = {name: classes[id_] for id_, name in true.categories.items() if name is not None}
+    named = {id_: by_name[name] for id_, name in other.categories.items() if name in by_name}
+    same = named or {id_: classes[id_] for id_ in other.categories if id_ in classes}
+    if not same and len(other.categories) == 1 and len(set(classes.values())) == 1:
+        return dict.fromkeys(other.categories, 0)
+    return same
+
+
+def _joined(size_hw: tuple[int, int], objects: list[tuple[bytes, int, float, bool]]) -> Instances:
+    rles, labels, scores, crowd = zip(*objects, strict=True)
+    return Instances(
+        size_hw=size_hw,
+        rles=rles,
+        labels=np.asarray(labels, np.int64),
+        scores=np.asarray(scores, np.float32),
+        crowd=np.asarray(crowd, np.bool_),
+    )
+
+
+def _nothing(picture: Picture) -> Instances:
+    return Instances(size_hw=picture.size_hw or (0, 0))
+
+
+def _last_part(file_name: str) -> str:
+    return PurePosixPath(file_name.replace("\\", "/")).name
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _no_common_image(predictions: Path, labels: Path, by: str) -> FormatError:
+    return FormatError(
+        "the predictions and the labels share no image",
+        value=f"{predictions}, {labels}",
+        way_out=f"Images are matched by their {by}.",
+    )

@@ -1,0 +1,195 @@
+"""Two COCO files are evaluated as the images and objects they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelloop.errors import FormatError
+from labelloop.metrics.files import evaluate_files
+from labelloop.metrics.panel import Panel
+
+SIZE = {"height": 40, "width": 50}
+Write = Callable[[str, Any], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(name: str, document: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+        return path
+
+    return to_file
+
+
+def square(left: int, top: int, side: int = 10) -> list[list[int]]:
+    return [[left, top, left + side, top, left + side, top + side, left, top + side]]
+
+
+def annotation(image_id: Any, segmentation: Any, category_id: Any = 1, **more: Any) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "segmentation": segmentation, **more}
+
+
+def coco(images: dict[Any, str], annotations: list[Any], categories: Any = None) -> dict[str, Any]:
+    """A COCO dataset of images of one size."""
+    return {
+        "images": [{"id": id_, "file_name": name, **SIZE} for id_, name in images.items()],
+        "annotations": [{"id": i, **a} for i, a in enumerate(annotations)],
+        "categories": [{"id": 1, "name": "organoid"}] if categories is None else categories,
+    }
+
+
+LABELS = coco({1: "a.png", 2: "b.png"}, [annotation(1, square(5, 5)), annotation(2, square(20, 20))])
+
+
+def value(panel: Panel, name: str) -> float | None:
+    return panel.metrics[name].value
+
+
+def test_images_are_matched_by_file_name_not_by_id(write: Write) -> None:
+    swapped = coco({1: "b.png", 2: "a.png"}, [annotation(1, square(20, 20)), annotation(2, square(5, 5))])
+    panel = evaluate_files(write("p.json", swapped), write("l.json", LABELS))
+    assert value(panel, "coco_ap") == value(panel, "f1_50") == 1.0
+    assert panel.n_images == 2
+    assert panel.notes == ()
+
+
+def test_folders_in_names_may_differ(write: Write) -> None:
+    elsewhere = coco({7: "out\\a.png", 8: "/data/b.png"}, [annotation(7, square(5, 5), score=0.9)])
+    panel = evaluate_files(write("p.json", elsewhere), write("l.json", LABELS))
+    assert value(panel, "recall_50") == 0.5
+
+
+def test_an_image_without_predictions_counts_and_is_noted(write: Write) -> None:
+    one = coco({1: "a.png"}, [annotation(1, square(5, 5), score=0.9)])
+    panel = evaluate_files(write("p.json", one), write("l.json", LABELS))
+    assert value(panel, "recall_50") == 0.5
+    assert panel.n_images == 2
+    assert panel.notes == ("1 of 2 images have no predictions",)
+
+
+def test_predictions_on_unknown_images_are_reported_and_left_out(write: Write) -> None:
+    more = coco(
+        {1: "a.png", 2: "b.png", 3: "c.png"},
+        [annotation(i, square(*at)) for i, at in ((1, (5, 5)), (2, (20, 20)), (3, (0, 0)))],
+    )
+    panel = evaluate_files(write("p.json", more), write("l.json", LABELS))
+    assert value(panel, "precision_50") == 1.0
+    assert any("c.png" in note for note in panel.notes)
+    assert any("left out 1 in images that the labels do not hold" in note for note in panel.notes)
+
+
+def test_a_bare_list_of_results_uses_the_ids_of_the_labels(write: Write) -> None:
+    results = [annotation(2, square(20, 20), score=0.8), annotation(1, square(5, 5), score=0.7)]
+    panel = evaluate_files(write("p.json", results), write("l.json", LABELS))
+    assert value(panel, "coco_ap") == 1.0
+
+
+def test_no_results_at_all_are_no_predictions(write: Write) -> None:
+    panel = evaluate_files(write("p.json", []), write("l.json", LABELS))
+    assert value(panel, "recall_50") == 0.0
+    assert panel.metrics["precision_50"].reason is not None
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [
+        pytest.param([{"id": 5, "name": "debris"}, {"id": 9, "name": "organoid"}], id="by name"),
+        pytest.param([{"id": 9}], id="the only one"),
+    ],
+)
+def test_classes_are_matched(write: Write, categories: list[dict[str, Any]]) -> None:
+    predicted = coco({1: "a.png"}, [annotation(1, square(5, 5), 9, score=0.9)], categories)
+    panel = evaluate_files(write("p.json", predicted), write("l.json", LABELS))
+    assert value(panel, "recall_50") == 0.5
+
+
+def test_classes_without_names_are_matched_by_id(write: Write) -> None:
+    labels = coco({1: "a.png"}, [annotation(1, square(5, 5), 3), annotation(1, square(25, 5), 4)], [])
+    predicted = coco({1: "a.png"}, [annotation(1, square(5, 5), 3), annotation(1, square(25, 5), 3)], [])
+    assert value(evaluate_files(write("p.json", predicted), write("l.json", labels)), "recall_50") == 0.5
+
+
+def test_classes_that_the_labels_lack_are_left_out_and_noted(write: Write) -> None:
+    categories = [{"id": 1, "name": "organoid"}, {"id": 2, "name": "person"}]
+    predicted = coco({1: "a.png"}, [annotation(1, square(5, 5)), annotation(1, square(25, 5), 2)], categories)
+    panel = evaluate_files(write("p.json", predicted), write("l.json", LABELS))
+    assert value(panel, "precision_50") == 1.0
+    assert panel.notes[-1] == "predictions: left out 1 of classes that the labels do not hold"
+
+
+def test_run_lengths_of_either_kind_are_polygons_pixels(write: Write) -> None:
+    uncompressed = {"size": [40, 50], "counts": [5 * 40 + 5, 10, *[30, 10] * 9]}
+    uncompressed["counts"].append(40 * 50 - sum(uncompressed["counts"]))
+    panel = evaluate_files(
+        write("p.json", [annotation(1, uncompressed, score=0.9)]),
+        write("l.json", coco({1: "a.png"}, [annotation(1, square(5, 5))])),
+    )
+    assert value(panel, "sq") == 1.0
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        pytest.param(None, id="none"),
+        pytest.param([], id="empty"),
+        pytest.param([[1, 1, 5, 5]], id="two corners"),
+        pytest.param([[1, 1, 5, 5, float("nan"), 3]], id="NaN"),
+        pytest.param([[-20, -20, -10, -20, -10, -10]], id="outside the image"),
+        pytest.param({"size": [50, 40], "counts": [2000]}, id="size turned"),
+        pytest.param({"size": [40, 50], "counts": [7, 7]}, id="runs too short"),
+        pytest.param({"size": [40, 50], "counts": "\u00fc~"}, id="no run lengths"),
+        pytest.param({"size": [40, 50], "counts": "0oooo"}, id="broken off"),
+        pytest.param("mask.png", id="text"),
+    ],
+)
+def test_objects_without_a_usable_mask_are_noted_and_left_out(write: Write, segmentation: Any) -> None:
+    results = [annotation(1, square(5, 5), score=0.9), annotation(1, segmentation, score=0.9)]
+    panel = evaluate_files(write("p.json", results), write("l.json", LABELS))
+    assert value(panel, "precision_50") == 1.0
+    assert any("left out 1 without a usable mask" in note for note in panel.notes)
+
+
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
+def test_crowds_and_ignored_objects_are_neither_hits_nor_misses(write: Write, mark: str) -> None:
+    labels = coco({1: "a.png"}, [annotation(1, square(5, 5)), annotation(1, square(25, 5), **{mark: 1})])
+    results = [annotation(1, square(5, 5), score=0.9), annotation(1, square(26, 6, 5), score=0.95)]
+    panel = evaluate_files(write("p.json", results), write("l.json", labels))
+    assert value(panel, "f1_50") == value(panel, "coco_ap") == 1.0
+
+
+WIDER = {"images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}], "annotations": []}
+SIZELESS = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "message"),
+    [
+        pytest.param("{", LABELS, "no JSON", id="broken JSON"),
+        pytest.param('"text"', LABELS, "not a COCO dataset", id="no dataset"),
+        pytest.param([1, 2], LABELS, "not a list of objects", id="list of numbers"),
+        pytest.param({"images": [3]}, LABELS, "no id or no file_name", id="no picture"),
+        pytest.param({"images": [], "annotations": 3}, LABELS, "not a list of objects", id="no annotations"),
+        pytest.param(coco({1: "x.png"}, []), LABELS, "share no image", id="other names"),
+        pytest.param([annotation(77, square(5, 5))], LABELS, "share no image", id="other ids"),
+        pytest.param([annotation(1, square(5, 5), score="high")], LABELS, "finite number", id="text score"),
+        pytest.param([annotation(1, square(5, 5), score=1e999)], LABELS, "finite number", id="infinite"),
+        pytest.param(WIDER, LABELS, "(40, 60)", id="another size"),
+        pytest.param([], SIZELESS, "no height or width", id="labels without sizes"),
+        pytest.param([], coco({1: "a.png", 2: "a.png"}, []), "one file name", id="one name twice"),
+    ],
+)
+def test_what_cannot_be_read_is_named(write: Write, predictions: Any, labels: Any, message: str) -> None:
+    with pytest.raises(FormatError) as raised:
+        evaluate_files(write("p.json", predictions), write("l.json", labels))
+    assert message in str(raised.value)
+
+
+def test_a_missing_file_is_named(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"nowhere\.json"):
+        evaluate_files(tmp_path / "nowhere.json", write("l.json", LABELS))

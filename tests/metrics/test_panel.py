@@ -1,0 +1,177 @@
+"""Intervals, what cannot be computed, groups, and paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelloop.instances import Instances
+from labelloop.metrics.bootstrap import Resampling
+from labelloop.metrics.panel import METRICS, difference, evaluate
+
+Scene = Callable[..., Instances]
+TRUE = (0, 0, 20, 10)
+ELSEWHERE = (25, 20, 10, 10)
+NEEDS_TRUTH = ("coco_ap", "coco_ap50", "coco_ap75", "f1_50", "recall_50", "pq", "sq", "rq")
+
+
+@pytest.fixture(scope="module")
+def mixed(random_scenes: Callable[..., Any]) -> tuple[list[Instances], list[Instances]]:
+    truth, predicted = random_scenes(3, n_images=30, most=8, n_classes=2)
+    return truth, predicted
+
+
+def test_every_metric_has_its_value_within_its_interval(mixed: Any) -> None:
+    panel = evaluate(*mixed, n_classes=2)
+    assert tuple(panel.metrics) == METRICS
+    for name, estimate in panel.metrics.items():
+        assert estimate.n == 30
+        assert estimate.value is not None, name
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert estimate.low < estimate.high
+
+
+def test_the_same_seed_gives_the_same_panel_and_another_seed_another_interval(mixed: Any) -> None:
+    panels = [evaluate(*mixed, n_classes=2, seed=seed) for seed in (1, 1, 2)]
+    assert panels[0] == panels[1]
+    assert panels[0].metrics["f1_50"].value == panels[2].metrics["f1_50"].value
+    assert panels[0].metrics["f1_50"].low != panels[2].metrics["f1_50"].low
+
+
+def test_the_interval_of_a_mean_is_the_one_of_theory(scene: Scene) -> None:
+    rng = np.random.default_rng(0)
+    extra = rng.integers(0, 4, 200)
+    predicted = [scene([ELSEWHERE] * k, [0.9] * k) for k in extra]
+    estimate = evaluate([scene()] * 200, predicted, n_classes=1, replicates=4000).metrics["count_bias"]
+    half_width = 1.96 * extra.std() / np.sqrt(200)
+    assert estimate.value == pytest.approx(extra.mean())
+    assert estimate.low == pytest.approx(extra.mean() - half_width, rel=0.03)
+    assert estimate.high == pytest.approx(extra.mean() + half_width, rel=0.03)
+
+
+def test_a_panel_is_json_with_null_and_reason_for_what_cannot_be_computed(scene: Scene) -> None:
+    panel = evaluate([scene()], [scene()], n_classes=1)
+    written = json.loads(json.dumps(panel.as_dict(), allow_nan=False))
+    assert written["metrics"]["coco_ap"]["value"] is None
+    assert written["metrics"]["coco_ap"]["reason"] == "there are no true objects"
+    assert written["n_images"] == 1
+    assert written["max_dets"] == 100
+
+
+def test_without_truth_what_needs_truth_is_null(scene: Scene) -> None:
+    panel = evaluate([scene()] * 3, [scene([TRUE], [0.9])] * 3, n_classes=1)
+    for name in NEEDS_TRUTH:
+        assert panel.metrics[name].value is None
+        assert panel.metrics[name].reason == "there are no true objects"
+    assert panel.metrics["precision_50"].value == 0.0
+    assert panel.metrics["count_bias"].value == 1.0
+
+
+def test_without_predictions_precision_is_null_and_the_rest_is_zero(scene: Scene) -> None:
+    panel = evaluate([scene([TRUE])] * 3, [scene()] * 3, n_classes=1)
+    assert panel.metrics["precision_50"].value is None
+    assert panel.metrics["precision_50"].reason == "there are no predictions scored 0.5 or more"
+    assert panel.metrics["sq"].value is None
+    for name in ("coco_ap", "f1_50", "recall_50", "pq", "rq"):
+        assert panel.metrics[name].value == 0.0
+
+
+def test_without_images_all_is_null() -> None:
+    panel = evaluate([], [], n_classes=1)
+    assert {estimate.reason for estimate in panel.metrics.values()} == {"there are no images"}
+    assert panel.n_images == 0
+
+
+def test_one_image_has_values_and_no_interval(scene: Scene) -> None:
+    estimate = evaluate([scene([TRUE])], [scene([TRUE], [0.9])], n_classes=1).metrics["f1_50"]
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
+    assert estimate.reason == "no interval from 1 image"
+
+
+def test_a_metric_undefined_in_many_resamples_has_no_interval(scene: Scene) -> None:
+    truth = [scene([TRUE]), *[scene()] * 9]  # a third of the resamples miss the one image with truth
+    estimate = evaluate(truth, [scene([TRUE], [0.9])] * 10, n_classes=1).metrics["recall_50"]
+    assert estimate.value == 1.0
+    assert estimate.low is None
+    assert "undefined in 3" in str(estimate.reason)
+
+
+def test_groups_are_drawn_whole(scene: Scene) -> None:
+    good, bad = scene([TRUE], [0.9]), scene()
+    truth, predicted = [scene([TRUE])] * 40, [good] * 20 + [bad] * 20
+    plates = ["a"] * 20 + ["b"] * 20
+    by_plate = evaluate(truth, predicted, n_classes=1, groups=plates)
+    by_image = evaluate(truth, predicted, n_classes=1, groups=["a"] * 40)
+    assert by_plate.n_groups == 2
+    assert by_plate.metrics["recall_50"].n == 40
+    assert (by_plate.metrics["recall_50"].low, by_plate.metrics["recall_50"].high) == (0.0, 1.0)
+    assert by_image.n_groups is None
+    assert by_image.metrics["recall_50"].low == pytest.approx(0.35, abs=0.08)
+
+
+def test_an_image_without_a_group_is_its_own() -> None:
+    resampling = Resampling.of(5, ["a", None, "b", None, "a"], replicates=50, seed=0)
+    assert resampling.unit_of_image.tolist() == [0, 1, 2, 3, 0]
+    times = np.concatenate(list(resampling.draws()))
+    assert times.shape == (50, 5)
+    assert (times[:, 0] == times[:, 4]).all()
+    assert (times[:, :4].sum(axis=1) == 4).all()
+
+
+def test_a_model_does_not_differ_from_itself(mixed: Any) -> None:
+    truth, predicted = mixed
+    for estimate in difference(truth, predicted, predicted, n_classes=2).values():
+        assert (estimate.value, estimate.low, estimate.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_difference_is_a_minus_b_and_turns_its_sign(mixed: Any) -> None:
+    truth, better = mixed
+    worse = [p.select(np.arange(len(p)) % 2 == 0) for p in better]
+    forth = difference(truth, better, worse, n_classes=2, seed=4)
+    back = difference(truth, worse, better, n_classes=2, seed=4)
+    a, b = evaluate(truth, better, n_classes=2), evaluate(truth, worse, n_classes=2)
+    for name, estimate in forth.items():
+        assert estimate.value == pytest.approx(a.metrics[name].value - b.metrics[name].value)
+        assert back[name].value == pytest.approx(-estimate.value)
+        assert back[name].low == pytest.approx(-estimate.high)
+
+
+def test_a_paired_interval_is_narrower_than_two_separate_ones_suggest(mixed: Any) -> None:
+    truth, predicted = mixed
+    slightly_worse = [p.select(np.arange(len(p)) != 0) if i == 0 else p for i, p in enumerate(predicted)]
+    paired = difference(truth, predicted, slightly_worse, n_classes=2)["recall_50"]
+    alone = evaluate(truth, predicted, n_classes=2).metrics["recall_50"]
+    assert paired.high - paired.low < 0.3 * (alone.high - alone.low)
+
+
+def test_a_difference_names_the_reason_where_one_side_is_undefined(scene: Scene) -> None:
+    truth = [scene([TRUE])] * 3
+    differences = difference(truth, [scene([TRUE], [0.9])] * 3, [scene([TRUE], [0.1])] * 3, n_classes=1)
+    assert differences["precision_50"].value is None
+    assert differences["precision_50"].reason == "there are no predictions scored 0.5 or more"
+    assert differences["recall_50"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "message"),
+    [
+        pytest.param([], [[TRUE]], "truth of 0 images", id="lengths"),
+        pytest.param([[TRUE]], [[TRUE]], "n_classes is 0", id="labels"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    scene: Scene, truth: list[Any], predicted: list[Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate([scene(t) for t in truth], [scene(p) for p in predicted], n_classes=0)
+
+
+def test_a_score_that_is_not_finite_is_refused(scene: Scene) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        evaluate([scene([TRUE])], [scene([TRUE], [float("nan")])], n_classes=1)
