@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from labelloop import __version__
-from labelloop.cli import add, check, doctor, evaluate, init, models, predict, status, train
+from labelloop.cli import add, check, demo, doctor, evaluate, init, models, predict, status, train
 from labelloop.cli.options import PROJECT_HELP, Invocation
 from labelloop.cli.output import print_error
 from labelloop.errors import LabelloopError, OutputError, UsageError
@@ -152,6 +152,7 @@ _add = typer.Typer(no_args_is_help=True, help="Add images or labels to the proje
 _add.command("images")(add.images)
 _add.command("labels")(add.labels)
 
+app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.add_typer(_add, name="add")
 app.command("check")(check.check)

@@ -1,0 +1,52 @@
+"""``labelloop demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labelloop.cli.options import JsonOption, ProjectOption, new_folder
+from labelloop.cli.output import print_json, say
+from labelloop.cli.progress import shown_progress
+from labelloop.cli.train import show_training
+from labelloop.durations import parse_duration
+
+
+def demo(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Where it goes. Default: labelloop-demo, here.")
+    ] = None,
+    time: Annotated[str, typer.Option("--time", metavar="5m", help="For the whole demo, about.")] = "5m",
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the whole path on made-up organoid micrographs: project, training, prediction, pictures.
+
+    Needs no data, server, network or GPU. Interrupted, the same command goes on.
+
+    Example: `labelloop demo --time 5m`
+    """
+    time_s = parse_duration(time)
+    root = new_folder(folder, project)
+    from labelloop.demo import demo as run_demo
+
+    with shown_progress() as progress:
+        result = run_demo(root, time_s=time_s, progress=progress)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    show_training(result["train"])
+    made = result["micrographs"]
+    say(
+        "",
+        f"Micrographs {made['labelled']} labelled, {made['unlabelled']} unlabelled, {made['test']} test",
+        f"Picture     {result['pictures'][0]} (truth, supervised and guided side by side)",
+        f"Predictions {result['predictions']}",
+        f"Project     {result['folder']} (look around with: labelloop status -C {result['folder']})",
+    )
