@@ -55,7 +55,8 @@ def read_label_images(path: Path) -> LabelSet:
     named = [file for file in files if is_named_as_labels(file)]
     root = path.parent if path.is_file() else path
     records, skipped = [], []
-    for file in named or files:
+    files = named or files
+    for file in files:
         relative = file.relative_to(root).as_posix()
         try:
             instances = numbers_to_instances(read_numbers(file))
@@ -65,7 +66,9 @@ def read_label_images(path: Path) -> LabelSet:
         records.append(LabelledImage(image=relative, instances=instances, by_stem=True))
     if not records and not skipped:
         raise FormatError("the folder has no label images", value=path)
-    return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped))
+    return LabelSet(
+        format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=frozenset(files)
+    )
 
 
 def numbers_to_instances(numbers: npt.NDArray[Any]) -> Instances:

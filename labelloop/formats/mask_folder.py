@@ -47,7 +47,8 @@ def read_mask_folders(path: Path) -> LabelSet:
             records.append(LabelledImage(image=_image_of(path, named), instances=instances, by_stem=True))
     if not folders:
         raise FormatError("the folder has no folders of masks", value=path)
-    return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped))
+    files = frozenset(file for masks in folders for file in image_files(masks))
+    return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=files)
 
 
 def _image_of(path: Path, named: Path) -> str:

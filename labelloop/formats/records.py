@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from labelloop.instances import Instances
 
@@ -46,9 +47,11 @@ class LabelSet:
         records: One for each image.
         classes: Class names in the file's order, or None where the format has no names (all labels are 0).
         skipped: What could not be used, with reasons.
+        files: Image files that hold labels, so that none of them is taken for an image.
     """
 
     format: str
     records: tuple[LabelledImage, ...]
     classes: tuple[str, ...] | None
     skipped: tuple[SkippedFile, ...]
+    files: frozenset[Path] = frozenset()

@@ -216,7 +216,7 @@ def _with_images(
     """The records whose images are found, usable and of the right size."""
     skipped: list[SkippedFile] = []
     found: list[tuple[Path, LabelledImage]] = []
-    find = _finder(project, place, images)
+    find = _finder(project, place, images, label_set.files)
     for record in records:
         file = find(record)
         if isinstance(file, Path):
@@ -238,14 +238,16 @@ def _with_images(
     return labelled, [*skipped, *unusable]
 
 
-def _finder(project: Project, place: Path, images: str | None) -> Callable[[LabelledImage], Path | str]:
+def _finder(
+    project: Project, place: Path, images: str | None, label_files: frozenset[Path]
+) -> Callable[[LabelledImage], Path | str]:
     """What finds the image file of a record, or says why there is none."""
     folder = place if place.is_dir() else place.parent
     if images is not None:
         folder = Path(images).expanduser().absolute()
         if not folder.is_dir():
             raise UsageError("there is no such folder of images", value=images)
-    index = ImageIndex(folder_files(folder), folder)
+    index = ImageIndex((file for file in folder_files(folder) if file not in label_files), folder)
     if images is not None:
         return index.find
     others = ImageIndex((image.path for image in project.images()), project.root)

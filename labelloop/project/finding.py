@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelloop.formats.label_image import bare_stem
+from labelloop.formats.label_image import bare_stem, is_named_as_labels
 from labelloop.formats.records import LabelledImage, SkippedFile
 from labelloop.images import IMAGE_SUFFIXES
 
@@ -100,6 +100,8 @@ class ImageIndex:
             lookups += [(self._by_name, name.rpartition("/")[2])]
         for table, key in lookups:
             files = table.get(key, [])
+            if record.by_stem:  # x.png and x_masks.png are of one stem
+                files = [file for file in files if not is_named_as_labels(file)] or files
             if len(files) == 1:
                 return files[0]
             if files:

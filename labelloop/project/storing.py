@@ -174,7 +174,7 @@ def _newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tupl
         statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).join(
             last, (LabelRow.image_id == last.c.image_id) & (LabelRow.revision == last.c.revision)
         )
-        for image_id, revision, stored in session.execute(statement).tuples():
+        for image_id, revision, stored in session.execute(statement):
             newest[image_id] = (revision, decode_instances(stored))
     return newest
 

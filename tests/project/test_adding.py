@@ -1,0 +1,590 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from sqlalchemy import func, select
+
+from labelloop.errors import FormatError, ProjectError, UsageError
+from labelloop.progress import Silent
+from labelloop.project.adding import add_images, add_labels
+from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import ImageRow, LabelRow
+from labelloop.project.project import Project
+
+H, W = 24, 32
+
+
+def pixels(seed):
+    return np.random.default_rng(seed).integers(0, 256, (H, W), np.uint8)
+
+
+def save(path: Path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.startswith(".tif"):
+        tifffile.imwrite(path, array, photometric="minisblack")
+    else:
+        Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project.init(tmp_path / "project", ProjectConfig(name="p", classes=("organoid",)))
+
+
+@pytest.fixture
+def pool(tmp_path):
+    for i in range(4):
+        save(tmp_path / "pool" / f"{i}.png", pixels(i))
+    return tmp_path / "pool"
+
+
+def square(x, y, side=6):
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def coco(path: Path, objects, *, categories=("organoid",), size_hw=(H, W)):
+    """A COCO file; ``objects`` is {file name: [(segmentation, category number from 1), ...]}."""
+    images = [
+        {"id": i, "file_name": name, "width": size_hw[1], "height": size_hw[0]}
+        for i, name in enumerate(objects)
+    ]
+    annotations = [
+        {"id": 100 * i + j, "image_id": i, "category_id": category, "segmentation": segmentation}
+        for i, name in enumerate(objects)
+        for j, (segmentation, category) in enumerate(objects[name])
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [{"id": i, "name": name} for i, name in enumerate(categories, start=1)]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": names}))
+    return str(path)
+
+
+def counts(project):
+    """Rows of images and of label revisions, by a connection of its own."""
+    with Project.open(project.root).ledger.read() as session:
+        return tuple(
+            session.scalar(select(func.count()).select_from(table)) for table in (ImageRow, LabelRow)
+        )
+
+
+def reasons(report):
+    return {Path(skipped.path).name: skipped.reason for skipped in report.skipped}
+
+
+# --- images
+
+
+def test_images_of_a_folder_are_added_once_and_known_afterwards(project, pool):
+    first = add_images(project, [str(pool)])
+    again = add_images(project, [str(pool)])
+    assert (first.added, first.known, first.skipped) == (4, 0, ())
+    assert (again.added, again.known) == (0, 4)
+    records = project.images()
+    assert [record.file_name for record in records] == ["0.png", "1.png", "2.png", "3.png"]
+    assert {(r.size_hw, r.split, r.page, r.channel, r.group) for r in records} == {
+        ((H, W), "train", 0, -1, None)
+    }
+
+
+def test_one_content_under_two_names_is_one_image(project, pool):
+    save(pool / "copy.png", pixels(0))
+    report = add_images(project, [str(pool)])
+    assert (report.added, report.known) == (4, 1)
+
+
+def test_what_is_no_image_by_its_name_is_passed_over_in_a_folder(project, pool):
+    for name in ("notes.txt", "labels.json", ".DS_Store", "Thumbs.db", "._0.png", ".hidden/9.png"):
+        (pool / name).parent.mkdir(exist_ok=True)
+        (pool / name).write_text("no image")
+    report = add_images(project, [str(pool), str(pool / "*")])
+    assert (report.added, report.skipped) == (4, ())
+
+
+def test_a_file_that_is_named_is_not_passed_over(project, pool):
+    (pool / "notes.txt").write_text("no image")
+    report = add_images(project, [str(pool / "notes.txt"), str(pool / "0.png"), "nowhere", "no*thing.png"])
+    assert report.added == 1
+    assert reasons(report) == {
+        "notes.txt": "the file is no PNG, JPEG or TIFF image",
+        "nowhere": "there is no such file or folder",
+        "no*thing.png": "no file matches this pattern",
+    }
+
+
+def test_bad_files_are_named_with_their_reasons_and_the_rest_goes_on(project, pool):
+    good = (pool / "0.png").read_bytes()
+    (pool / "zero.png").write_bytes(b"")
+    (pool / "truncated.png").write_bytes(good[:-30])
+    (pool / "text.jpg").write_text("x,y\n1,2\n")
+    (pool / "no pages.tif").write_bytes(b"II*\0\0\0\0\0")
+    save(pool / "nan.tif", np.full((H, W), np.nan, np.float32))
+    save(pool / "inf.tif", np.full((H, W), np.inf, np.float32))
+    save(pool / "dot.png", pixels(0)[:1, :1])
+    (pool / "scan.czi").write_bytes(b"ZISRAWFILE")
+    (pool / "broken link.png").symlink_to(pool / "gone.png")
+    report = add_images(project, [str(pool)])
+    assert report.added == 4
+    assert reasons(report) == {
+        "zero.png": "the file is empty",
+        "truncated.png": "the PNG is truncated",
+        "text.jpg": "the file is no PNG, JPEG or TIFF image",
+        "no pages.tif": "the TIFF has no pages",
+        "nan.tif": f"the image has pixels that are NaN or infinite ({H * W} of {H * W})",
+        "inf.tif": f"the image has pixels that are NaN or infinite ({H * W} of {H * W})",
+        "dot.png": "the image is too small (each side must be 8 px or more) (1 x 1 px)",
+        "scan.czi": "the file is no PNG, JPEG or TIFF image",
+        "broken link.png": "the file cannot be read (No such file or directory)",
+    }
+
+
+def test_a_wrong_ending_does_not_matter(project, tmp_path):
+    Image.fromarray(pixels(1)).save(tmp_path / "really png.jpg", "PNG")
+    tifffile.imwrite(tmp_path / "really tiff.png", pixels(2))
+    report = add_images(project, [str(tmp_path)])
+    assert (report.added, report.skipped) == (2, ())
+
+
+def test_names_with_spaces_and_letters_of_all_kinds(project, tmp_path):
+    save(tmp_path / "Größe 1 µm" / "オルガノイド [2] №5.png", pixels(1))
+    report = add_images(project, [str(tmp_path / "Größe 1 µm" / "オルガノイド [2] №5.png"), str(tmp_path)])
+    assert (report.added, report.known, report.skipped) == (1, 0, ())
+    assert project.images()[0].path.is_file()
+
+
+def test_a_name_that_is_no_unicode_is_skipped_with_its_reason(project, tmp_path):
+    name = os.fsencode(tmp_path / "x") + b"\xff.png"
+    try:
+        Path(os.fsdecode(name)).write_bytes(save(tmp_path / "pool" / "a.png", pixels(1)).read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    report = add_images(project, [str(tmp_path)])
+    assert report.added == 1
+    assert [(s.path, s.reason) for s in report.skipped] == [
+        (f"{tmp_path}/x\\xff.png", "its name is no Unicode text; rename it")
+    ]
+
+
+def test_pixel_size_and_page_and_channel_are_stored(project, tmp_path):
+    stack = np.stack([pixels(i) for i in range(6)]).reshape(3, 2, H, W)
+    path = tmp_path / "stack.ome.tif"
+    tifffile.imwrite(path, stack, metadata={"axes": "ZCYX", "PhysicalSizeX": 0.65})
+    assert add_images(project, [str(path)]).added == 1
+    assert add_images(project, [str(path)], channel=1, page=2).added == 1
+    assert add_images(project, [str(path)], channel=1, page=2).known == 1
+    assert [(r.page, r.channel, r.pixel_size_um) for r in project.images()] == [(0, -1, 0.65), (2, 1, 0.65)]
+    assert reasons(add_images(project, [str(path)], channel=2)) == {
+        path.name: "the image has no such channel (2, of 2 from 0)"
+    }
+
+
+def test_the_only_channel_of_an_image_is_the_image(project, pool):
+    add_images(project, [str(pool)])
+    assert add_images(project, [str(pool)], channel=0).known == 4
+
+
+@pytest.mark.parametrize(
+    ("group_by", "groups"),
+    [
+        pytest.param("folder", {"plate 1", "plate 2"}, id="folder"),
+        pytest.param(r"(\w)_\d", {"a", "b"}, id="bracketed-group-in-the-name"),
+        pytest.param(r"[ab]_", {"a_", "b_"}, id="whole-match"),
+        pytest.param(r"/plate (\d)/", {"1", "2"}, id="in-the-path"),
+        pytest.param(r"nothing", {None}, id="no-match"),
+    ],
+)
+def test_groups_come_from_folders_or_names(project, tmp_path, group_by, groups):
+    save(tmp_path / "plate 1" / "a_1.png", pixels(1))
+    save(tmp_path / "plate 2" / "b_1.png", pixels(2))
+    add_images(project, [str(tmp_path)], group_by=group_by)
+    assert {record.group for record in project.images()} == groups
+
+
+def test_a_known_image_gets_its_group_when_one_is_asked_for(project, pool):
+    add_images(project, [str(pool)])
+    add_images(project, [str(pool)], group_by="folder")
+    assert {record.group for record in project.images()} == {"pool"}
+    add_images(project, [str(pool)])
+    assert {record.group for record in project.images()} == {"pool"}
+
+
+def test_an_invalid_pattern_is_a_usage_error(project, pool):
+    with pytest.raises(UsageError, match="no regular expression"):
+        add_images(project, [str(pool)], group_by="(")
+    with pytest.raises(UsageError, match="no such split"):
+        add_images(project, [str(pool)], split="dev")
+
+
+def test_a_moved_file_is_found_again(project, pool):
+    add_images(project, [str(pool)])
+    pool.rename(pool.parent / "moved")
+    assert add_images(project, [str(pool.parent / "moved")]).known == 4
+    assert all(record.path.is_file() for record in project.images())
+
+
+def test_a_copy_elsewhere_does_not_change_the_path(project, pool, tmp_path):
+    add_images(project, [str(pool)])
+    save(tmp_path / "other" / "0 copy.png", pixels(0))
+    add_images(project, [str(tmp_path / "other")])
+    assert project.images()[0].path == pool / "0.png"
+
+
+def test_links_that_lead_in_circles_end(project, pool):
+    (pool / "loop").symlink_to(pool)
+    assert add_images(project, [str(pool)]).added == 4
+
+
+def test_pictures_of_runs_are_not_taken_into_the_pool(project):
+    save(project.root / "runs" / "a" / "overlay.png", pixels(1))
+    save(project.root / "data" / "x.png", pixels(2))
+    add_images(project, [str(project.root)])
+    assert [record.file_name for record in project.images()] == ["x.png"]
+
+
+def test_nothing_is_added_of_nothing(project, tmp_path):
+    (tmp_path / "empty").mkdir()
+    report = add_images(project, [str(tmp_path / "empty")])
+    assert (report.added, report.known, report.skipped) == (0, 0, ())
+
+
+# --- labels
+
+
+def test_labels_bring_their_images(project, pool):
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1), (square(10, 8), 1)], "1.png": []})
+    report = add_labels(project, path, split="test")
+    assert (report.added, report.known, report.revised, report.objects, report.empty) == (2, 0, 0, 2, 1)
+    assert [(r.file_name, r.split) for r in project.images(labelled=True)] == [
+        ("0.png", "test"),
+        ("1.png", "test"),
+    ]
+    labels = project.labels([record.id for record in project.images()])
+    assert [instances.areas.tolist() for instances in labels.values()] == [[36, 36], []]
+
+
+def test_the_same_labels_again_change_nothing(project, pool):
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1), (square(10, 8), 1)]})
+    add_labels(project, path)
+    before = counts(project)
+    coco(pool / "labels.json", {"0.png": [(square(10, 8), 1), (square(2, 2), 1)]})  # in another order
+    again = add_labels(project, path)
+    assert (again.added, again.known, again.revised, again.objects) == (0, 1, 0, 0)
+    assert counts(project) == before
+
+
+def test_other_labels_are_the_next_revision_and_the_old_ones_stay(project, pool):
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
+    add_labels(project, path)
+    coco(pool / "labels.json", {"0.png": [(square(9, 9), 1)]})
+    report = add_labels(project, path)
+    assert (report.added, report.known, report.revised, report.objects) == (0, 0, 1, 1)
+    (image,) = project.images()
+    assert project.newest_label_revisions([image.id]) == {image.id: 2}
+    assert counts(project) == (1, 2)
+    assert project.labels([image.id])[image.id].boxes_xywh.tolist() == [[9, 9, 6, 6]]
+
+
+def test_labels_for_a_pool_image_are_its_first_revision(project, pool):
+    add_images(project, [str(pool)])
+    report = add_labels(project, coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]}))
+    assert (report.added, report.known, report.revised) == (0, 0, 1)
+
+
+def test_a_split_moves_known_images_only_when_given(project, pool):
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
+    add_images(project, [str(pool / "0.png")], split="val")
+    add_labels(project, path)
+    assert project.images()[0].split == "val"
+    add_labels(project, path, split="test")
+    assert project.images()[0].split == "test"
+
+
+def test_images_are_found_by_relative_path_then_by_base_name(project, tmp_path):
+    save(tmp_path / "images" / "a" / "x.png", pixels(1))
+    save(tmp_path / "images" / "b" / "x.png", pixels(2))
+    save(tmp_path / "images" / "b" / "y.png", pixels(3))
+    objects = [(square(2, 2), 1)]
+    path = coco(tmp_path / "l.json", {"a/x.png": objects, "b\\x.png": objects, "/old/y.png": objects})
+    assert add_labels(project, path, images=str(tmp_path / "images")).added == 3
+    ambiguous = add_labels(
+        project, coco(tmp_path / "m.json", {"x.png": objects}), images=str(tmp_path / "images")
+    )
+    assert "several images" in reasons(ambiguous)["x.png"]
+
+
+def test_without_a_folder_the_images_of_the_project_are_searched(project, pool, tmp_path):
+    add_images(project, [str(pool)])
+    path = coco(tmp_path / "elsewhere" / "l.json", {"0.png": [(square(2, 2), 1)], "no.png": []})
+    report = add_labels(project, path)
+    assert report.revised == 1
+    assert "--images" in reasons(report)["no.png"]
+
+
+def test_labels_that_do_not_fit_their_image_are_skipped(project, pool):
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]}, size_hw=(H, W + 1))
+    report = add_labels(project, path)
+    assert (report.added, report.objects) == (0, 0)
+    assert reasons(report) == {
+        "0.png": f"its labels are for {W + 1} x {H} px, but the image has {W} x {H} px"
+    }
+
+
+def test_the_labels_of_a_broken_image_are_skipped(project, pool):
+    (pool / "0.png").write_bytes(b"")
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)], "1.png": [(square(2, 2), 1)]})
+    report = add_labels(project, path)
+    assert report.added == 1
+    assert reasons(report) == {"0.png": "the file is empty"}
+
+
+def test_one_image_under_two_names_keeps_its_first_labels(project, pool):
+    save(pool / "copy.png", pixels(0))
+    path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)], "copy.png": [(square(9, 9), 1)]})
+    report = add_labels(project, path)
+    assert (report.added, report.objects) == (1, 1)
+    assert "same image as" in reasons(report)["copy.png"]
+    assert "labels differ" in reasons(report)["copy.png"]
+
+
+def test_a_project_without_classes_takes_those_of_the_file_in_their_order(tmp_path, pool):
+    project = Project.init(tmp_path / "open", ProjectConfig(name="p"))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 2)]}, categories=("debris", "organoid", "bubble"))
+    add_labels(project, path)
+    assert (
+        Project.open(project.root).config.classes
+        == project.config.classes
+        == ("debris", "organoid", "bubble")
+    )
+    assert project.labels([1])[1].labels.tolist() == [1]
+
+
+def test_classes_are_matched_by_name(tmp_path, pool):
+    project = Project.init(tmp_path / "two", ProjectConfig(name="p", classes=("debris", "organoid")))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]}, categories=("organoid", "never used"))
+    add_labels(project, path)
+    assert project.labels([1])[1].labels.tolist() == [1]
+
+
+def test_unknown_classes_are_named_and_nothing_is_added(project, pool):
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 2)]}, categories=("organoid", "cyst"))
+    with pytest.raises(UsageError, match=r"cyst.*labelloop\.toml") as caught:
+        add_labels(project, path)
+    assert caught.value.value == "cyst"
+    assert counts(project) == (0, 0)
+
+
+def label_image(path: Path):
+    numbers = np.zeros((H, W), np.uint16)
+    numbers[2:8, 2:8], numbers[10:14, 4:20] = 1, 700
+    return save(path, numbers)
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("images/x.png", "labels/x.png"),
+        ("images/x.png", "labels/x_masks.tif"),
+        ("images/x_img.png", "labels/x_mask.png"),
+        ("images/plate/x.png", "labels/plate/x.tif"),
+        ("images/x.png", "images/x_cp_masks.png"),
+    ],
+)
+def test_label_images_find_their_images(project, tmp_path, image, label):
+    save(tmp_path / image, pixels(1))
+    label_image(tmp_path / label)
+    report = add_labels(project, str(tmp_path / label.split("/")[0]), images=str(tmp_path / "images"))
+    assert (report.added, report.objects, report.skipped) == (1, 2, ())
+    assert project.labels([1])[1].areas.tolist() == [36, 64]
+    assert project.images()[0].file_name == Path(image).name
+
+
+def test_a_label_image_is_never_taken_for_its_own_image(project, tmp_path):
+    label_image(tmp_path / "labels" / "x.png")
+    report = add_labels(project, str(tmp_path / "labels"))
+    assert report.added == 0
+    assert "--images" in reasons(report)["x.png"]
+    save(tmp_path / "images" / "x.png", pixels(1))
+    add_images(project, [str(tmp_path / "images")])
+    assert add_labels(project, str(tmp_path / "labels")).revised == 1
+
+
+def test_folders_of_masks_find_their_images(project, tmp_path):
+    for name in ("x", "y"):
+        save(tmp_path / "data" / name / "images" / f"{name}.png", pixels(ord(name)))
+        for i in range(3):
+            mask = np.zeros((H, W), np.uint8)
+            mask[2 + i : 9 + i, 3:9] = 255
+            save(tmp_path / "data" / name / "masks" / f"{i}.png", mask)
+    report = add_labels(project, str(tmp_path / "data"))
+    assert (report.added, report.objects, report.skipped) == (2, 6, ())
+    assert [r.file_name for r in project.images()] == ["x.png", "y.png"]
+
+
+def test_labels_without_names_need_a_project_with_one_class(tmp_path):
+    save(tmp_path / "x.png", pixels(1))
+    label_image(tmp_path / "x_masks.png")
+    several = Project.init(tmp_path / "two", ProjectConfig(name="p", classes=("a", "b")))
+    with pytest.raises(UsageError, match="several classes"):
+        add_labels(several, str(tmp_path))
+    none = Project.init(tmp_path / "none", ProjectConfig(name="p"))
+    assert add_labels(none, str(tmp_path)).added == 1
+    assert none.config.classes == ("object",)
+
+
+def test_a_wrong_request_is_an_error_that_changes_nothing(project, pool, tmp_path):
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
+    for arguments in (
+        {"split": "dev"},
+        {"images": str(tmp_path / "no")},
+        {"format": "yolo"},
+        {"group_by": "["},
+    ):
+        with pytest.raises(UsageError):
+            add_labels(project, path, **arguments)
+    with pytest.raises(UsageError, match="no such file"):
+        add_labels(project, str(tmp_path / "none.json"))
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(FormatError):
+        add_labels(project, str(tmp_path / "broken.json"))
+    assert counts(project) == (0, 0)
+
+
+# --- interruption, full disks, folders that cannot be written
+
+
+class Interrupting(Silent):
+    """Ctrl-C after some files."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def advance(self, steps=1, **facts):
+        self.left -= steps
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_reading_adds_nothing(project, pool):
+    with pytest.raises(KeyboardInterrupt):
+        add_images(project, [str(pool)], progress=Interrupting(2))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)], "1.png": []})
+    with pytest.raises(KeyboardInterrupt):
+        add_labels(project, path, progress=Interrupting(1))
+    assert counts(project) == (0, 0)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from labelloop.project.adding import add_labels
+from labelloop.project.project import Project
+
+project = Project.open(Path(sys.argv[1]))
+moment = {"insert": "after_cursor_execute", "commit": "commit"}[sys.argv[3]]
+
+def die(*args):
+    if moment == "commit" or args[2].startswith("INSERT INTO label_revisions"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+event.listen(project.ledger.engine, moment, die)
+add_labels(project, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("moment", ["insert", "commit"])
+def test_a_kill_in_the_transaction_adds_nothing_and_the_next_call_adds_all(tmp_path, pool, moment):
+    project = Project.init(tmp_path / "project", ProjectConfig(name="p"))
+    path = coco(pool / "l.json", {f"{i}.png": [(square(2, 2), 1)] for i in range(4)})
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(project.root), path, moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert counts(project) == (0, 0)
+    report = add_labels(Project.open(project.root), path)
+    assert (report.added, report.objects) == (4, 4)
+
+
+def mounted(folder: Path, *commands: list[str]):
+    """Runs mount commands; skips the test where they are not allowed."""
+    for command in commands:
+        try:
+            done = subprocess.run(["mount", *command, str(folder)], capture_output=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command here")
+        if done.returncode:
+            pytest.skip("mounting is not allowed here")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted(folder, ["-t", "tmpfs", "-o", "size=200k", "tmpfs"])
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_a_project_error_and_the_ledger_stays_whole(small_disk, tmp_path):
+    project = Project.init(small_disk / "project", ProjectConfig(name="p"))
+    many = tmp_path / "many"
+    for i in range(60):
+        save(many / f"{i:02d}.png", pixels(i))
+    ragged = [(square(x, y, 3), 1) for x in range(0, W - 3, 4) for y in range(0, H - 3, 4)]
+    path = coco(many / "l.json", {f"{i:02d}.png": ragged for i in range(60)})
+    before = counts(project)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    for act in (lambda: add_labels(project, path), lambda: add_images(project, [str(many)])):
+        with pytest.raises(ProjectError, match=r"full|space|I/O|cannot be used|cannot be written"):
+            act()
+        assert counts(project) == before
+        assert Project.open(project.root).config.classes == project.config.classes == ()
+    filler.unlink()
+    assert add_images(project, [str(many)]).added == 60
+    project.ledger.engine.dispose()
+
+
+def test_a_project_that_cannot_be_written_is_a_project_error(tmp_path, pool):
+    project = Project.init(tmp_path / "project", ProjectConfig(name="p"))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
+    mounted(project.root, ["--bind", str(project.root)], ["-o", "remount,ro,bind"])
+    try:
+        for act in (lambda: add_labels(project, path), lambda: add_images(project, [str(pool)])):
+            with pytest.raises(ProjectError, match="writable|can be written"):
+                act()
+            assert counts(project) == (0, 0)
+    finally:
+        project.ledger.engine.dispose()
+        subprocess.run(["umount", "-l", str(project.root)], check=True)
+
+
+def test_classes_are_taken_back_when_the_ledger_cannot_commit(tmp_path, pool):
+    import sqlite3
+
+    from sqlalchemy import event
+    from sqlalchemy.exc import OperationalError
+
+    project = Project.init(tmp_path / "project", ProjectConfig(name="p"))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
+
+    def full(_connection):
+        raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    event.listen(project.ledger.engine, "commit", full)
+    with pytest.raises(ProjectError, match="Free space"):
+        add_labels(project, path)
+    event.remove(project.ledger.engine, "commit", full)
+    assert Project.open(project.root).config.classes == project.config.classes == ()
+    assert counts(project) == (0, 0)
+    assert add_labels(project, path).added == 1
