@@ -23,7 +23,7 @@ _WHOLE = 0.95  # share of the smaller image from which on it is called a piece o
 
 
 class Comparison:
-    """Images compared with each other. A pair is reported once, by the first method that finds it.
+    """Images compared with each other. What is known to be the same picture is not compared for pieces.
 
     Args:
         records: All images of a project.
@@ -36,47 +36,46 @@ class Comparison:
     ) -> None:
         self.records, self.names, self.prints = records, names, prints
         self.usable = [i for i, seen in enumerate(prints) if seen.fault is None and seen.blank is None]
-        self.known: set[tuple[int, int]] = set()
+        self.chains = _Chains(len(records))
         self.half = lru_cache(maxsize=_HELD_IMAGES)(self._half)
 
     def duplicates(self) -> list[Finding]:
         """Images with the same pixels in different files."""
-        same: dict[str, list[int]] = defaultdict(list)
-        for i in self.usable:
-            same[self.prints[i].pixel_hash].append(i)
         found = []
-        for members in same.values():
-            if len(members) < 2:
-                continue
-            self.known.update(combinations(members, 2))
-            members = sorted(members, key=lambda i: SPLITS.index(self.records[i].split))
-            images = tuple(self.names[i] for i in members)
-            splits = [split for split in SPLITS if any(self.records[i].split == split for i in members)]
-            if len(splits) > 1:
-                found.append(finding("leak", images, f"the same pixels are in {' and '.join(splits)}"))
-            else:
-                found.append(finding("duplicate", images, f"the same pixels in {len(members)} files"))
+        for members in self._by_pixels().values():
+            if len(members) > 1:
+                for i in members[1:]:
+                    self.chains.join(members[0], i)
+                images, splits = self._sorted(members)
+                message = f"the same pixels in {len(images)} files"
+                if len(splits) > 1:
+                    found.append(finding("leak", images, f"{message}, in {' and '.join(splits)}"))
+                else:
+                    found.append(finding("duplicate", images, message))
         return found
 
     def twins(self, progress: Progress) -> list[Finding]:
-        """Whole images that look the same."""
-        if not self.usable:
+        """Whole images that look the same; one finding for all that are chained by likeness."""
+        firsts = [members[0] for members in self._by_pixels().values()]
+        if len(firsts) < 2:
             return []
-        thumbnails = np.stack([self.prints[i].thumbnail for i in self.usable])
-        shapes = np.array([self.prints[i].size_hw for i in self.usable], np.int64)
-        likely = likely_twins(thumbnails, shapes)
-        found = []
+        shapes = np.array([self.prints[i].size_hw for i in firsts], np.int64)
+        likely = likely_twins(np.stack([self.prints[i].thumbnail for i in firsts]), shapes)
+        links: list[tuple[int, int, float]] = []  # an image, how the other is turned, correlation
         with stage(progress, "comparing whole images", len(likely)):
             for pair in likely:
-                first, second = self.usable[pair.first], self.usable[pair.second]
+                first, second = firsts[pair.first], firsts[pair.second]
                 progress.advance()
-                if (first, second) in self.known:
+                if self.chains.joined(first, second):
                     continue
                 correlation = self._laid_over(first, second, pair.orientation)
                 if correlation >= MIN_CORRELATION:
-                    self.known.add((first, second))
-                    found.append(self._twin_finding(first, second, pair.orientation, correlation))
-        return found
+                    self.chains.join(first, second)
+                    links.append((first, pair.orientation, correlation))
+        by_chain: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
+        for link in links:
+            by_chain[self.chains.of(link[0])].append(link)
+        return [self._twin_finding(chain, links) for chain, links in sorted(by_chain.items())]
 
     def pieces(self, progress: Progress) -> list[Finding]:
         """Images of different splits that share a part."""
@@ -104,7 +103,7 @@ class Comparison:
             for candidate in sorted(likely, key=lambda c: (c.second, c.first)):
                 progress.advance()
                 i, j = one[candidate.first], other[candidate.second]
-                if (min(i, j), max(i, j)) in self.known:
+                if self.chains.joined(i, j):
                     continue
                 piece = self._verified(candidate, i, j)
                 if piece is not None:
@@ -125,14 +124,26 @@ class Comparison:
         except ImageError:  # it could be read a minute ago; the next check will call it unreadable
             return None
 
-    def _twin_finding(self, i: int, j: int, orientation: int, correlation: float) -> Finding:
-        first, second = sorted((i, j), key=lambda k: SPLITS.index(self.records[k].split))
-        images = (self.names[first], self.names[second])
-        how = f"the same picture{_turned_words(orientation)} (correlation {correlation:.2f})"
-        splits = (self.records[first].split, self.records[second].split)
-        if splits[0] == splits[1]:
-            return finding("near-duplicate", images, how)
-        return finding("leak", images, f"{how} is in {splits[0]} and {splits[1]}")
+    def _by_pixels(self) -> dict[str, list[int]]:
+        same: dict[str, list[int]] = defaultdict(list)
+        for i in self.usable:
+            same[self.prints[i].pixel_hash].append(i)
+        return same
+
+    def _sorted(self, members: list[int]) -> tuple[tuple[str, ...], list[str]]:
+        """The names of images, train first, and their splits."""
+        members = sorted(members, key=lambda i: SPLITS.index(self.records[i].split))
+        present = {self.records[i].split for i in members}
+        return tuple(self.names[i] for i in members), [split for split in SPLITS if split in present]
+
+    def _twin_finding(self, chain: int, links: list[tuple[int, int, float]]) -> Finding:
+        images, splits = self._sorted([i for i in self.usable if self.chains.of(i) == chain])
+        least = min(correlation for _, _, correlation in links)
+        turned = _turned_words(links[0][1]) if len(links) == 1 else ""
+        message = f"the same picture{turned} in {len(images)} images (correlation {least:.2f})"
+        if len(splits) == 1:
+            return finding("near-duplicate", images, message)
+        return finding("leak", images, f"{message}, in {' and '.join(splits)}")
 
     def _piece_finding(self, i: int, other_split: str, pieces: list[tuple[int, Piece]]) -> Finding:
         pieces = sorted(pieces, key=lambda p: -p[1].share)
@@ -147,6 +158,29 @@ class Comparison:
         more = f", and it shares content with {len(pieces) - 1} more" if len(pieces) > 1 else ""
         where = f"({own_split} and {other_split}, correlation {best.correlation:.2f})"
         return finding("leak", images, f"{message} {where}{more}")
+
+
+class _Chains:
+    """Which images belong together (disjoint sets)."""
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def of(self, i: int) -> int:
+        """The first image of the chain that holds this one."""
+        while self._parent[i] != i:
+            self._parent[i] = self._parent[self._parent[i]]
+            i = self._parent[i]
+        return i
+
+    def join(self, i: int, j: int) -> None:
+        """Makes two chains one."""
+        first, last = sorted((self.of(i), self.of(j)))
+        self._parent[last] = first
+
+    def joined(self, i: int, j: int) -> bool:
+        """Whether two images are of one chain."""
+        return self.of(i) == self.of(j)
 
 
 def _turned_words(orientation: int) -> str:

@@ -7,7 +7,8 @@ Enlarged or shrunk pieces are not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ _MIN_LIKENESS = 0.85  # of two descriptors
 _MIN_VOTES = 3  # points that agree on a shift
 _SHIFT_TOLERANCE = 3  # half-scale px
 _MIN_OVERLAP_SIDE = 24  # half-scale px
+_PARTNERS = 8  # images of the second side that are verified for one of the first
 _BLOCK = 4096  # descriptors that are compared at once
 
 
@@ -71,6 +73,8 @@ def candidates(
 ) -> list[Candidate]:
     """Pairs of images with several keypoints alike at one shift; the best one of each pair.
 
+    Of an image that seems to share content with very many others, those with the most votes are kept.
+
     Args:
         firsts: Keypoints of the images of one side.
         seconds: Of the other side; the smaller side is better here.
@@ -88,7 +92,14 @@ def candidates(
             if key not in best or best[key].votes < candidate.votes:
                 best[key] = candidate
         advance(stop - start)
-    return list(best.values())
+    return _most_voted(best.values())
+
+
+def _most_voted(found: Iterable[Candidate]) -> list[Candidate]:
+    by_first: dict[int, list[Candidate]] = defaultdict(list)
+    for candidate in found:
+        by_first[candidate.first].append(candidate)
+    return [c for group in by_first.values() for c in sorted(group, key=lambda c: -c.votes)[:_PARTNERS]]
 
 
 def verify(candidate: Candidate, first: Floats, second: Floats) -> Piece | None:

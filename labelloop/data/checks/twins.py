@@ -15,6 +15,7 @@ THUMBNAIL = 16  # px a side
 MIN_CORRELATION = 0.85  # of two images laid over each other
 
 _MIN_LIKENESS = 0.8  # of two thumbnails
+_PARTNERS = 8  # pairs of one image that are looked at, in one orientation
 _ROWS = 1024  # thumbnails that are compared with all others at once
 _MANY = 20_000  # images beyond which turned ones are not looked for
 _ASPECT = 1.03  # images whose sides differ more cannot be the same
@@ -47,6 +48,8 @@ def thumbnail(half: Floats) -> npt.NDArray[np.float16]:
 def likely_twins(thumbnails: npt.NDArray[np.float16], shapes_hw: npt.NDArray[np.int64]) -> list[Twins]:
     """Pairs of images whose thumbnails and shapes agree; the best orientation of each pair.
 
+    Of many images that all look alike each is paired with a few, enough to chain them together.
+
     Args:
         thumbnails: (n, THUMBNAIL, THUMBNAIL).
         shapes_hw: (n, 2), px.
@@ -60,11 +63,21 @@ def likely_twins(thumbnails: npt.NDArray[np.float16], shapes_hw: npt.NDArray[np.
         turned_aspect = -aspect if orientation % 2 else aspect
         for start in range(0, n, _ROWS):
             likeness = flat[start : start + _ROWS] @ other[start:].T
-            for i, j in np.argwhere(likeness > _MIN_LIKENESS) + start:
-                if i < j and abs(aspect[i] - turned_aspect[j]) < np.log(_ASPECT):
+            likeness[np.tril_indices(likeness.shape[0], m=likeness.shape[1])] = -1  # each pair once
+            for i, j in _likest(likeness) + start:
+                if abs(aspect[i] - turned_aspect[j]) < np.log(_ASPECT):
                     found = (float(likeness[i - start, j - start]), orientation)
                     best[(int(i), int(j))] = max(best.get((int(i), int(j)), found), found)
     return [Twins(first=i, second=j, orientation=o) for (i, j), (_, o) in sorted(best.items())]
+
+
+def _likest(likeness: Floats) -> npt.NDArray[np.int64]:
+    """(p, 2): row and column of what is alike enough, of each row no more than _PARTNERS, the likest."""
+    alike = likeness > _MIN_LIKENESS
+    for row in np.flatnonzero(alike.sum(axis=1) > _PARTNERS):
+        least = np.partition(likeness[row], -_PARTNERS)[-_PARTNERS]
+        alike[row] &= likeness[row] >= least
+    return np.argwhere(alike)
 
 
 def whole_correlation(first: Floats, second: Floats, orientation: int) -> float:
