@@ -127,7 +127,7 @@ def _stored_predictions(
         PredictionRow.run == loaded.run, PredictionRow.which == loaded.which
     )
     with project.ledger.read() as session:
-        rows = session.execute(statement).tuples()
+        rows = session.execute(statement)
         return {image_id: decode_instances(stored) for image_id, stored in rows if image_id in wanted}
 
 

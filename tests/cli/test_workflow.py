@@ -1,0 +1,133 @@
+"""From images to masks through the program, as the README walks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from labelloop.cli.app import app
+from labelloop.data.synthetic_set import write_micrographs
+
+
+def _run(*arguments: object) -> tuple[int, str, str]:
+    ran = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    return ran.exit_code, ran.stdout, ran.stderr
+
+
+def _json(*arguments: object) -> dict:
+    code, out, _ = _run(*arguments, "--json")
+    assert code == 0, out
+    document: dict = json.loads(out)
+    return document
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
+    """A project on micrographs made by code, trained for a few steps, and what train printed."""
+    folder = tmp_path_factory.mktemp("workflow")
+    for seed, (name, count) in enumerate({"labelled": 3, "unlabelled": 3, "test": 3}.items()):
+        labels = None if name == "unlabelled" else folder / f"{name}.json"
+        write_micrographs(folder / name, count, seed=seed, labels=labels, size_hw=(96, 96))
+    root = folder / "screen"
+    _json("init", root)
+    _json("add", "labels", folder / "labelled.json", "--images", folder / "labelled", "-C", root)
+    _json("add", "images", folder / "unlabelled", "-C", root)
+    _json("add", "labels", folder / "test.json", "--images", folder / "test", "--split", "test", "-C", root)
+    trained = _json("train", "--labels", "2", "--iterations", "4", "--name", "first", "-C", root)
+    return root, trained
+
+
+def test_train_prints_the_object_of_the_contract(screen: tuple[Path, dict]) -> None:
+    _, trained = screen
+    assert {
+        "run", "labels", "model", "method", "seed", "iterations", "supervised", "guided", "difference",
+        "promoted", "verified", "split", "seconds", "device",
+    } <= set(trained)  # fmt: skip
+    assert trained["run"] == "first"
+    assert trained["labels"] == {"requested": "2", "used": 2, "pool": 6}
+    assert (trained["split"], trained["verified"], trained["promoted"]) == ("test", False, "guided")
+    for part in ("supervised", "guided", "difference"):
+        assert {"value", "low", "high", "n"} <= set(trained[part]["coco_ap"])
+
+
+def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict]) -> None:
+    root, trained = screen
+    first = _json("evaluate", "-C", root)
+    assert (first["run"], first["which"], first["split"]) == ("first", "guided", "test")
+    assert first["metrics"] == trained["guided"]
+    code, out, err = _run("evaluate", "-C", root)
+    assert code == 0
+    assert "coco_ap" in out
+    assert "predict" not in err  # the ledger knows
+
+
+def test_predict_writes_masks_and_a_second_call_changes_nothing(
+    screen: tuple[Path, dict], tmp_path: Path
+) -> None:
+    root, _ = screen
+    out = tmp_path / "masks"
+    report = _json("predict", "--out", out, "--min-score", "0.05", "-C", root)
+    assert report["images"] == 6  # the pool, without the test images
+    dataset = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert len(dataset["images"]) == 6
+    labels = sorted((out / "label-tiff").glob("*.tif"))
+    assert len(labels) == 6
+    assert tifffile.imread(labels[0]).shape == (96, 96)
+    assert len(list((out / "overlay").glob("*.png"))) == 6
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if not path.name.startswith(".")}
+    again = _json("predict", "--out", out, "--min-score", "0.05", "-C", root)
+    assert again["objects"] == report["objects"]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    objects = sum(int(np.max(tifffile.imread(path))) > 0 for path in labels)
+    assert objects <= report["objects"]
+
+
+def test_predict_takes_files_that_are_named(screen: tuple[Path, dict], tmp_path: Path) -> None:
+    root, _ = screen
+    test_images = root.parent / "test"
+    report = _json("predict", test_images, "--out", tmp_path / "named", "--format", "coco", "-C", root)
+    assert report["images"] == 3
+    code, _, err = _run("predict", "--out", tmp_path / "x", "--format", "magic", "-C", root)
+    assert code == 2
+    assert "label-tiff" in err
+
+
+def test_status_knows_the_run(screen: tuple[Path, dict]) -> None:
+    root, trained = screen
+    found = _json("status", "-C", root)
+    assert (found["promoted"], found["promoted_run"]) == ("guided", "first")
+    assert found["newest_result"]["guided"]["coco_ap"] == trained["guided"]["coco_ap"]
+
+
+def test_train_in_words_is_a_table_with_intervals(screen: tuple[Path, dict]) -> None:
+    root, _ = screen
+    code, out, err = _run("train", "--name", "first", "--resume", "-C", root)  # finished: nothing is trained
+    assert code == 0
+    assert "finished already" in err
+    for part in ("supervised", "guided", "difference", "coco_ap", "Promoted: guided", "not verified"):
+        assert part in out
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        pytest.param(["--labels", "many"], "5%", id="no number of labels"),
+        pytest.param(["--time", "5m", "--iterations", "9"], "one of them", id="time and iterations"),
+        pytest.param(["--model", "resnet"], "mask-rcnn-lite", id="no such model"),
+        pytest.param(["--recipe", "magic"], "", id="no such recipe"),
+        pytest.param(["--name", "first"], "--resume", id="name is taken"),
+        pytest.param(["--device", "abacus"], "cpu", id="no such device"),
+    ],
+)
+def test_train_refuses_what_it_cannot_do(screen: tuple[Path, dict], options: list[str], way_out: str) -> None:
+    root, _ = screen
+    code, out, err = _run("train", *options, "-C", root)
+    assert code == 2
+    assert out == ""
+    assert way_out in err
