@@ -202,7 +202,8 @@ def _require_bytes(tif: Any, offset: int, length: int) -> None:
 def _require_segments(tif: Any, frame: Any) -> None:
     """Looks whether every strip or tile lies inside the file: tifffile would fill some gaps with zeros."""
     offsets, lengths = frame.dataoffsets, frame.databytecounts
-    if len(offsets) != len(lengths) or not offsets or 0 in lengths:
+    needed = math.prod(frame.keyframe.chunked)
+    if not offsets or len(offsets) != len(lengths) or len(offsets) < needed or 0 in lengths:
         raise ImageError("the TIFF is damaged (strips or tiles are missing)")
     for offset, length in zip(offsets, lengths, strict=True):
         _require_bytes(tif, int(offset), int(length))

@@ -336,6 +336,20 @@ def test_reading_warns_of_nothing_and_says_nothing(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_tiff_that_claims_more_rows_than_it_holds_is_refused(tmp_path):
+    data = bytearray(tiff_bytes(GRAY, metadata=None))
+    path = tmp_path / "claims.tif"
+    path.write_bytes(bytes(data))
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages.first.tags["ImageLength"]
+        data[tag.valueoffset : tag.valueoffset + 4] = (9_000_000 if tag.dtype == 4 else 60_000).to_bytes(
+            4, "little"
+        )
+    path.write_bytes(bytes(data))
+    with pytest.raises(ImageError, match=r"damaged|truncated"):
+        read_image(path)
+
+
 def test_numbers_of_a_palette_are_kept_as_labels(tmp_path):
     numbers = GRAY % 7
     image = Image.fromarray(numbers).convert("P")

@@ -185,13 +185,13 @@ def test_auto_finds_out_which_format_it_is(tmp_path):
 
 def test_an_unknown_format_and_a_senseless_one_name_the_formats(tmp_path):
     (tmp_path / "a.csv").write_text("x,y")
-    with pytest.raises(FormatError, match="coco .*label-image .*mask-folder"):
+    with pytest.raises(FormatError, match=r"coco .*label-image .*mask-folder"):
         read_labels(tmp_path / "a.csv")
     with pytest.raises(FormatError, match="no known annotations"):
         read_labels(tmp_path)
-    with pytest.raises(FormatError, match="cannot be of the format coco"):
+    with pytest.raises(FormatError, match=r"cannot be of the format coco"):
         read_labels(tmp_path, "coco")
-    with pytest.raises(UsageError, match="no such label format.*mask-folder"):
+    with pytest.raises(UsageError, match=r"no such label format.*mask-folder"):
         read_labels(tmp_path, "yolo")
     with pytest.raises(UsageError, match="no such file"):
         read_labels(tmp_path / "none.json")

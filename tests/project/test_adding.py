@@ -561,7 +561,7 @@ def test_a_project_that_cannot_be_written_is_a_project_error(tmp_path, pool):
     mounted(project.root, ["--bind", str(project.root)], ["-o", "remount,ro,bind"])
     try:
         for act in (lambda: add_labels(project, path), lambda: add_images(project, [str(pool)])):
-            with pytest.raises(ProjectError, match="writable|can be written"):
+            with pytest.raises(ProjectError, match=r"writable|can be written"):
                 act()
             assert counts(project) == (0, 0)
     finally:
