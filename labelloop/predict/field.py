@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats, InstanceModel, Prediction, to_instances
 from labelloop.predict.stitch import Piece, pieces_of, stitch
 from labelloop.predict.tiles import Tile, TileLayout, plan_tiles, tile_layout
+from labelloop.progress import Progress
 
 MIN_SCORE = 0.05  # what predictions keep; every use of them cuts higher
 BATCH_PX = 4_000_000  # of normalised pixels handed to a model at once: 48 MB
@@ -28,6 +30,7 @@ def predict_array(
     stats: DataStats,
     layout: TileLayout | None = None,
     min_score: float = MIN_SCORE,
+    progress: Progress | None = None,
 ) -> Instances:
     """What a model sees in one image, best score first.
 
@@ -40,6 +43,7 @@ def predict_array(
         stats: What the model was fitted to: the intensities and, without a layout, the tiles.
         layout: How to cut; from ``stats`` if None.
         min_score: Objects scored lower are left out.
+        progress: Hears how many tiles are done and how long the rest will take; no steps of its stage.
     """
     layout = layout or tile_layout(stats)
     size_hw = (int(pixels.shape[0]), int(pixels.shape[1]))
@@ -49,11 +53,14 @@ def predict_array(
         image = torch.from_numpy(normalise(pixels, low, high))
         return predict_whole(model, [image], min_score=min_score)[0]
     pieces: list[Piece] = []
+    started = time.monotonic()
     for start, batch in _batches(tiles):
         images = [torch.from_numpy(normalise(_cut(pixels, tile), low, high)) for tile in batch]
         predictions = _predict(model, images, min_score)
         for index, (tile, prediction) in enumerate(zip(batch, predictions, strict=True), start):
             pieces += pieces_of(prediction, tile, index, layout.margin)
+        if progress is not None:
+            progress.advance(0, tiles=_tiles_done(start + len(batch), len(tiles), time.monotonic() - started))
     return stitch(pieces, tiles, size_hw, layout.margin)
 
 
@@ -77,6 +84,11 @@ def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[int, Sequence[Tile]]]:
     step = max(1, min(BATCH_IMAGES, BATCH_PX // (height * width)))
     for start in range(0, len(tiles), step):
         yield start, tiles[start : start + step]
+
+
+def _tiles_done(done: int, total: int, seconds: float) -> str:
+    left = seconds * (total - done) / done
+    return f"{done}/{total}, {left / 60:.0f} min left" if left >= 60 else f"{done}/{total}, {left:.0f} s left"
 
 
 def _cut(pixels: npt.NDArray[Any], tile: Tile) -> npt.NDArray[np.generic]:

@@ -36,7 +36,7 @@ def output_stems(names: Sequence[str]) -> list[str]:
         names: Unique names of images, with ``/`` between folders.
     """
     full = [_safe(name) for name in names]
-    stems = [str(PurePosixPath(name).with_suffix("")) for name in full]
+    stems = [_safe(str(PurePosixPath(name).with_suffix(""))) for name in full]
     counts = Counter(_as_file_system(stem) for stem in stems)
     chosen = [
         name if counts[_as_file_system(stem)] > 1 else stem for name, stem in zip(full, stems, strict=True)

@@ -165,6 +165,7 @@ class _Work:
     keys: dict[int, str] = field(default_factory=dict)  # of the images that have a prediction, by item
     skipped: dict[int, SkippedFile] = field(default_factory=dict)
     predicted: int = 0
+    objects: int = 0  # predicted in this call
     written: int = 0
     writing: deque[tuple[Future[None], Path, str]] = field(default_factory=deque)
 
@@ -209,13 +210,14 @@ class _Work:
         self.store.put(found.items())
         self.store.put_files(read.file for read in batch)
         self.predicted += len(new)
+        self.objects += sum(len(i.above(self.reader.outputs.min_score)) for i in found.values())
         for read in batch:
             self.keys[read.index] = read.key
             if read.missing:
                 instances = found[read.key] if read.key in found else self.store.get(read.key)
                 self._write(read, instances, writers)
         self._note_written(leave=places_for(max(read.pixels for read in batch)))
-        self.progress.advance(len(batch))
+        self.progress.advance(len(batch), objects=self.objects)
 
     def _look(self, new: Sequence[ReadImage]) -> dict[str, Instances]:
         """What the model sees, by the image's key."""
@@ -227,8 +229,14 @@ class _Work:
             return {read.key: instances for read, instances in zip(new, predicted, strict=True)}
         (large,) = new
         assert large.micrograph is not None  # it was read, as its key is not in the store
-        pixels, stats, layout = large.micrograph.pixels, self.reader.stats, self.reader.layout
-        return {large.key: predict_array(self.model, pixels, stats=stats, layout=layout)}
+        instances = predict_array(
+            self.model,
+            large.micrograph.pixels,
+            stats=self.reader.stats,
+            layout=self.reader.layout,
+            progress=self.progress,
+        )
+        return {large.key: instances}
 
     def _write(self, read: ReadImage, instances: Instances, writers: ThreadPoolExecutor) -> None:
         image, min_score = read.micrograph, self.reader.outputs.min_score

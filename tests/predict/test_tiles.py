@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelloop.models.protocol import DataStats
@@ -27,6 +27,7 @@ def layouts(draw: st.DrawFn) -> TileLayout:
 sizes = st.tuples(st.integers(1, 700), st.integers(1, 700))
 
 
+@settings(deadline=None)
 @given(sizes, layouts())
 def test_cores_part_the_image(size_hw: tuple[int, int], layout: TileLayout) -> None:
     owners = np.zeros(size_hw, np.int32)
@@ -38,6 +39,7 @@ def test_cores_part_the_image(size_hw: tuple[int, int], layout: TileLayout) -> N
     assert (owners == 1).all()
 
 
+@settings(deadline=None)
 @given(sizes, layouts())
 def test_tiles_have_the_planned_size_or_that_of_the_image(
     size_hw: tuple[int, int], layout: TileLayout
@@ -50,6 +52,7 @@ def test_tiles_have_the_planned_size_or_that_of_the_image(
     assert {tile.size_hw for tile in tiles} == {expected}
 
 
+@settings(deadline=None)
 @given(sizes, layouts(), st.data())
 def test_an_object_within_reach_lies_whole_in_a_tile(
     size_hw: tuple[int, int], layout: TileLayout, data: st.DataObject

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from labelloop.distill.checkpoint import RunFiles, save_tensors, write_json
+from labelloop.errors import ImageError, UsageError
+from labelloop.models.catalog import build_model
+from labelloop.models.protocol import DataStats
+from labelloop.predict.predict import predict
+from labelloop.project.adding import add_images
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project, RunRecord
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Three images in the pool, one for testing, and a finished run whose model is untrained."""
+    rng = np.random.default_rng(0)
+    for name in ("pool/a.png", "pool/b.png", "pool/c.png", "test/t.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (64, 72), np.uint8)).save(path)
+    project = Project.init(tmp_path / "project", ProjectConfig(name="p", classes=("organoid", "debris")))
+    add_images(project, [str(tmp_path / "pool")])
+    add_images(project, [str(tmp_path / "test")], split="test")
+    save_run(project)
+    return project
+
+
+def save_run(project: Project) -> None:
+    stats = DataStats(
+        classes=("organoid", "debris"),
+        image_size_hw=(64, 72),
+        diameter_px=(12, 20, 30),
+        box_side_px=(14, 22, 34),
+        objects_per_image=(3, 6),
+    )
+    torch.manual_seed(0)
+    model = build_model("mask-rcnn-lite", stats, pretrained=False).module()
+    files = RunFiles(folder=project.runs_dir / "r1")
+    save_tensors(files.weights("supervised"), {"model": model.state_dict()})
+    request = {"method": "supervised"}
+    write_json(files.config, {"model": "mask-rcnn-lite", "stats": asdict(stats), "request": request})
+    project.save_run(
+        RunRecord(
+            name="r1",
+            state="finished",
+            method="supervised",
+            model="mask-rcnn-lite",
+            seed=0,
+            promoted="supervised",
+            config={},
+            result={"min_score": {"supervised": 0.31}},
+        )
+    )
+
+
+def names(out: Path) -> list[str]:
+    return [image["file_name"] for image in json.loads((out / "predictions.json").read_text())["images"]]
+
+
+def test_without_paths_the_pool_is_predicted_and_test_images_are_not(
+    project: Project, tmp_path: Path
+) -> None:
+    report = predict(project, out=tmp_path / "out")
+    assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]
+    assert (report.images, report.run, report.which, report.min_score) == (3, "r1", "supervised", 0.31)
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [category["name"] for category in document["categories"]] == ["organoid", "debris"]
+    assert document["info"]["run"] == "r1"
+    assert all(annotation["score"] >= 0.05 for annotation in document["annotations"])
+
+
+def test_test_images_are_predicted_when_named(project: Project, tmp_path: Path) -> None:
+    predict(project, [str(tmp_path / "test")], out=tmp_path / "out", min_score=0.9)
+    assert names(tmp_path / "out") == ["t.png"]
+
+
+def test_a_path_that_leads_nowhere_is_reported_and_the_rest_goes_on(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "pool" / "broken.png").write_bytes(b"")
+    report = predict(project, [str(tmp_path / "pool"), str(tmp_path / "gone")], out=tmp_path / "out")
+    assert report.images == 3
+    assert sorted(Path(file.path).name for file in report.skipped) == ["broken.png", "gone"]
+    json.dumps(report.as_dict())
+
+
+def test_nothing_to_predict_is_an_error(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        predict(project, [str(tmp_path / "gone")], out=tmp_path / "out")
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(ImageError, match="the file is empty"):
+        predict(project, [str(tmp_path / "broken.png")], out=tmp_path / "out")
+
+
+def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
+    project = Project.init(tmp_path / "empty", ProjectConfig(name="p", classes=("organoid", "debris")))
+    save_run(project)
+    with pytest.raises(UsageError, match="the pool is empty"):
+        predict(project, out=tmp_path / "out")
