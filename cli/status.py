@@ -33,8 +33,9 @@ def _show(found: dict[str, Any]) -> None:
     )
     for run in found["runs"]:
         ended = f", promoted: {run['promoted']}" if run["promoted"] else ""
+        state = "finished" if run["state"] == "finished" else "not finished"
         trained = f"{run['method']} {run['model']}, seed {run['seed']}"
-        say(f"run       {run['name']}: {run['state']}, {trained}{ended}")
+        say(f"run       {run['name']}: {state}, {trained}{ended}")
     newest = found["newest_result"]
     if newest is not None:
         say("", f"Newest result: {newest['run']}" + (f", on {newest['split']}" if newest["split"] else ""))
