@@ -70,7 +70,7 @@ def evaluate_files(
     without = len(true.pictures) - len(predicted_of)
     notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
     notes += [*found.notes, *truth.left_out("labels"), *found.reading.left_out("predictions")]
-    return replace(panel, notes=tuple(notes))
+    return replace(panel, notes=(*panel.notes, *notes))
 
 
 def _number_classes(categories: Mapping[Hashable, str | None]) -> dict[Hashable, int]:

