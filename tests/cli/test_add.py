@@ -134,10 +134,11 @@ def test_other_tools_predictions_need_no_project(
     assert "0.800 [" in words.out
 
 
-def test_a_split_without_labels_says_how_to_add_some(labelloop, project: Path) -> None:
-    ran = labelloop("evaluate", "--split", "val", "-C", project)
+@pytest.mark.parametrize("arguments", [["evaluate"], ["evaluate", "--split", "val"]])
+def test_without_a_run_there_is_nothing_to_measure(labelloop, project: Path, arguments: list[str]) -> None:
+    ran = labelloop(*arguments, "-C", project)
     assert ran.code == 1
-    assert "--split val" in ran.err
+    assert "labelloop train" in ran.err
 
 
 def test_models_are_listed_with_their_licence(labelloop) -> None:

@@ -67,6 +67,13 @@ def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict])
     assert "predict" not in err  # the ledger knows
 
 
+def test_a_split_without_labels_says_how_to_add_some(screen: tuple[Path, dict]) -> None:
+    root, _ = screen
+    code, out, err = _run("evaluate", "--split", "val", "-C", root)
+    assert (code, out) == (1, "")
+    assert "--split val" in err
+
+
 def test_predict_writes_masks_and_a_second_call_changes_nothing(
     screen: tuple[Path, dict], tmp_path: Path
 ) -> None:
