@@ -76,8 +76,8 @@ class Resampling:
         """Value and percentile interval.
 
         Percentile, because in simulations bias-corrected ones (BC, BCa) hold about as often for one model,
-        and less often for differences of AP: 0.90 to 0.93 against 0.96 at 50 images (BC). For one model's AP it
-        errs upward where images are few: see ``FEW_UNITS`` and tests/benchmarks/bench_metrics.py.
+        and less often for differences of AP: 0.90 to 0.93 against 0.96 at 50 images (BC). For one AP it errs
+        upward where images are few: see ``FEW_UNITS`` and tests/benchmarks/bench_metrics.py.
 
         Replicates in which the metric is undefined are left out; if they are more than
         ``MAX_UNDEFINED_SHARE``, there is no interval.
