@@ -117,4 +117,6 @@ def _summary(report: AddReport) -> str:
     if report.skipped:
         parts.append(f"{len(report.skipped)} skipped")
     objects = f" ({report.objects} objects)" if report.objects else ""
+    if report.empty:
+        objects += f"; in {report.empty} there is no object"
     return f"Images: {', '.join(parts)}{objects}."

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from labelloop.cli.output import format_seconds, to_stderr
@@ -52,11 +53,12 @@ class LiveProgress:
         self.finish()
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            # The only column that folds where a terminal is narrow.
+            TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=False)),
             console=self._console,
         )
         self._task = self._bars.add_task(stage, total=total or None, facts="")
@@ -77,6 +79,9 @@ class LiveProgress:
     def finish(self) -> None:
         """Leaves the bar as it is and the cursor below it."""
         if self._bars is not None:
+            (task,) = self._bars.tasks
+            if task.total is None:  # now it is known
+                self._bars.update(self._task, total=task.completed)
             self._bars.stop()
             self._bars = None
 
