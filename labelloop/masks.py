@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 
 def resample_mask(
-    mask: npt.NDArray[np.float32], box_xyxy: Sequence[float] | npt.NDArray[np.float32], size_hw: tuple[int, int]
+    mask: npt.NDArray[np.float32],
+    box_xyxy: Sequence[float] | npt.NDArray[np.float32],
+    size_hw: tuple[int, int],
 ) -> tuple[npt.NDArray[np.uint8], int, int]:
     """A mask on its box's grid, resampled to the image's pixels.
 
-    Bilinear, with zeros around the mask, as torchvision's ``resample_masks_in_image``; separable, so it is two small
-    matrix products.
+    Bilinear, with zeros around the mask, as torchvision's ``paste_masks_in_image``; separable, so it is two
+    small matrix products.
 
     Args:
         mask: float32 (rows, columns), 0..1.

@@ -41,7 +41,9 @@ def parse_label_budget(text: str, *, pool: int) -> int | None:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise UsageError(
-        "--labels cannot be understood", value=text, way_out="Give a share like 5%, a number of images like 15, or all."
+        "--labels cannot be understood",
+        value=text,
+        way_out="Give a share like 5%, a number of images like 15, or all.",
     )
 
 
@@ -84,7 +86,9 @@ def draw_labels(
     labelled = [image for image in images if image.id in labelled_ids]
     if not labelled:
         raise TrainingError(
-            "no training image has labels", value=f"{len(images)} images", way_out="Add some with labelloop add labels."
+            "no training image has labels",
+            value=f"{len(images)} images",
+            way_out="Add some with labelloop add labels.",
         )
     rng = np.random.default_rng([seed, 1])
     order = _grouped_order(labelled, rng)
@@ -112,7 +116,9 @@ def _grouped_order(images: Sequence[ImageRecord], rng: np.random.Generator) -> l
     return [image for g in rng.permutation(len(members)) for image in members[g]]
 
 
-def data_stats(labels: Sequence[Instances], classes: tuple[str, ...], *, longest_view_px: float | None = None) -> DataStats:
+def data_stats(
+    labels: Sequence[Instances], classes: tuple[str, ...], *, longest_view_px: float | None = None
+) -> DataStats:
     """What a model must know of the labelled images.
 
     Args:
@@ -128,7 +134,9 @@ def data_stats(labels: Sequence[Instances], classes: tuple[str, ...], *, longest
     areas, sides = areas[areas > 0], sides[sides > 0]
     if len(areas) == 0:
         raise TrainingError(
-            "the drawn labels hold no object", value=f"{len(labels)} images", way_out="Draw more labels, or add some."
+            "the drawn labels hold no object",
+            value=f"{len(labels)} images",
+            way_out="Draw more labels, or add some.",
         )
     diameters = 2 * np.sqrt(areas / np.pi)
     low, middle, high = (float(d) for d in np.percentile(diameters, (5, 50, 95)))
@@ -186,7 +194,11 @@ class ImageLoader:
                 return kept
         record = self._records[image_id]
         pixels = read_image(record.path, page=record.page, channel=record.channel).pixels
-        if pixels.ndim == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 0], pixels[..., 2]):
+        if (
+            pixels.ndim == 3
+            and np.array_equal(pixels[..., 0], pixels[..., 1])
+            and np.array_equal(pixels[..., 0], pixels[..., 2])
+        ):
             pixels = np.ascontiguousarray(pixels[..., 0])
         loaded = (pixels, *percentiles(pixels, self._percentile))
         with self._lock:

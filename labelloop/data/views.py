@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
-import torchvision.transforms.functional as TF  # noqa: N812
+import torch.nn.functional as F
+import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
@@ -58,7 +58,7 @@ class PhotometryConfig:
     noise: float = 0.0
 
 
-# SimCLR-like view of the reference (facts of its code: ColorJitter(0.4, 0.4, 0.4, 0.1) with p 0.8, grayscale p 0.2,
+# The view of the reference (facts of its code: ColorJitter(0.4, 0.4, 0.4, 0.1) with p 0.8, grayscale p 0.2,
 # Gaussian blur with sigma 0.1..2.0 and p 0.5).
 STRONG = PhotometryConfig(jitter=0.4, gamma=0.0, hue=0.1, jitter_p=0.8, gray_p=0.2, blur_p=0.5)
 
@@ -125,20 +125,21 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
     scale = np.array([view_w / width, view_h / height] * 2, np.float32)
     kept, masks, ignore = [], [], []
     for i, (crop, (y, x)) in enumerate(zip(objects.crops, objects.offsets_yx, strict=True)):
-        inside = crop[max(top - y, 0) : top + height - y, max(left - x, 0) : left + width - x] if (
-            top + height > y and left + width > x
-        ) else crop[:0, :0]  # fmt: skip
-        if inside.size == 0 or not (inside > 127).any():
+        inside = crop[max(top - y, 0) : max(top + height - y, 0), max(left - x, 0) : max(left + width - x, 0)]
+        if not (inside > 127).any():
             continue
-        box = np.array([x - left, y - top, x - left + crop.shape[1], y - top + crop.shape[0]], np.float32) * scale
-        small, at_y, at_x = resample_mask(crop.astype(np.float32) / 255, box, geometry.view_hw)
+        corners = np.array([x, y, x + crop.shape[1], y + crop.shape[0]]) - [left, top, left, top]
+        box = (corners * scale).astype(np.float32)
+        small, at_y, at_x = resample_mask(crop / np.float32(255), box, geometry.view_hw)
         mask = np.zeros(geometry.view_hw, np.uint8)
         mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
         kept.append(i)
         masks.append(mask)
         visible = np.count_nonzero(inside > 127) / max(np.count_nonzero(crop > 127), 1)
         ignore.append(bool(objects.ignore[i]) or visible < least_visible)
-    stacked = torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, view_h, view_w), dtype=torch.uint8)
+    stacked = (
+        torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, view_h, view_w), dtype=torch.uint8)
+    )
     return Target(
         masks=orient(stacked, geometry).contiguous(),
         labels=torch.from_numpy(objects.labels[kept]),
@@ -155,7 +156,11 @@ def change_photometry(rng: np.random.Generator, image: Tensor, config: Photometr
         image: float32 (3, h, w), 0..1.
         config: How much may change.
     """
-    jittered, blurred, grayed = rng.random() < config.jitter_p, rng.random() < config.blur_p, rng.random() < config.gray_p
+    jittered, blurred, grayed = (
+        rng.random() < config.jitter_p,
+        rng.random() < config.blur_p,
+        rng.random() < config.gray_p,
+    )
     brightness, contrast, saturation = rng.uniform(1 - config.jitter, 1 + config.jitter, 3)
     hue = rng.uniform(-config.hue, config.hue) if config.hue else 0.0
     gamma = float(np.exp(rng.uniform(-config.gamma, config.gamma))) if config.gamma else 1.0

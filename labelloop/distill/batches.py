@@ -90,7 +90,11 @@ def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count:
 def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     """The batch of a step. Safe to call from any thread."""
     labelled_ids = epoch_order(
-        sorted(plan.labelled), seed=plan.seed, stage="labelled", start=step * plan.labelled_batch, count=plan.labelled_batch
+        sorted(plan.labelled),
+        seed=plan.seed,
+        stage="labelled",
+        start=step * plan.labelled_batch,
+        count=plan.labelled_batch,
     )
     labelled = []
     for slot, image_id in enumerate(labelled_ids):
@@ -101,7 +105,13 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
         labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
     pool = plan.unlabelled_ids
     unlabelled_ids = (
-        epoch_order(pool, seed=plan.seed, stage="pool", start=step * plan.unlabelled_batch, count=plan.unlabelled_batch)
+        epoch_order(
+            pool,
+            seed=plan.seed,
+            stage="pool",
+            start=step * plan.unlabelled_batch,
+            count=plan.unlabelled_batch,
+        )
         if plan.unlabelled_batch and pool
         else []
     )
@@ -115,7 +125,9 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
         if plan.pseudo is None:
             weak.append(view)
         else:
-            pseudo.append(view_objects(plan.pseudo[image_id], geometry, least_visible=plan.geometry.least_visible))
+            pseudo.append(
+                view_objects(plan.pseudo[image_id], geometry, least_visible=plan.geometry.least_visible)
+            )
     return Batch(
         labelled=tuple(labelled),
         weak=tuple(weak),

@@ -25,10 +25,10 @@ class PseudoLabelConfig:
         ignore_score: Objects from here up to ``min_score`` are ignored, neither object nor background; None
             makes them background, as the reference does.
         min_quality: Objects whose masks are less sharp are ignored.
-        min_area_px: Objects with a smaller soft area are no labels. Reference: sum of mask probabilities above
-            5 on the stride-4 grid, which is 80 px.
+        min_area_px: Objects with a smaller soft area are no labels. Reference: sum of mask probabilities
+            above 5 on the stride-4 grid, which is 80 px.
         min_area_share: The same relative to the data: share of the area of a 5th-percentile object.
-        soft_masks: Masks keep the teacher's probabilities; else they are cut at one half, as in the reference.
+        soft_masks: Masks keep the teacher's probabilities; else they are cut at one half (reference).
         views: Flips and turns that the cached predictions are averaged over, 1..8.
     """
 
@@ -41,7 +41,9 @@ class PseudoLabelConfig:
     views: int = 1
 
 
-def predict_views(model: InstanceModel, images: Sequence[Tensor], *, views: int, min_score: float = 0.05) -> list[Prediction]:
+def predict_views(
+    model: InstanceModel, images: Sequence[Tensor], *, views: int, min_score: float = 0.05
+) -> list[Prediction]:
     """A model's predictions averaged over flips and quarter turns of the images.
 
     Args:
@@ -92,11 +94,12 @@ def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:
 def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> Prediction:
     """Averages what several views of one image show.
 
-    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is the mean over
-    the views that show it; its score is the mean over all views, those that miss it counting zero.
+    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is the
+    mean over the views that show it; its score is the mean over all views, those that miss it counting zero.
     """
     rows = sorted(
-        ((float(p.scores[i]), v, i) for v, p in enumerate(predictions) for i in range(len(p))), key=lambda r: -r[0]
+        ((float(p.scores[i]), v, i) for v, p in enumerate(predictions) for i in range(len(p))),
+        key=lambda r: -r[0],
     )
     clusters: list[_Cluster] = []
     for score, view, i in rows:

@@ -35,8 +35,8 @@ class OptimiserConfig:
 class Recipe:
     """A training run.
 
-    The stages are those of guided distillation (Berrada et al., WACV 2024): a teacher on labels, guided burn-in
-    of a student on labels and the frozen teacher's pseudo-labels, then distillation with the teacher as the
+    The stages are those of guided distillation (Berrada et al., WACV 2024): a teacher on labels, guided
+    burn-in of a student on labels and the frozen teacher's pseudo-labels, then distillation with the teacher as the
     student's moving average; and a fine-tuning on labels alone.
 
     Attributes:
@@ -53,9 +53,11 @@ class Recipe:
         supervised_batch: Labelled images per step of the teacher.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
-        supervised_ema_decay: Weights of the supervised model are averaged like this; 0 is off, as in the reference.
+        supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
         cached_images: Unlabelled images whose pseudo-labels are made once, averaged over views, and then used
             over and over; 0 makes them in every step, as the reference does.
+        keep_cached: Cached pseudo-labels serve the distillation stage too; else the moving average labels
+            each step.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         geometry: Shared by both views.
@@ -77,10 +79,11 @@ class Recipe:
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
     cached_images: int = 300
+    keep_cached: bool = True
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
         min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
     )
-    optimiser: OptimiserConfig = OptimiserConfig()  # noqa: RUF009 (frozen)
+    optimiser: OptimiserConfig = OptimiserConfig()
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
     strong: PhotometryConfig = STRONG

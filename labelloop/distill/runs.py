@@ -68,12 +68,16 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"the run's configuration cannot be read ({type(error).__name__})", value=path, way_out="Train again."
+            f"the run's configuration cannot be read ({type(error).__name__})",
+            value=path,
+            way_out="Train again.",
         ) from error
     return config
 
 
-def restore_model(files: RunFiles, which: str, *, model: str, stats: DataStats, device: torch.device) -> InstanceModel:
+def restore_model(
+    files: RunFiles, which: str, *, model: str, stats: DataStats, device: torch.device
+) -> InstanceModel:
     """A model with the weights that a run stored.
 
     Raises:
@@ -81,7 +85,7 @@ def restore_model(files: RunFiles, which: str, *, model: str, stats: DataStats, 
     """
     built = build_model(model, stats, pretrained=False)
     built.module().load_state_dict(load_tensors(files.weights(which))["model"])
-    built.module().to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    built.module().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return built
 
 
@@ -103,13 +107,17 @@ def load_model(
     record = project.run(run)
     if record.state != "finished" or record.promoted is None:
         raise UsageError(
-            "the run has not finished", value=record.name, way_out=f"Run labelloop train --resume --name {record.name}."
+            "the run has not finished",
+            value=record.name,
+            way_out=f"Run labelloop train --resume --name {record.name}.",
         )
     chosen = which or record.promoted
     files = RunFiles(folder=project.runs_dir / record.name)
     config = read_run_config(files.folder)
     if chosen == "guided" and config["request"]["method"] == "supervised":
-        raise UsageError("the run has no guided model", value=record.name, way_out="Train with --method guided.")
+        raise UsageError(
+            "the run has no guided model", value=record.name, way_out="Train with --method guided."
+        )
     stats = stats_from_dict(config["stats"])
     thresholds = (record.result or {}).get("min_score", {})
     return LoadedModel(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from labelloop.distill.recipe import Recipe
 
@@ -15,8 +16,8 @@ class Schedule:
 
     Attributes:
         teacher: Steps of the teacher on labels.
-        supervised: Steps of the supervised model, which is the baseline; equal to ``teacher`` where that very model is
-            the teacher, and trained apart where its best schedule is longer.
+        supervised: Steps of the supervised model, which is the baseline; equal to ``teacher`` where that very
+            model is the teacher, and trained apart where its best schedule is longer.
         burn_in: Steps of the student with the frozen teacher.
         distillation: Steps of the student with its moving average as teacher.
         fine_tune: Last steps of the student, on labels alone.
@@ -56,7 +57,7 @@ def best_supervised_steps(n_labels: int, table: Sequence[tuple[int, int]]) -> in
     rows = sorted(table)
     if n_labels <= rows[0][0]:
         return rows[0][1]
-    for (few, short), (many, long) in zip(rows, rows[1:], strict=False):
+    for (few, short), (many, long) in pairwise(rows):
         if n_labels <= many:
             share = math.log(n_labels / few) / math.log(many / few)
             return round(short + share * (long - short))

@@ -55,7 +55,11 @@ def predict_split(
 
 
 def compare(
-    scored: ScoredImages, seen: Mapping[str, Sequence[Instances]], *, n_classes: int, thresholds: Mapping[str, float]
+    scored: ScoredImages,
+    seen: Mapping[str, Sequence[Instances]],
+    *,
+    n_classes: int,
+    thresholds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The metrics panel of each model, and of guided minus supervised, as ``train --json`` prints them."""
     result: dict[str, Any] = {"supervised": None, "guided": None, "difference": None}
@@ -84,11 +88,15 @@ def compare(
     return result
 
 
-def working_thresholds(scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int) -> dict[str, float]:
+def working_thresholds(
+    scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int
+) -> dict[str, float]:
     """The score threshold of each model: best F1 on validation images, 0.5 where there are none."""
     if scored is None or scored.split != "val" or not any(len(t) for t in scored.truth):
         return {which: 0.5 for which in seen}
     return {
-        which: float(np.clip(best_f1_score_threshold(scored.truth, predicted, n_classes=n_classes), 0.05, 0.95))
+        which: float(
+            np.clip(best_f1_score_threshold(scored.truth, predicted, n_classes=n_classes), 0.05, 0.95)
+        )
         for which, predicted in seen.items()
     }

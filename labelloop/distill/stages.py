@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +34,8 @@ class StagePlan:
         stop: Step after its last one.
         schedule: Steps of the whole schedule; the learning rate follows it.
         ema_decay: The averaged model follows the student with this decay per step; None leaves it frozen.
-        ema_from: Step from which the average counts; right after it the decay is smaller, so that the average
-            forgets where it began.
+        ema_from: Step at which the average began; right after it the decay is smaller, so that the average
+            forgets where it began. None for the same decay in every step.
         online: How the averaged model labels the weak views in every step; None where labels are cached.
         unlabelled_weight: Of the loss on pseudo-labels.
         small_area_px: Area of a 5th-percentile object, in image px.
@@ -47,7 +47,7 @@ class StagePlan:
     stop: int
     schedule: int
     ema_decay: float | None
-    ema_from: int
+    ema_from: int | None
     online: PseudoLabelConfig | None
     unlabelled_weight: float
     small_area_px: float
@@ -81,7 +81,10 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+        [
+            {"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+            for (rate, decay), p in groups.items()
+        ]
     )
 
 
@@ -92,7 +95,7 @@ def run_stage(
     load: ImageLoader,
     progress: Progress,
     *,
-    after_step: Callable[[int], None],
+    after_step: Callable[[int, Mapping[str, float]], None],
 ) -> float:
     """Runs the steps of a stage.
 
@@ -102,7 +105,8 @@ def run_stage(
         fabric: Device and precision.
         load: Where images come from.
         progress: Told of every step.
-        after_step: Called with the number of finished steps; saves checkpoints.
+        after_step: Called with the number of finished steps and the step's losses; what it raises ends the
+            stage.
 
     Returns:
         Seconds that steps waited for their batches.
@@ -119,13 +123,15 @@ def run_stage(
         waited += time.perf_counter() - asked
         facts = train_step(step, batch, plan, learner, fabric)
         step += 1
-        after_step(step)
+        after_step(step, facts)
         progress.advance(1, **facts)
         asked = time.perf_counter()
     return waited
 
 
-def train_step(step: int, batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric) -> dict[str, float]:
+def train_step(
+    step: int, batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric
+) -> dict[str, float]:
     """One step: EMA, pseudo-labels, losses, update. Returns the losses and the pseudo-labels per image."""
     torch.manual_seed(zlib.crc32(f"{plan.batches.seed}/{plan.batches.stage}/{step}".encode()))
     for group in learner.optimiser.param_groups:
@@ -146,8 +152,8 @@ def train_step(step: int, batch: Batch, plan: StagePlan, learner: Learner, fabri
         raise NonFiniteLossError(
             f"the loss of step {step} is {float(total.detach())}",
             value={name: float(loss.detach()) for name, loss in losses.items()},
-            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at them. "
-            "The last checkpoint is whole; a smaller learning rate in the recipe may help.",
+            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at them."
+            " The last checkpoint is whole; a smaller learning rate in the recipe may help.",
         )
     learner.optimiser.zero_grad(set_to_none=True)
     fabric.backward(total)
@@ -155,7 +161,8 @@ def train_step(step: int, batch: Batch, plan: StagePlan, learner: Learner, fabri
     torch.nn.utils.clip_grad_norm_(trained, plan.optimiser.clip_norm)
     learner.optimiser.step()
     if plan.ema_decay is not None:
-        decay = min(plan.ema_decay, (1 + step - plan.ema_from) / (10 + step - plan.ema_from))
+        age = math.inf if plan.ema_from is None else step - plan.ema_from
+        decay = plan.ema_decay if age == math.inf else min(plan.ema_decay, (1 + age) / (10 + age))
         ema_update(learner.average.module(), learner.student.module(), decay=decay)
     return facts
 

@@ -119,7 +119,9 @@ class TimmPyramid(nn.Module):
         """
         # On CPUs the gradient of a depthwise convolution takes twice as long in bfloat16 as in float32.
         narrow_pays = images.device.type != "cpu" or not torch.is_grad_enabled()
-        with torch.autocast(images.device.type, enabled=narrow_pays and torch.is_autocast_enabled(images.device.type)):
+        with torch.autocast(
+            images.device.type, enabled=narrow_pays and torch.is_autocast_enabled(images.device.type)
+        ):
             body_features = self.body(images)
         features = OrderedDict((str(level), f) for level, f in enumerate(body_features))
         pyramid: OrderedDict[str, Tensor] = self.fpn(features)
@@ -139,12 +141,16 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
     overlay = {"file": str(weights)} if weights is not None else None
     try:
         body: nn.Module = timm.create_model(
-            "resnet50", pretrained=pretrained, pretrained_cfg_overlay=overlay, features_only=True, out_indices=(1, 2, 3, 4)
+            "resnet50",
+            pretrained=pretrained,
+            pretrained_cfg_overlay=overlay,
+            features_only=True,
+            out_indices=(1, 2, 3, 4),
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"the weights of ResNet-50 cannot be had ({type(error).__name__})",
             value=weights or "timm's hub",
-            way_out="Give a file with --model mask-rcnn-r50:FILE, or use --model mask-rcnn-lite, which needs no download.",
+            way_out="Give a file with --model mask-rcnn-r50:FILE; mask-rcnn-lite needs no download.",
         ) from error
     return body

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labelloop.errors import UsageError
 from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, lite0_weights_file, resnet50
-from labelloop.models.mask_rcnn import MaskRCNN, config_for
+from labelloop.models.mask_rcnn import MaskRCNN, fit_to
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.models.roi_heads import HeadConfig
 
@@ -40,14 +40,14 @@ def mask_rcnn_lite(stats: DataStats, *, pretrained: bool = True) -> MaskRCNN:
     backbone = TimmPyramid(efficientnet_lite0(pretrained=pretrained), channels=64)
     if pretrained:
         backbone.freeze_stages(3)  # edges and textures stay as ImageNet taught them: half the time of a step
-    return MaskRCNN(backbone, config_for(stats, target_diameter_px=40.0, head=HeadConfig()))
+    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=40.0, head=HeadConfig()))
 
 
 def mask_rcnn_r50(stats: DataStats, *, weights: Path | None = None, pretrained: bool = True) -> MaskRCNN:
     """Mask R-CNN with ResNet-50 and full heads, for GPUs."""
     head = HeadConfig(box_features=1024, mask_channels=(256,) * 4, boxes_per_image=512, positives=0.25)
     backbone = TimmPyramid(resnet50(weights=weights, pretrained=pretrained), channels=256)
-    return MaskRCNN(backbone, config_for(stats, target_diameter_px=64.0, head=head))
+    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=64.0, head=head))
 
 
 def build_model(name: str, stats: DataStats, *, pretrained: bool = True) -> InstanceModel:

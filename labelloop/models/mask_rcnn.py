@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
@@ -24,7 +23,7 @@ STRIDE = 32  # inputs are padded to a multiple of it
 
 @dataclass(frozen=True, kw_only=True)
 class MaskRCNNConfig:
-    """What follows from the data. ``scale_to`` makes one.
+    """What follows from the data. ``fit_to`` makes one.
 
     Attributes:
         n_classes: Classes without background.
@@ -43,7 +42,7 @@ class MaskRCNNConfig:
     head: HeadConfig
 
 
-def config_for(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
+def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
     """The configuration that the labelled data ask for.
 
     The input scale brings the median object to ``target_diameter_px``; anchors span the objects' boxes;
@@ -93,7 +92,8 @@ class MaskRCNN(nn.Module):
         self.backbone = backbone
         channels = backbone.out_channels
         anchors = AnchorGenerator(
-            sizes=tuple((s,) for s in config.anchor_sides), aspect_ratios=((0.6, 1.0, 1.67),) * len(config.anchor_sides)
+            sizes=tuple((s,) for s in config.anchor_sides),
+            aspect_ratios=((0.6, 1.0, 1.67),) * len(config.anchor_sides),
         )
         self.rpn = IgnoringRPN(
             anchors,
@@ -139,8 +139,8 @@ class MaskRCNN(nn.Module):
         found = self.roi_heads.detect(features, proposals, batch.image_sizes, min_score=min_score)
         self.train(was_training)
         return [
-            _prediction(*(t.cpu().float().numpy() for t in parts), scale, (int(i.shape[-2]), int(i.shape[-1])))
-            for parts, scale, i in zip(found, scales, images, strict=True)
+            _prediction(boxes, scores, labels, masks, scale, (int(image.shape[-2]), int(image.shape[-1])))
+            for (boxes, scores, labels, masks), scale, image in zip(found, scales, images, strict=True)
         ]
 
     def _features(self, batch: ImageList) -> dict[str, Tensor]:
@@ -152,7 +152,10 @@ class MaskRCNN(nn.Module):
         resized, scales = [], []
         for image in images:
             height, width = image.shape[-2:]
-            new = max(round(height * self.config.input_scale), 1), max(round(width * self.config.input_scale), 1)
+            new = (
+                max(round(height * self.config.input_scale), 1),
+                max(round(width * self.config.input_scale), 1),
+            )
             normal = (image - self.mean) / self.std
             if new != (height, width):
                 normal = F.interpolate(normal[None], new, mode="bilinear", antialias=new[0] < height)[0]
@@ -195,25 +198,24 @@ def _boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _prediction(
-    boxes: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.float32],
-    masks: npt.NDArray[np.float32],
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    masks: Tensor,
     scale_xy: tuple[float, float],
     size_hw: tuple[int, int],
 ) -> Prediction:
-    boxes = boxes / np.array([*scale_xy, *scale_xy], np.float32)
-    crops, offsets = [], []
-    for box, mask in zip(boxes, masks, strict=True):
-        crop, top, left = resample_mask(mask, box, size_hw)
-        crops.append(crop)
-        offsets.append((top, left))
-    sharpness = [float(np.abs(2 * m[m > 0.5] - 1).mean()) if (m > 0.5).any() else 0.0 for m in masks]
+    """What the heads found, on the CPU and in image coordinates."""
+    boxes_xyxy = boxes.cpu().float().numpy() / np.array([*scale_xy, *scale_xy], np.float32)
+    grids = masks.cpu().float().numpy()
+    pasted = [resample_mask(grid, box, size_hw) for grid, box in zip(grids, boxes_xyxy, strict=True)]
+    inside = grids > 0.5
+    sharpness = (np.abs(2 * grids - 1) * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
     return Prediction(
         size_hw=size_hw,
-        labels=labels.astype(np.int64) - 1,
-        scores=scores.astype(np.float32),
-        quality=np.asarray(sharpness, np.float32),
-        crops=tuple(crops),
-        offsets_yx=np.asarray(offsets, np.int64).reshape(-1, 2),
+        labels=labels.cpu().numpy().astype(np.int64) - 1,
+        scores=scores.cpu().float().numpy(),
+        quality=sharpness.astype(np.float32),
+        crops=tuple(crop for crop, _, _ in pasted),
+        offsets_yx=np.array([(top, left) for _, top, left in pasted], np.int64).reshape(-1, 2),
     )

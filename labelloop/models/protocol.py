@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +92,8 @@ class InstanceModel(Protocol):
     """A network for instance segmentation. Implementations are ``nn.Module`` subclasses.
 
     Images are float32 (3, h, w), already normalised by ``labelloop.images.normalise`` to about 0..1, of any
-    size; a model resizes and batches for itself and answers in the coordinates that it was given.
+    size; a model resizes and batches for itself and answers in the coordinates that it was given. A model is
+    built for its data: ``labelloop.models.catalog.build_model`` takes their DataStats.
     """
 
     def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -108,10 +109,6 @@ class InstanceModel(Protocol):
 
     def module(self) -> nn.Module:
         """The network itself: parameters and buffers to optimise, average and save."""
-
-    @classmethod
-    def fit_to(cls, stats: DataStats) -> Self:
-        """A fresh model for such data, heads random, backbone pretrained where its weights can be had."""
 
 
 def to_instances(prediction: Prediction, *, threshold: float = 0.5) -> Instances:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as det_utils
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -74,10 +74,11 @@ def covered_share(boxes: Tensor, ignored: Tensor) -> Tensor:
     top_left = torch.max(boxes[:, None, :2], ignored[None, :, :2])
     bottom_right = torch.min(boxes[:, None, 2:], ignored[None, :, 2:])
     sides = (bottom_right - top_left).clamp(min=0)
-    return (sides[..., 0] * sides[..., 1] / box_area(boxes).clamp(min=1e-6)[:, None]).amax(1)
+    areas: Tensor = box_area(boxes).clamp(min=1e-6)
+    return (sides[..., 0] * sides[..., 1] / areas[:, None]).amax(1)
 
 
-class FullPrecisionRPNHead(RPNHead):
+class FullPrecisionRPNHead(RPNHead):  # type: ignore[misc]
     """An RPN head whose answers are float32 whatever precision it computes in."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -86,7 +87,7 @@ class FullPrecisionRPNHead(RPNHead):
         return [t.float() for t in logits], [t.float() for t in deltas]
 
 
-class IgnoringRPN(RegionProposalNetwork):
+class IgnoringRPN(RegionProposalNetwork):  # type: ignore[misc]
     """torchvision's RPN, with anchors on ignored objects left out of the loss."""
 
     def assign_targets_to_anchors(
@@ -134,7 +135,9 @@ class RoiHeads(nn.Module):
             *(self._sample(p, t) for p, t in zip(proposals, targets, strict=True)), strict=True
         )
         weights = [
-            torch.where(label > 0, t.weights[m] if len(t.weights) else torch.ones_like(m, dtype=torch.float32), 1.0)
+            torch.where(
+                label > 0, t.weights[m] if len(t.weights) else torch.ones_like(m, dtype=torch.float32), 1.0
+            )
             for label, m, t in zip(labels, matched, targets, strict=True)
         ]
         logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(boxes), sizes_hw)))
@@ -143,7 +146,12 @@ class RoiHeads(nn.Module):
             for b, m, t in zip(boxes, matched, targets, strict=True)
         ]
         class_loss, box_loss = _box_losses(
-            logits.float(), deltas.float(), torch.cat(labels), torch.cat(wanted), torch.cat(weights), self.config
+            logits.float(),
+            deltas.float(),
+            torch.cat(labels),
+            torch.cat(wanted),
+            torch.cat(weights),
+            self.config,
         )
         positive = [label > 0 for label in labels]
         mask_loss = self._mask_loss(
@@ -180,11 +188,14 @@ class RoiHeads(nn.Module):
         targets: Sequence[RoiTarget],
     ) -> Tensor:
         labels = torch.cat([t.labels[m] - 1 for t, m in zip(targets, matched, strict=True)])
-        logits = self.mask_predictor(self.mask_head(self.mask_pool(features, list(boxes), sizes_hw))).float()
+        pooled = self.mask_pool(features, list(boxes), sizes_hw)
+        logits: Tensor = self.mask_predictor(self.mask_head(pooled)).float()
         if len(labels) == 0:
             return logits.sum() * 0
         side = logits.shape[-1]
-        wanted = torch.cat([_masks_in_boxes(b, m, t, side) for b, m, t in zip(boxes, matched, targets, strict=True)])
+        wanted = torch.cat(
+            [_masks_in_boxes(b, m, t, side) for b, m, t in zip(boxes, matched, targets, strict=True)]
+        )
         weights = torch.cat([t.weights[m] for t, m in zip(targets, matched, strict=True)])
         chosen = logits[torch.arange(len(labels), device=labels.device), labels]
         each = F.binary_cross_entropy_with_logits(chosen, wanted, reduction="none").mean((1, 2))
@@ -205,13 +216,15 @@ class RoiHeads(nn.Module):
         counts = [len(p) for p in proposals]
         found = [
             self._best(b, s, size, min_score)
-            for b, s, size in zip(decoded.split(counts), scores.split(counts), sizes_hw, strict=True)
+            for b, s, size in zip(
+                torch.split(decoded, counts), torch.split(scores, counts), sizes_hw, strict=True
+            )
         ]
         boxes = [f[0] for f in found]
         masks = self.mask_predictor(self.mask_head(self.mask_pool(features, boxes, sizes_hw))).float()
         labels = torch.cat([f[2] for f in found])
         chosen = masks[torch.arange(len(labels), device=labels.device), labels - 1].sigmoid()
-        split = chosen.split([len(b) for b in boxes])
+        split = torch.split(chosen, [len(b) for b in boxes])
         return [(*f, m) for f, m in zip(found, split, strict=True)]
 
     def _best(
@@ -244,7 +257,8 @@ def _masks_in_boxes(boxes: Tensor, matched: Tensor, target: RoiTarget, side: int
         return boxes.new_zeros((0, side, side))
     per_x, per_y = target.mask_scale
     in_image = boxes * boxes.new_tensor([per_x, per_y, per_x, per_y])
-    used, index = matched.unique(return_inverse=True)  # only the masks that a sampled box belongs to
+    used, index = torch.unique(matched, return_inverse=True)  # only the masks that a sampled box belongs to
     rois = torch.cat([index[:, None].to(in_image), in_image], 1)
     masks = target.masks[used][:, None].float().mul_(1 / 255)
-    return roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1)[:, 0]
+    inside: Tensor = roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1)
+    return inside[:, 0]

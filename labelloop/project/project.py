@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,6 +181,12 @@ class Project:
                 if image_id in wanted:
                     yield image_id, revision, decode_instances(stored)
 
+    def labels_at(self, revisions: Mapping[int, int]) -> dict[int, Instances]:
+        """The labels of these images at these revisions, by image id."""
+        with self.ledger.read() as session:
+            rows = session.execute(select(LabelRow.image_id, LabelRow.revision, LabelRow.instances))
+            return {i: decode_instances(stored) for i, revision, stored in rows if revisions.get(i) == revision}
+
     def stored_path(self, path: Path) -> str:
         """How the ledger keeps a path: relative inside the project, so that a project can be moved."""
         absolute = path.absolute()
@@ -197,12 +203,13 @@ class Project:
 
         Raises:
             UsageError: There is no such run.
+            ProjectError: No run has finished.
         """
         runs = self.runs()
         if name is None:
             finished = [run for run in runs if run.state == "finished"]
             if not finished:
-                raise UsageError("no run has finished yet", value=self.root, way_out="Run labelloop train.")
+                raise ProjectError("no run has finished yet", value=self.root, way_out="Run labelloop train.")
             return finished[-1]
         for run in runs:
             if run.name == name:
@@ -227,7 +234,7 @@ class Project:
         wanted = set(image_ids)
         statement = select(LabelRow.image_id, func.max(LabelRow.revision)).group_by(LabelRow.image_id)
         with self.ledger.read() as session:
-            return {i: revision for i, revision in session.execute(statement).tuples() if i in wanted}
+            return {i: revision for i, revision in session.execute(statement).all() if i in wanted}
 
 
 _MAKE_ONE = "Make one with labelloop init DIR, or name one with --project DIR."

@@ -1,0 +1,103 @@
+"""``--time``: what a step costs here and now, and how many fit."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from labelloop.distill.batches import make_batch
+from labelloop.distill.schedule import Schedule
+from labelloop.distill.stages import train_step
+from labelloop.distill.trainer import Trainer
+from labelloop.errors import UsageError
+from labelloop.progress import Progress
+
+TIMED_STEPS = 4
+MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Seconds, measured.
+
+    Attributes:
+        labelled_image: A training step per labelled image.
+        prediction: Of one view of one image.
+        evaluated_images: How many images measure each of the models.
+    """
+
+    labelled_image: float
+    prediction: float
+    evaluated_images: int
+
+
+def measure_costs(trainer: Trainer, evaluated_images: int, progress: Progress) -> Costs:
+    """Times a few steps of a model that is thrown away."""
+    learner = trainer.teacher_learner("timing")
+    plan = trainer.teacher_plan("timing", 100)
+    progress.start("timing", TIMED_STEPS + 1)
+    spent = []
+    for step in range(TIMED_STEPS + 1):
+        begun = time.perf_counter()
+        train_step(step, make_batch(plan.batches, trainer.load, step), plan, learner, trainer.fabric)
+        spent.append(time.perf_counter() - begun)
+        progress.advance(1)
+    ids = sorted(trainer.labelled)[:2]
+    begun = time.perf_counter()
+    trainer.label_images(learner.average, ids)
+    views = len(ids) * trainer.recipe.pseudo.views
+    prediction = (time.perf_counter() - begun) / views
+    progress.finish()
+    return Costs(
+        labelled_image=statistics.median(spent[1:]) / plan.batches.labelled_batch,
+        prediction=prediction,
+        evaluated_images=evaluated_images,
+    )
+
+
+def planned_seconds(trainer: Trainer, schedule: Schedule, costs: Costs, *, supervised: bool) -> float:
+    """How long a schedule will take."""
+    recipe = trainer.recipe
+    labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
+    seconds = labelled_steps * recipe.supervised_batch * costs.labelled_image
+    seconds += costs.evaluated_images * costs.prediction * (1 if supervised else 2)
+    if supervised:
+        return seconds
+    both = recipe.labelled_batch + recipe.unlabelled_batch
+    seconds += schedule.student * both * costs.labelled_image
+    seconds += schedule.cached_images * recipe.pseudo.views * costs.prediction
+    online = schedule.distillation if schedule.cached_images == 0 or not recipe.keep_cached else 0
+    online += schedule.burn_in if schedule.cached_images == 0 else 0
+    return seconds + online * recipe.unlabelled_batch * costs.prediction
+
+
+def fit_iterations(
+    trainer: Trainer, schedule: Callable[[int], Schedule], costs: Costs, *, seconds: float, supervised: bool
+) -> int:
+    """The largest number of iterations whose schedule ends in time.
+
+    Raises:
+        UsageError: Not even the shortest run does.
+    """
+
+    def ends_in_time(iterations: int) -> bool:
+        return (
+            planned_seconds(trainer, schedule(iterations), costs, supervised=supervised) <= seconds * MARGIN
+        )
+
+    shortest = 1 if supervised else 4
+    if not ends_in_time(shortest):
+        raise UsageError(
+            "the time is too short for a run",
+            value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.labelled_image * 4:.1f} s",
+            way_out="Give more --time.",
+        )
+    low, high = shortest, shortest * 2
+    while ends_in_time(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if ends_in_time(middle) else (low, middle)
+    return low

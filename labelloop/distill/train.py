@@ -1,0 +1,322 @@
+"""``train``: from a project and a request to a promoted model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+import labelloop
+from labelloop.data.objects import objects_of
+from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
+from labelloop.distill.checkpoint import RunFiles, write_json
+from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
+from labelloop.distill.runs import choose_device, read_run_config, restore_model, stats_from_dict
+from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
+from labelloop.distill.scoring import ScoredImages, compare, predict_split, working_thresholds
+from labelloop.distill.timing import fit_iterations, measure_costs
+from labelloop.distill.trainer import Trainer
+from labelloop.errors import TrainingError, UsageError
+from labelloop.instances import Instances
+from labelloop.models.catalog import build_model
+from labelloop.models.precision import fabric_precision
+from labelloop.progress import Progress, Silent
+from labelloop.project.project import ImageRecord, Project, RunRecord
+
+# Training crops are as large as makes the network's input this wide, in its own px.
+INPUT_SIDE_PX = 384
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What was asked for.
+
+    Attributes:
+        labels: Share of the pool (``5%``), number of images (``15``) or ``all``.
+        model: A name of ``list_models``.
+        method: guided or supervised.
+        time_s: Seconds for the whole run; None to go by ``iterations`` or the recipe.
+        iterations: Steps of teacher and student together.
+        recipe: A recipe's name; None for the default.
+        seed: Of everything random.
+        device: auto, cpu or cuda.
+        devices: How many of them.
+        name: The run's name; None to make one up.
+        resume: Go on with an unfinished run: the named one, or the newest.
+    """
+
+    labels: str = "all"
+    model: str = "mask-rcnn-lite"
+    method: str = "guided"
+    time_s: float | None = None
+    iterations: int | None = None
+    recipe: str | None = None
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    name: str | None = None
+    resume: bool = False
+
+
+def train(project: Project, request: TrainRequest, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains, measures, promotes.
+
+    Whatever interrupts it, ``resume`` goes on from the last checkpoint and ends with the same result.
+
+    Args:
+        project: Where images and labels come from and the run goes.
+        request: What is asked for.
+        progress: Told of every stage and step.
+
+    Returns:
+        The object that ``train --json`` prints.
+
+    Raises:
+        UsageError: The request contradicts itself.
+        TrainingError: There is nothing to learn from, or training cannot go on.
+    """
+    progress = progress or Silent()
+    started = time.monotonic()
+    _check(request)
+    record = (
+        _run_to_resume(project, request) if request.resume else _new_run(project, request, progress, started)
+    )
+    if record.state == "finished" and record.result is not None:
+        progress.note(f"run {record.name} has finished already")
+        return record.result
+    return _execute(project, record, progress, started)
+
+
+def _check(request: TrainRequest) -> None:
+    if request.time_s is not None and request.iterations is not None:
+        raise UsageError("--time and --iterations exclude each other", way_out="Give one of them.")
+    if request.devices != 1:
+        raise UsageError("training runs on one device", value=request.devices, way_out="Leave --devices out.")
+    if request.iterations is not None and request.iterations < 4 and request.method == "guided":
+        raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
+
+
+def _run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
+    if request.name is not None:
+        return project.run(request.name)
+    unfinished = [run for run in project.runs() if run.state != "finished"]
+    if not unfinished:
+        raise UsageError(
+            "there is no unfinished run", value=project.root, way_out="Leave --resume out to start one."
+        )
+    return unfinished[-1]
+
+
+def _new_run(project: Project, request: TrainRequest, progress: Progress, started: float) -> RunRecord:
+    names = {run.name for run in project.runs()}
+    if request.name in names:
+        raise UsageError(
+            "there is a run of this name",
+            value=request.name,
+            way_out="Choose another name, or go on with --resume.",
+        )
+    images = project.images(split="train")
+    budget = parse_label_budget(request.labels, pool=len(images))
+    labelled = set(project.newest_label_revisions([i.id for i in images]))
+    has_val = bool(project.images(split="val", labelled=True))
+    draw = draw_labels(images, labelled, budget=budget, seed=request.seed, validate=not has_val)
+    if budget is not None and budget > len(labelled):
+        progress.note(f"{budget} labels asked for, {len(labelled)} there are: all are used")
+    config = _decide(project, request, draw, budget)
+    if request.method == "guided" and not draw.pool:
+        progress.note("there are no unlabelled images: the labelled ones serve as the pool")
+    schedule, recipe = _lengths(project, request, config, draw, progress, started)
+    config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
+    name = request.name or _made_up_name(request, names)
+    record = RunRecord(
+        name=name,
+        state="running",
+        method=request.method,
+        model=request.model,
+        seed=request.seed,
+        promoted=None,
+        config=config,
+        result=None,
+    )
+    write_json(RunFiles(folder=project.runs_dir / name).config, config)
+    project.save_run(record)
+    return record
+
+
+def _decide(project: Project, request: TrainRequest, draw: LabelDraw, budget: int | None) -> dict[str, Any]:
+    """Everything but the lengths, as it is written into the run."""
+    labels = project.labels([i.id for i in draw.train])
+    classes = project.config.classes
+    plain = data_stats([labels[i.id] for i in draw.train], classes)
+    scale = getattr(build_model(request.model, plain, pretrained=False), "config", None)
+    crop_px = INPUT_SIDE_PX / (scale.input_scale if scale is not None else 1.0)
+    stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
+    revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
+    recipe = find_recipe(request.recipe)
+    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=max(round(crop_px), 32)))
+    return {
+        "labelloop": labelloop.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+        "request": dataclasses.asdict(request),
+        "model": request.model,
+        "device": str(choose_device(request.device)),
+        "labels": {
+            "requested": request.labels,
+            "used": len(draw.train) + len(draw.val),
+            "pool": len(draw.train) + len(draw.val) + len(draw.pool),
+            "budget": budget,
+        },
+        "train_images": [i.id for i in draw.train],
+        "val_images": [i.id for i in draw.val],
+        "pool_images": len(draw.pool),
+        "label_revisions": {str(i): r for i, r in revisions.items()},
+        "stats": dataclasses.asdict(stats),
+        "recipe": recipe.as_dict(),
+    }
+
+
+def _lengths(
+    project: Project,
+    request: TrainRequest,
+    config: dict[str, Any],
+    draw: LabelDraw,
+    progress: Progress,
+    started: float,
+) -> tuple[Schedule, Recipe]:
+    recipe = recipe_from_dict(config["recipe"])
+    pool = len(draw.pool) or len(draw.train)
+
+    def schedule(iterations: int | None) -> Schedule:
+        if request.method == "supervised":
+            return supervised_schedule(recipe, iterations=iterations, n_labels=len(draw.train))
+        length = iterations or recipe.iterations
+        return guided_schedule(recipe, iterations=length, n_labels=len(draw.train), pool=pool)
+
+    if request.time_s is None:
+        return schedule(request.iterations), recipe
+    trainer = _trainer(project, config, schedule(None), "", progress)
+    scored = _scored_images(project, config)
+    costs = measure_costs(trainer, len(scored.images) if scored else 0, progress)
+    left = request.time_s - (time.monotonic() - started)
+    iterations = fit_iterations(
+        trainer, schedule, costs, seconds=left, supervised=request.method == "supervised"
+    )
+    progress.note(f"{iterations} iterations fit into {request.time_s / 60:.1f} minutes")
+    return schedule(iterations), recipe
+
+
+def _made_up_name(request: TrainRequest, names: set[str]) -> str:
+    stem = f"{request.method}-{request.labels.replace('%', 'pc')}-s{request.seed}"
+    number = 1
+    while f"{stem}-{number}" in names:
+        number += 1
+    return f"{stem}-{number}"
+
+
+def _trainer(
+    project: Project, config: Mapping[str, Any], schedule: Schedule, name: str, progress: Progress
+) -> Trainer:
+    images = {i.id: i for i in project.images(split="train")}
+    train_ids = [int(i) for i in config["train_images"]]
+    taken = {*train_ids, *config["val_images"]}
+    stored = project.labels_at(
+        {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
+    )
+    pool = [i for i in images.values() if i.id not in taken]
+    if config["pool_images"] == 0:
+        pool = [images[i] for i in train_ids]
+    return Trainer(
+        files=RunFiles(folder=project.runs_dir / name),
+        model=str(config["model"]),
+        stats=stats_from_dict(config["stats"]),
+        recipe=recipe_from_dict(config["recipe"]),
+        schedule=schedule,
+        seed=int(config["request"]["seed"]),
+        device=torch.device(config["device"]),
+        precision=fabric_precision(torch.device(config["device"])),
+        labelled={i: objects_of(stored[i]) for i in train_ids},
+        records=[*(images[i] for i in train_ids), *pool],
+        pool_ids=[i.id for i in pool],
+        progress=progress,
+    )
+
+
+def _scored_images(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:
+    """Validation images, else test images, else none."""
+    drawn = set(config["val_images"])
+    choices: list[tuple[str, list[ImageRecord]]] = [
+        ("val", project.images(split="val", labelled=True)),
+        ("val", [i for i in project.images(split="train") if i.id in drawn]),
+        ("test", project.images(split="test", labelled=True)),
+    ]
+    for split, images in choices:
+        if images:
+            labels: dict[int, Instances] = project.labels([i.id for i in images])
+            return ScoredImages(split=split, images=tuple(images), truth=tuple(labels[i.id] for i in images))
+    return None
+
+
+def _execute(project: Project, record: RunRecord, progress: Progress, started: float) -> dict[str, Any]:
+    files = RunFiles(folder=project.runs_dir / record.name)
+    config = read_run_config(files.folder)
+    schedule = Schedule(**config["schedule"])
+    trainer = _trainer(project, config, schedule, record.name, progress)
+    seconds = trainer.run(supervised_only=record.method == "supervised")
+    which = ["supervised"] if record.method == "supervised" else ["supervised", "guided"]
+    device, stats = torch.device(config["device"]), stats_from_dict(config["stats"])
+    models = {w: restore_model(files, w, model=config["model"], stats=stats, device=device) for w in which}
+    scored = _scored_images(project, config)
+    evaluated = time.monotonic()
+    seen = predict_split(models, scored.images, stats, progress) if scored else {w: [] for w in which}
+    thresholds = working_thresholds(scored, seen, n_classes=len(stats.classes))
+    scores = (
+        compare(scored, seen, n_classes=len(stats.classes), thresholds=thresholds)
+        if scored
+        else {"supervised": None, "guided": None, "difference": None}
+    )
+    seconds["evaluation"] = time.monotonic() - evaluated
+    verified = scored is not None and scored.split == "val"
+    result = {
+        "run": record.name,
+        "labels": {key: config["labels"][key] for key in ("requested", "used", "pool")},
+        "model": record.model,
+        "method": record.method,
+        "seed": record.seed,
+        "iterations": schedule.iterations,
+        **scores,
+        "promoted": _promoted(record.method, scores, verified=verified),
+        "verified": verified,
+        "split": scored.split if scored else None,
+        "min_score": thresholds,
+        "schedule": config["schedule"],
+        "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
+        "device": config["device"],
+    }
+    write_json(files.metrics, result)
+    project.save_run(replace(record, state="finished", promoted=str(result["promoted"]), result=result))
+    files.checkpoint.unlink(missing_ok=True)
+    return json.loads(json.dumps(result))  # type: ignore[no-any-return]
+
+
+def _promoted(method: str, scores: Mapping[str, Any], *, verified: bool) -> str:
+    """The guided model, unless validation shows the supervised one better."""
+    if method == "supervised":
+        return "supervised"
+    difference = (scores["difference"] or {}).get("coco_ap", {}).get("value")
+    return "supervised" if verified and difference is not None and difference < 0 else "guided"
+
+
+__all__ = ["TrainRequest", "TrainingError", "train"]

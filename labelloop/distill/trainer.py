@@ -1,0 +1,351 @@
+"""Trainer: the stages of a run, one after the other, each of them resumable."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from labelloop.data.objects import SoftObjects
+from labelloop.data.pool import ImageLoader
+from labelloop.distill.batches import BatchPlan, rng_for
+from labelloop.distill.checkpoint import (
+    RunFiles,
+    load_predictions,
+    load_tensors,
+    save_predictions,
+    save_tensors,
+)
+from labelloop.distill.ema import ema_update
+from labelloop.distill.interrupts import interrupts_held
+from labelloop.distill.pseudo_labels import predict_views, pseudo_objects
+from labelloop.distill.recipe import Recipe
+from labelloop.distill.schedule import Schedule
+from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
+from labelloop.models.catalog import build_model
+from labelloop.models.protocol import DataStats, InstanceModel, Prediction
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord
+
+CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
+PSEUDO_BATCH = 2  # images that the frozen teacher labels at once
+LOWEST_KEPT_SCORE = 0.1  # of the frozen teacher's predictions
+
+
+@dataclass
+class Trainer:
+    """A run's stages.
+
+    Attributes:
+        files: Where the run keeps what it makes.
+        model: A name of ``list_models``.
+        stats: Of the labelled images.
+        recipe: How to train.
+        schedule: How long.
+        seed: Of everything random.
+        device: Where to compute.
+        precision: In Lightning Fabric's words.
+        labelled: Objects of the labelled images by image id.
+        records: Every image that may be read.
+        pool_ids: Images without labels.
+        progress: Told of every stage and step.
+    """
+
+    files: RunFiles
+    model: str
+    stats: DataStats
+    recipe: Recipe
+    schedule: Schedule
+    seed: int
+    device: torch.device
+    precision: str
+    labelled: Mapping[int, SoftObjects]
+    records: Sequence[ImageRecord]
+    pool_ids: Sequence[int]
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=cast(Any, self.precision))
+        self.load = ImageLoader(self.records, intensity_percentile=self.stats.intensity_percentile)
+        self.small_area_px = float(np.pi / 4 * self.stats.diameter_px[0] ** 2)
+        self.waited_s = 0.0
+
+    def run(self, *, supervised_only: bool) -> dict[str, float]:
+        """Runs every stage that has not been finished; returns the seconds that each took now."""
+        seconds: dict[str, float] = {}
+        stages: list[tuple[str, Callable[[], None]]] = [("teacher", self.train_teacher)]
+        if self.schedule.apart:
+            stages.append(("supervised", self.train_supervised))
+        if not supervised_only:
+            stages += [("pseudo-labels", self.label_pool), ("student", self.train_student)]
+        for name, stage in stages:
+            begun = time.monotonic()
+            stage()
+            seconds[name] = time.monotonic() - begun
+        seconds["waiting for data"] = self.waited_s
+        return seconds
+
+    def train_teacher(self) -> None:
+        """The teacher on labels; it is the supervised baseline too, unless that has a longer schedule."""
+        name = "teacher" if self.schedule.apart else "supervised"
+        self._train_on_labels("teacher", name, self.schedule.teacher)
+
+    def train_supervised(self) -> None:
+        """The supervised baseline where its best schedule is longer than the teacher's."""
+        self._train_on_labels("supervised", "supervised", self.schedule.supervised)
+
+    def label_pool(self) -> None:
+        """The frozen teacher's predictions, averaged over views, for a part of the pool."""
+        if self.schedule.cached_images == 0 or self.files.pseudo_labels.exists():
+            return
+        teacher, found = self._teacher(), self._partly_labelled()
+        wanted = [i for i in self.cached_ids() if i not in found]
+        self.progress.start("pseudo-labels", len(wanted))
+        saved = time.monotonic()
+        for start in range(0, len(wanted), PSEUDO_BATCH):
+            ids = wanted[start : start + PSEUDO_BATCH]
+            found |= dict(zip(ids, self.label_images(teacher, ids), strict=True))
+            self.progress.advance(len(ids))
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                save_predictions(self._partial_labels, found)
+                saved = time.monotonic()
+        save_predictions(self.files.pseudo_labels, found)
+        self._partial_labels.unlink(missing_ok=True)
+        self.progress.finish()
+
+    def label_images(self, teacher: InstanceModel, ids: Sequence[int]) -> list[Prediction]:
+        """A teacher's predictions of some images, averaged over the recipe's views."""
+        images = [torch.from_numpy(self.load(i)).to(self.device) for i in ids]
+        with self.fabric.autocast():
+            return predict_views(teacher, images, views=self.recipe.pseudo.views, min_score=LOWEST_KEPT_SCORE)
+
+    def train_student(self) -> None:
+        """Guided burn-in, distillation and fine-tuning: one schedule, one optimiser."""
+        if self.files.weights("guided").exists():
+            return
+        learner = self.student_learner()
+        done = self._restore("student", learner)
+        for name, plan in self.student_plans():
+            if name == "distillation" and plan.start >= done and not self._average_is_student:
+                ema_update(
+                    learner.average.module(), learner.student.module(), decay=0.0
+                )  # teacher := student
+            self._run(name, "student", plan, learner, done)
+            done = max(done, plan.stop)
+        self._save_weights("guided", learner)
+
+    def student_learner(self) -> Learner:
+        """The student as it begins, with the teacher beside it where it labels every step."""
+        start = None if self.recipe.fresh_student else self._teacher()
+        student = self._fresh_model("student")
+        if start is not None:
+            student.module().load_state_dict(start.module().state_dict())
+        average = self._teacher() if not self._average_is_student else self._copy_of(student)
+        return Learner(student, average, make_optimiser(student.module(), self.recipe.optimiser))
+
+    def student_plans(self) -> list[tuple[str, StagePlan]]:
+        """The stages of the student with their plans."""
+        recipe, s = self.recipe, self.schedule
+        cached = self._pseudo_labels()
+        burn_in = replace(
+            self._batches("burn-in"),
+            labelled_batch=recipe.labelled_batch,
+            unlabelled_ids=sorted(cached) if cached is not None else list(self.pool_ids),
+            unlabelled_batch=recipe.unlabelled_batch,
+            pseudo=cached,
+        )
+        first = StagePlan(
+            batches=burn_in,
+            start=0,
+            stop=s.burn_in,
+            schedule=s.student,
+            ema_decay=recipe.ema_decay if self._average_is_student else None,
+            ema_from=0,
+            online=None if cached is not None else recipe.pseudo,
+            unlabelled_weight=recipe.unlabelled_weight,
+            small_area_px=self.small_area_px,
+            optimiser=recipe.optimiser,
+        )
+        distillation = replace(burn_in, stage="distillation")
+        if cached is not None and not recipe.keep_cached:
+            distillation = replace(distillation, unlabelled_ids=list(self.pool_ids), pseudo=None)
+        second = replace(
+            first,
+            batches=distillation,
+            start=s.burn_in,
+            stop=s.burn_in + s.distillation,
+            ema_decay=recipe.ema_decay,
+            ema_from=0 if self._average_is_student else None,
+            online=recipe.pseudo if distillation.pseudo is None else None,
+        )
+        last = replace(
+            second,
+            batches=replace(
+                self._batches("fine-tuning"), labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch
+            ),
+            start=second.stop,
+            stop=s.student,
+            online=None,
+        )
+        plans = [("burn-in", first), ("distillation", second), ("fine-tuning", last)]
+        return [(name, plan) for name, plan in plans if plan.stop > plan.start]
+
+    def teacher_plan(self, stage: str, steps: int) -> StagePlan:
+        """A schedule on labels alone."""
+        decay = self.recipe.supervised_ema_decay
+        return StagePlan(
+            batches=self._batches(stage),
+            start=0,
+            stop=steps,
+            schedule=steps,
+            ema_decay=decay,
+            ema_from=0,
+            online=None,
+            unlabelled_weight=0.0,
+            small_area_px=self.small_area_px,
+            optimiser=self.recipe.optimiser,
+        )
+
+    def teacher_learner(self, stage: str) -> Learner:
+        """A model on labels alone as it begins."""
+        model = self._fresh_model(stage)
+        return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
+
+    def cached_ids(self) -> list[int]:
+        """The part of the pool that the frozen teacher labels; larger parts hold smaller ones."""
+        order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool_ids))
+        return [self.pool_ids[i] for i in order[: self.schedule.cached_images]]
+
+    @property
+    def _average_is_student(self) -> bool:
+        """Whether the average follows the student from the first step: the teacher is in the cache."""
+        return self.schedule.cached_images > 0
+
+    @property
+    def _partial_labels(self) -> Any:
+        return self.files.folder / "pseudo_labels.part.npz"
+
+    def _partly_labelled(self) -> dict[int, Prediction]:
+        return load_predictions(self._partial_labels) if self._partial_labels.exists() else {}
+
+    def _pseudo_labels(self) -> dict[int, SoftObjects] | None:
+        if self.schedule.cached_images == 0:
+            return None
+        stored = load_predictions(self.files.pseudo_labels)
+        return {
+            image_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
+            for image_id, p in stored.items()
+        }
+
+    def _train_on_labels(self, stage: str, which: str, steps: int) -> None:
+        if self.files.weights(which).exists():
+            return
+        learner = self.teacher_learner(stage)
+        done = self._restore(stage, learner)
+        self._run(stage, stage, self.teacher_plan(stage, steps), learner, done)
+        self._save_weights(which, learner)
+
+    def _run(self, name: str, schedule: str, plan: StagePlan, learner: Learner, done: int) -> None:
+        """The steps of a stage that are not done, with a checkpoint now and then and one on the way out."""
+        start = max(plan.start, done)
+        if start >= plan.stop:
+            return
+        self.progress.start(name, plan.stop - start)
+        saved = time.monotonic()
+        with interrupts_held() as interrupted:
+
+            def after_step(step: int, facts: Mapping[str, float]) -> None:
+                nonlocal saved
+                self._log(schedule, name, step, facts)
+                if interrupted() or step == plan.stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                    self._checkpoint(schedule, learner, step)
+                    saved = time.monotonic()
+                if interrupted():
+                    raise KeyboardInterrupt
+
+            try:
+                self.waited_s += run_stage(
+                    replace(plan, start=start),
+                    learner,
+                    self.fabric,
+                    self.load,
+                    self.progress,
+                    after_step=after_step,
+                )
+            finally:
+                self.progress.finish()
+
+    def _log(self, schedule: str, stage: str, step: int, facts: Mapping[str, float]) -> None:
+        line = {
+            "schedule": schedule,
+            "stage": stage,
+            "step": step,
+            **{k: round(v, 5) for k, v in facts.items()},
+        }
+        with self.files.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _checkpoint(self, schedule: str, learner: Learner, step: int) -> None:
+        document = {
+            "schedule": schedule,
+            "step": step,
+            "student": learner.student.module().state_dict(),
+            "average": learner.average.module().state_dict(),
+            "optimiser": learner.optimiser.state_dict(),
+        }
+        save_tensors(self.files.checkpoint, document)
+
+    def _restore(self, schedule: str, learner: Learner) -> int:
+        """Puts the learner where its checkpoint left it; 0 where there is none of this schedule."""
+        if not self.files.checkpoint.exists():
+            return 0
+        stored = load_tensors(self.files.checkpoint, device=self.device)
+        if stored["schedule"] != schedule:
+            return 0
+        learner.student.module().load_state_dict(stored["student"])
+        learner.average.module().load_state_dict(stored["average"])
+        learner.optimiser.load_state_dict(stored["optimiser"])
+        return int(stored["step"])
+
+    def _save_weights(self, which: str, learner: Learner) -> None:
+        save_tensors(self.files.weights(which), {"model": learner.average.module().state_dict()})
+
+    def _batches(self, stage: str) -> BatchPlan:
+        return BatchPlan(
+            seed=self.seed,
+            stage=stage,
+            labelled=self.labelled,
+            labelled_batch=self.recipe.supervised_batch,
+            unlabelled_ids=(),
+            unlabelled_batch=0,
+            pseudo=None,
+            geometry=self.recipe.geometry,
+            weak=self.recipe.weak,
+            strong=self.recipe.strong,
+        )
+
+    def _fresh_model(self, stage: str) -> InstanceModel:
+        torch.manual_seed(zlib.crc32(f"{self.seed}/{stage}/weights".encode()))
+        model = build_model(self.model, self.stats)
+        model.module().to(self.device).to(memory_format=torch.channels_last)
+        return model
+
+    def _copy_of(self, model: InstanceModel) -> InstanceModel:
+        copy = build_model(self.model, self.stats, pretrained=False)
+        copy.module().load_state_dict(model.module().state_dict())
+        copy.module().to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return copy
+
+    def _teacher(self) -> InstanceModel:
+        which = "teacher" if self.schedule.apart else "supervised"
+        teacher = build_model(self.model, self.stats, pretrained=False)
+        teacher.module().load_state_dict(load_tensors(self.files.weights(which))["model"])
+        teacher.module().to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        return teacher
