@@ -8,7 +8,6 @@
    that is cut in every tile is the union of its pieces.
 4. What only one tile sees is kept where no other tile has the better view of it: a whole piece is judged by
    the tile in whose core it lies, a cut one by any tile that holds it with margin.
-5. What is left of cut pieces inside another object is dropped, unless one tile saw the two side by side.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from labelloop.predict.tiles import Tile
 Box = tuple[int, int, int, int]  # top, left, bottom, right; px of the image, ends exclusive
 
 SAME_IOU = 0.5  # pieces that agree better than this are one object; 40 % mutual overlap is an IoU of 0.25
-INSIDE_SHARE = 0.8  # a cut piece with this share of its area in another object is a part of it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,13 +104,10 @@ def stitch(
         margin: As given to ``pieces_of``.
     """
     groups = _same_objects(pieces, tiles)
-    kept: list[_Object] = []
-    for group in groups:
-        found = _resolve(group, tiles, margin)
-        if found is not None:
-            kept.append(found)
-    kept = _without_remains(kept)
-    kept.sort(key=lambda found: (-found.score, found.box))
+    resolved = (_resolve(group, tiles, margin) for group in groups)
+    kept = sorted(
+        (found for found in resolved if found is not None), key=lambda found: (-found.score, found.box)
+    )
     return _encode(kept, size_hw)
 
 
@@ -122,10 +117,8 @@ class _Object:
 
     box: Box
     parts: tuple[Piece, ...]
-    tiles: frozenset[int]
     label: int
     score: float
-    cut: bool
 
     def mask(self) -> BoolArray:
         if len(self.parts) == 1:
@@ -195,20 +188,17 @@ def _agreement(a: Piece, b: Piece, tiles: Sequence[Tile]) -> float:
 
 def _resolve(group: Sequence[Piece], tiles: Sequence[Tile], margin: int) -> _Object | None:
     """The object that a group stands for, or None where a tile with a better view does not see it."""
-    seen_in = frozenset(piece.tile for piece in group)
     whole = [piece for piece in group if not piece.cut]
     if whole:
         best = max(whole, key=lambda piece: (_owned(piece, tiles), piece.score))
         if len(group) == 1 and not _owned(best, tiles) and _owner_sees_whole(best, tiles, margin):
             return None
-        return _Object(
-            box=best.box, parts=(best,), tiles=seen_in, label=best.label, score=best.score, cut=False
-        )
+        return _Object(box=best.box, parts=(best,), label=best.label, score=best.score)
     box = _hull([piece.box for piece in group])
     if any(tile.sees_whole(box, margin) for tile in tiles):
         return None
     best = max(group, key=lambda piece: piece.score)
-    return _Object(box=box, parts=tuple(group), tiles=seen_in, label=best.label, score=best.score, cut=True)
+    return _Object(box=box, parts=tuple(group), label=best.label, score=best.score)
 
 
 def _owned(piece: Piece, tiles: Sequence[Tile]) -> bool:
@@ -218,29 +208,6 @@ def _owned(piece: Piece, tiles: Sequence[Tile]) -> bool:
 def _owner_sees_whole(piece: Piece, tiles: Sequence[Tile], margin: int) -> bool:
     y, x = _centre(piece.box)
     return any(tile.owns(y, x) and tile.sees_whole(piece.box, margin) for tile in tiles)
-
-
-def _without_remains(objects: Sequence[_Object]) -> list[_Object]:
-    """Drops cut objects that lie in another one which no tile saw beside them."""
-    if not any(found.cut for found in objects):
-        return list(objects)
-    boxes = np.asarray([found.box for found in objects])
-    kept: list[_Object] = []
-    for i, found in enumerate(objects):
-        near = (int(j) for j in np.flatnonzero(_overlap(boxes, boxes[i]))) if found.cut else ()
-        if not any(j != i and _is_part(found, objects[j]) for j in near):
-            kept.append(found)
-    return kept
-
-
-def _is_part(found: _Object, other: _Object) -> bool:
-    mask, other_mask = found.mask(), other.mask()
-    area, other_area = int(mask.sum()), int(other_mask.sum())
-    if found.tiles & other.tiles or found.label != other.label or area > other_area:
-        return False
-    common = _meet(found.box, other.box)
-    shared = (_window(mask, found.box, common) & _window(other_mask, other.box, common)).sum()
-    return bool(shared >= INSIDE_SHARE * area)
 
 
 def _encode(objects: Sequence[_Object], size_hw: tuple[int, int]) -> Instances:

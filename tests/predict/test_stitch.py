@@ -147,23 +147,70 @@ def test_views_that_differ_leave_each_object_once(
     assert same_share(tiled, whole, 0.6) == 1
 
 
-def test_an_object_is_kept_though_each_view_puts_its_centre_in_the_others_core() -> None:
-    tiles = plan_tiles((100, 160), LAYOUT)
-    assert len(tiles) == 2
-    seam = tiles[0].core[3]
+# Two tiles side by side of an image of 100 x 160 px: columns 0..110 and 50..160, the seam at 80.
+PAIR = plan_tiles((100, 160), LAYOUT)
 
-    def view(index: int, left: int) -> Prediction:
-        return Prediction(
-            size_hw=tiles[index].size_hw,
+
+def seen(*boxes: tuple[int, tuple[int, int, int, int], float]) -> Instances:
+    """What is left of rectangles (tile, top-left-bottom-right in the image, score) that the two tiles see."""
+    pieces = []
+    for index, (top, left, bottom, right), score in boxes:
+        y, x = PAIR[index].box[:2]
+        prediction = Prediction(
+            size_hw=PAIR[index].size_hw,
             labels=np.zeros(1, np.int64),
-            scores=np.full(1, 0.9, np.float32),
+            scores=np.full(1, score, np.float32),
             quality=np.ones(1, np.float32),
-            crops=(np.full((20, 20), 255, np.uint8),),
-            offsets_yx=np.asarray([(40, left - tiles[index].box[1])]),
+            crops=(np.full((bottom - top, right - left), 255, np.uint8),),
+            offsets_yx=np.asarray([(top - y, left - x)]),
         )
+        pieces += pieces_of(prediction, PAIR[index], index, LAYOUT.margin)
+    return stitch(pieces, PAIR, (100, 160), LAYOUT.margin)
 
-    pieces = pieces_of(view(0, seam - 9), tiles[0], 0, 4) + pieces_of(view(1, seam - 11), tiles[1], 1, 4)
-    assert len(stitch(pieces, tiles, (100, 160), 4)) == 1
+
+def boxes_of(found: Instances) -> list[tuple[int, ...]]:
+    return sorted(tuple(int(v) for v in (y, x, b, r)) for x, y, r, b in found.boxes_xyxy)
+
+
+def test_the_two_tiles_are_as_the_tests_below_take_them() -> None:
+    assert [tile.box for tile in PAIR] == [(0, 0, 100, 110), (0, 50, 100, 160)]
+    assert [tile.core for tile in PAIR] == [(0, 0, 100, 80), (0, 80, 100, 160)]
+
+
+def test_an_object_is_kept_though_each_view_puts_its_centre_in_the_others_core() -> None:
+    assert len(seen((0, (40, 71, 60, 91), 0.9), (1, (40, 69, 60, 89), 0.8))) == 1
+
+
+def test_the_view_of_the_tile_in_whose_core_an_object_lies_is_kept() -> None:
+    assert boxes_of(seen((0, (40, 60, 60, 80), 0.7), (1, (41, 61, 60, 80), 0.9))) == [(40, 60, 60, 80)]
+
+
+def test_an_uncut_view_is_kept_before_a_cut_one_with_a_higher_score() -> None:
+    assert boxes_of(seen((0, (40, 75, 60, 103), 0.6), (1, (40, 75, 60, 103), 0.5))) == [(40, 75, 60, 103)]
+    assert boxes_of(seen((0, (40, 82, 60, 109), 0.9), (1, (40, 82, 60, 112), 0.5))) == [(40, 82, 60, 112)]
+
+
+def test_two_objects_that_both_tiles_tell_apart_stay_two_however_alike_they_are() -> None:
+    large, small = (30, 70, 60, 90), (30, 70, 55, 90)
+    found = seen((0, large, 0.9), (0, small, 0.8), (1, large, 0.9), (1, small, 0.8))
+    assert boxes_of(found) == sorted([large, small])
+
+
+def test_two_objects_with_forty_percent_in_common_stay_two_though_each_tile_sees_one() -> None:
+    left, right = (40, 64, 60, 84), (40, 76, 60, 96)
+    assert boxes_of(seen((0, left, 0.9), (1, right, 0.9))) == [left, right]
+
+
+def test_what_the_tile_with_the_better_view_does_not_see_is_dropped() -> None:
+    assert boxes_of(seen((0, (40, 82, 60, 100), 0.9))) == []
+    assert boxes_of(seen((1, (40, 50, 60, 70), 0.9))) == []
+
+
+def test_what_no_other_tile_sees_whole_is_kept() -> None:
+    assert boxes_of(seen((0, (40, 10, 60, 102), 0.9))) == [(40, 10, 60, 102)]
+    assert boxes_of(seen((1, (40, 55, 60, 104), 0.9))) == []
+    wide = (40, 52, 60, 150)  # cut by the right tile, and the left one does not see it at all
+    assert boxes_of(seen((1, wide, 0.9))) == [wide]
 
 
 def test_tiles_without_objects_give_no_objects(components, stats: DataStats) -> None:
