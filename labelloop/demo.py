@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelloop.data.checks import check_project
+from labelloop.data.synthetic import SyntheticConfig
 from labelloop.data.synthetic_set import CLASS_NAME, write_micrographs
 from labelloop.errors import LabelloopError, UsageError
 from labelloop.images import read_image, render_8bit
@@ -47,8 +48,12 @@ class DemoSize:
     labelled: int = 15
     unlabelled: int = 120
     test: int = 32
-    size_hw: tuple[int, int] = (256, 256)
+    size_hw: tuple[int, int] = (208, 208)
     shown: int = 5
+
+
+# Large objects in small images: the network sees them at about their own scale, so steps are quick.
+_MICROGRAPHS = SyntheticConfig(objects=(4, 12), radius_px=(9.0, 40.0))
 
 
 def demo(
@@ -156,6 +161,7 @@ def _fill(project: Project, size: DemoSize, seed: int, progress: Progress) -> No
             seed=1000 * seed + number,
             labels=labels,
             size_hw=size.size_hw,
+            config=_MICROGRAPHS,
             progress=progress,
         )
     add_labels(project, str(place / "labelled.json"), images=str(place / "labelled"), progress=progress)
