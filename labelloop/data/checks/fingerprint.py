@@ -21,6 +21,7 @@ _SATURATED_SHARE = 0.02  # of the pixels at the brightest value
 _STRUCTURE = 1.3  # how much coarse means must vary beyond what noise of independent pixels makes of them
 _DENSITY = 60 / 22_500  # keypoints per half-scale px
 _BLOCK = 8  # px a side
+_SAMPLE_PX = 4_000_000  # statistics of larger images are taken from an even grid
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,9 +99,10 @@ def why_blank(pixels: npt.NDArray[Any]) -> str | None:
     gray = pixels if pixels.ndim == 2 else pixels[..., 1]
     if gray.min() == gray.max():
         return f"every pixel is {gray.flat[0]}"
-    height, width = (side // _BLOCK * _BLOCK for side in gray.shape)
-    blocks = gray[:height, :width].astype(np.float64)
-    blocks = blocks.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    height, width = (side // _BLOCK for side in gray.shape)
+    grid = gray[: height * _BLOCK, : width * _BLOCK].reshape(height, _BLOCK, width, _BLOCK)
+    step = _sampling(gray, _SAMPLE_PX)
+    blocks = grid[::step, :, ::step].astype(np.float64)
     coarse = blocks.mean(axis=(1, 3)) - blocks.mean()
     fine = float(blocks.std())
     if coarse.size >= 64 and float(coarse.std()) * _BLOCK < _STRUCTURE * fine:
@@ -121,10 +123,17 @@ def saturated_share(pixels: npt.NDArray[Any]) -> float:
     share = float(stuck.mean())
     if share < _SATURATED_SHARE:
         return 0.0
-    below = np.unique(pixels[~stuck])[-3:]
-    beside = float(np.isin(pixels, below).mean()) / max(1, len(below))
+    step = _sampling(pixels, _SAMPLE_PX)
+    sample = pixels[::step, ::step]
+    below = np.unique(sample[sample != brightest])[-3:]
+    beside = float(np.isin(sample, below).mean()) / max(1, len(below))
     area = ndimage.binary_erosion(stuck, iterations=2)
     return share if share > 3 * beside and area.any() else 0.0
+
+
+def _sampling(pixels: npt.NDArray[Any], most: int) -> int:
+    """The step of an even grid that has no more than about ``most`` of the pixels."""
+    return max(1, int(np.ceil(np.sqrt(pixels.shape[0] * pixels.shape[1] / most))))
 
 
 def read_half(record: ImageRecord) -> Floats:

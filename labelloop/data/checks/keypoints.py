@@ -40,10 +40,13 @@ class Keypoints:
 
 def half_scale(pixels: npt.NDArray[Any]) -> Floats:
     """Gray at half the size, (h // 2, w // 2), by means of 2x2 px; colours are averaged."""
-    gray = pixels if pixels.ndim == 2 else pixels.mean(axis=-1)
-    height, width = gray.shape[0] // 2 * 2, gray.shape[1] // 2 * 2
-    quads = gray[:height, :width].astype(np.float32).reshape(height // 2, 2, width // 2, 2)
-    return np.asarray(quads.mean(axis=(1, 3)), np.float32)
+    planes = pixels[..., None] if pixels.ndim == 2 else pixels
+    height, width = planes.shape[0] // 2, planes.shape[1] // 2
+    half = np.zeros((height, width), np.float32)
+    for y, x in np.ndindex(2, 2):
+        for channel in range(planes.shape[2]):
+            half += planes[y : 2 * height : 2, x : 2 * width : 2, channel]
+    return half / np.float32(4 * planes.shape[2])
 
 
 def band_passed(half: Floats) -> Floats:

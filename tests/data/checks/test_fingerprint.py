@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from labelloop.data.checks.fingerprint import keypoint_budget, pixel_hash, saturated_share, why_blank
+from labelloop.data.checks.keypoints import half_scale
 from labelloop.data.synthetic import organoid_micrograph
 
 RNG = np.random.default_rng(0)
@@ -55,3 +56,20 @@ def test_comparisons_stay_bounded_as_a_pool_grows() -> None:
         budget = keypoint_budget(images, 1000)
         assert 6 <= budget <= 2000
         assert budget == 6 or budget**2 * images * 1000 * 8 <= 5e10
+
+
+def test_a_large_image_is_judged_by_a_sample_of_it() -> None:
+    noise = np.random.default_rng(0).integers(90, 110, (3000, 2500)).astype(np.uint8)
+    assert why_blank(noise)
+    pixels, _ = organoid_micrograph(np.random.default_rng(3))
+    tiled = np.tile(np.minimum(pixels.astype(int) * 4, 255).astype(np.uint8), (12, 10))
+    assert why_blank(tiled) is None
+    assert saturated_share(tiled) > 0.3
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (8, 8, 3)])
+def test_half_scale_is_the_mean_of_2x2_pixels_and_of_colours(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60000, shape).astype(np.uint16)
+    gray = pixels.reshape(*shape[:2], -1).mean(-1)[: shape[0] // 2 * 2, : shape[1] // 2 * 2]
+    expected = gray.reshape(shape[0] // 2, 2, shape[1] // 2, 2).mean((1, 3))
+    assert np.allclose(half_scale(pixels), expected, rtol=1e-5)
