@@ -130,7 +130,7 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
             continue
         corners = np.array([x, y, x + crop.shape[1], y + crop.shape[0]]) - [left, top, left, top]
         box = (corners * scale).astype(np.float32)
-        small, at_y, at_x = resample_mask(crop / np.float32(255), box, geometry.view_hw)
+        small, at_y, at_x = resample_mask(np.multiply(crop, 1 / 255, dtype=np.float32), box, geometry.view_hw)
         mask = np.zeros(geometry.view_hw, np.uint8)
         mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
         kept.append(i)

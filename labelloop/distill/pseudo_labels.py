@@ -94,8 +94,8 @@ def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:
 def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> Prediction:
     """Averages what several views of one image show.
 
-    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is the
-    mean over the views that show it; its score is the mean over all views, those that miss it counting zero.
+    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is
+    the mean over the views that show it; its score is the mean over all views, absent ones counting zero.
     """
     rows = sorted(
         ((float(p.scores[i]), v, i) for v, p in enumerate(predictions) for i in range(len(p))),

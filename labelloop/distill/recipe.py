@@ -36,8 +36,8 @@ class Recipe:
     """A training run.
 
     The stages are those of guided distillation (Berrada et al., WACV 2024): a teacher on labels, guided
-    burn-in of a student on labels and the frozen teacher's pseudo-labels, then distillation with the teacher as the
-    student's moving average; and a fine-tuning on labels alone.
+    burn-in of a student on labels and the frozen teacher's pseudo-labels, then distillation with the teacher
+    as the student's moving average; and a fine-tuning on labels alone.
 
     Attributes:
         name: Of the recipe.

@@ -152,8 +152,8 @@ def train_step(
         raise NonFiniteLossError(
             f"the loss of step {step} is {float(total.detach())}",
             value={name: float(loss.detach()) for name, loss in losses.items()},
-            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at them."
-            " The last checkpoint is whole; a smaller learning rate in the recipe may help.",
+            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at"
+            " them. The last checkpoint is whole; a smaller learning rate in the recipe may help.",
         )
     learner.optimiser.zero_grad(set_to_none=True)
     fabric.backward(total)

@@ -260,5 +260,5 @@ def _masks_in_boxes(boxes: Tensor, matched: Tensor, target: RoiTarget, side: int
     used, index = torch.unique(matched, return_inverse=True)  # only the masks that a sampled box belongs to
     rois = torch.cat([index[:, None].to(in_image), in_image], 1)
     masks = target.masks[used][:, None].float().mul_(1 / 255)
-    inside: Tensor = roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1)
+    inside: Tensor = roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1, aligned=True)
     return inside[:, 0]

