@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labelloop.data.checks.keypoints import ORIENTATIONS, find_keypoints, half_scale, turned, turned_points
-from labelloop.data.checks.pieces import MIN_CORRELATION, Piece, candidates, verify
+from labelloop.data.checks.pieces import Piece, candidates, verify
 from labelloop.data.checks.twins import likely_twins, thumbnail, whole_correlation
 from labelloop.data.synthetic import organoid_micrograph
 
@@ -90,14 +90,15 @@ def test_other_fields_share_nothing() -> None:
     assert not any(verified)
 
 
-def test_the_threshold_lies_far_from_true_and_from_false_pieces() -> None:
+def test_each_image_is_a_piece_of_itself_and_of_no_other() -> None:
     halves = [half_scale(field(seed)) for seed in range(200, 212)]
     points = [find_keypoints(half, 200) for half in halves]
     whole = candidates(points, points, lambda _: None)
     true = [c for c in whole if c.first == c.second]
     assert len(true) == len(halves)
     assert all(verify(c, halves[c.first], halves[c.second]).correlation > 0.99 for c in true)  # type: ignore[union-attr]
-    assert MIN_CORRELATION == 0.8
+    false = [c for c in whole if c.first != c.second]
+    assert not any(verify(c, halves[c.first], halves[c.second]) for c in false)
 
 
 def test_points_turn_as_their_image_does() -> None:
