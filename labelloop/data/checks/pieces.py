@@ -148,6 +148,7 @@ class _Stack:
 
     @classmethod
     def of(cls, images: Sequence[Keypoints], orientations: Sequence[int]) -> _Stack:
+        """All keypoints of these images, turned in each of these orientations."""
         parts = [(i, o, points) for o in orientations for i, points in enumerate(images)]
         return cls(
             descriptors=np.concatenate(
