@@ -45,7 +45,7 @@ def predict_array(
         min_score: Objects scored lower are left out.
         progress: Hears how many tiles are done and how long the rest will take; no steps of its stage.
     """
-    layout = layout or tile_layout(stats)
+    layout = layout or tile_layout(stats, model)
     size_hw = (int(pixels.shape[0]), int(pixels.shape[1]))
     tiles = plan_tiles(size_hw, layout)
     low, high = percentiles(pixels, stats.intensity_percentile)

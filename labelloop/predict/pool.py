@@ -111,7 +111,7 @@ def predict_images(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from error
-    layout = layout or tile_layout(stats)
+    layout = layout or tile_layout(stats, model)
     key = model_key(model, stats, layout)
     outputs = Outputs(out=out, formats=tuple(formats), min_score=min_score, model=key)
     with PredictionStore(out, key) as store:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from labelloop.models.protocol import DataStats
+from labelloop.models.protocol import DataStats, InstanceModel
 
 OVERLAP_PER_BOX_SIDE = 1.75  # overlap over the objects' 95th percentile box side; larger ones are merged
 UNTILED_RATIO = 1.5  # an image up to this many tile sides long is predicted whole
@@ -22,16 +23,22 @@ class TileLayout:
         overlap: Least overlap of neighbouring tiles.
         margin: An object this close to a tile's inner border counts as cut by it.
         untiled_hw: An image up to this height and width is predicted whole.
+        grid: Tiles begin at whole multiples of this, rounded down to a pixel: a network whose cells lie this
+            far apart answers alike for an object wherever the tile begins.
     """
 
     side_hw: tuple[int, int]
     overlap: int
     margin: int
     untiled_hw: tuple[int, int]
+    grid: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.overlap < 0 or self.margin < 1 or min(self.side_hw) <= 2 * self.overlap:
-            raise ValueError(f"tiles need a side above two overlaps and a margin of 1 px or more, not {self}")
+        least = 2 * self.overlap + math.ceil(self.grid)
+        if self.overlap < 0 or self.margin < 1 or self.grid < 1 or min(self.side_hw) <= least:
+            raise ValueError(
+                f"tiles need a side above {least}, and margin and grid of 1 px or more, not {self}"
+            )
 
     @property
     def reach(self) -> int:
@@ -74,22 +81,41 @@ class Tile:
         return top <= y < bottom and left <= x < right
 
 
-def tile_layout(stats: DataStats) -> TileLayout:
+@runtime_checkable
+class Strided(Protocol):
+    """A model that says how far it can shift an image without seeing it otherwise.
+
+    Attributes:
+        stride_px: Its coarsest cells lie this far apart, px of the image.
+    """
+
+    @property
+    def stride_px(self) -> float:
+        """See above."""
+
+
+def tile_layout(stats: DataStats, model: InstanceModel | None = None) -> TileLayout:
     """The layout that fits the data a model was trained on.
 
     Tiles have the size of the training images, because that is the scale and the number of objects the model
     knows; they grow where the objects are large against them.
+
+    Args:
+        stats: What the model was fitted to.
+        model: Its cells give the grid, where it is ``Strided``.
     """
+    grid = max(1.0, float(model.stride_px)) if isinstance(model, Strided) else 1.0
     largest = stats.box_side_px[2]
     margin = max(4, round(0.1 * stats.box_side_px[1]))
     overlap = math.ceil(OVERLAP_PER_BOX_SIDE * largest) + 2 * margin
-    least = max(SMALLEST_SIDE_PX, math.ceil(TILES_PER_OVERLAP * overlap))
+    least = max(SMALLEST_SIDE_PX, math.ceil(TILES_PER_OVERLAP * overlap + grid))
     height, width = (max(side, least) for side in stats.image_size_hw)
     return TileLayout(
         side_hw=(height, width),
         overlap=overlap,
         margin=margin,
         untiled_hw=(math.floor(UNTILED_RATIO * height), math.floor(UNTILED_RATIO * width)),
+        grid=grid,
     )
 
 
@@ -104,8 +130,8 @@ def plan_tiles(size_hw: tuple[int, int], layout: TileLayout) -> tuple[Tile, ...]
     if height <= layout.untiled_hw[0] and width <= layout.untiled_hw[1]:
         whole = (0, 0, height, width)
         return (Tile(box=whole, core=whole, inner=(False, False, False, False)),)
-    rows = _spans(height, layout.side_hw[0], layout.overlap)
-    columns = _spans(width, layout.side_hw[1], layout.overlap)
+    rows = _spans(height, layout.side_hw[0], layout)
+    columns = _spans(width, layout.side_hw[1], layout)
     return tuple(
         Tile(
             box=(top, left, bottom, right),
@@ -117,10 +143,12 @@ def plan_tiles(size_hw: tuple[int, int], layout: TileLayout) -> tuple[Tile, ...]
     )
 
 
-def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int, int, int]]:
-    """Start, end, core start, core end of the tiles along one axis, evenly spread."""
+def _spans(length: int, side: int, layout: TileLayout) -> list[tuple[int, int, int, int]]:
+    """Start, end, core start, core end of the tiles along one axis, spread evenly but on the grid."""
+    overlap = layout.overlap + (math.ceil(layout.grid) if layout.grid > 1 else 0)
     count = 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
-    starts = [0] if count == 1 else [i * (length - side) // (count - 1) for i in range(count)]
-    ends = [min(start + side, length) for start in starts]
+    even = [i * (length - side) / max(count - 1, 1) for i in range(count)]
+    starts = sorted({math.floor(start // layout.grid * layout.grid) for start in even})
+    ends = [*(start + side for start in starts[:-1]), length]  # the last one is longer by less than the grid
     cuts = [0, *((end + start) // 2 for end, start in zip(ends[:-1], starts[1:], strict=True)), length]
     return list(zip(starts, ends, cuts[:-1], cuts[1:], strict=True))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from labelloop.predict.tiles import TileLayout, plan_tiles, tile_layout
 def layouts(draw: st.DrawFn) -> TileLayout:
     margin = draw(st.integers(1, 6))
     overlap = draw(st.integers(2 * margin + 1, 40))
-    side = st.integers(2 * overlap + 1, 160)
+    grid = draw(st.sampled_from([1.0, 1.5, 8.0, 36.14]))
+    side = st.integers(2 * overlap + math.ceil(grid) + 1, 200)
     height, width = draw(side), draw(side)
     ratio = draw(st.sampled_from([0.0, 1.0, 1.5]))
     return TileLayout(
@@ -21,6 +24,7 @@ def layouts(draw: st.DrawFn) -> TileLayout:
         overlap=overlap,
         margin=margin,
         untiled_hw=(int(ratio * height), int(ratio * width)),
+        grid=grid,
     )
 
 
@@ -48,8 +52,12 @@ def test_tiles_have_the_planned_size_or_that_of_the_image(
     if len(tiles) == 1:
         assert tiles[0].size_hw == size_hw
         return
-    expected = tuple(min(side, length) for side, length in zip(layout.side_hw, size_hw, strict=True))
-    assert {tile.size_hw for tile in tiles} == {expected}
+    for tile in tiles:
+        for axis in (0, 1):
+            least = min(layout.side_hw[axis], size_hw[axis])
+            assert least <= tile.size_hw[axis] < least + layout.grid + 1
+            start = tile.box[axis]
+            assert start == math.floor(math.ceil(start / layout.grid) * layout.grid)
 
 
 @settings(deadline=None)
@@ -93,5 +101,25 @@ def test_tiles_grow_with_large_objects() -> None:
 
 
 def test_a_layout_with_too_much_overlap_is_refused() -> None:
-    with pytest.raises(ValueError, match="two overlaps"):
+    with pytest.raises(ValueError, match="a side above"):
         TileLayout(side_hw=(64, 64), overlap=32, margin=2, untiled_hw=(64, 64))
+
+
+class Coarse:
+    """A model with cells of 36.5 px."""
+
+    stride_px = 36.5
+
+
+def test_tiles_begin_on_the_grid_of_a_model_that_has_one() -> None:
+    stats = DataStats(
+        classes=("organoid",),
+        image_size_hw=(600, 800),
+        diameter_px=(20, 40, 70),
+        box_side_px=(25, 50, 100),
+        objects_per_image=(20, 60),
+    )
+    assert tile_layout(stats, Coarse()).grid == 36.5
+    starts = {tile.box[1] for tile in plan_tiles((2048, 3000), tile_layout(stats, Coarse()))}
+    assert len(starts) > 4
+    assert all(start == math.floor(round(start / 36.5) * 36.5) for start in starts)
