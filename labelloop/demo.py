@@ -30,7 +30,7 @@ RUN = "demo"
 _SETTINGS = "demo.json"
 _AFTER_TRAINING_S = 15.0  # prediction and pictures
 _MIN_TRAINING_S = 20.0
-_TITLES = {"supervised": "teacher (supervised)", "guided": "student (guided)"}
+_WHICH = ("supervised", "guided")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,7 @@ def _draw(project: Project, result: Mapping[str, Any], shown: int, path: Path) -
     from labelloop.distill.runs import load_model
     from labelloop.predict.field import predict_array
 
-    models: dict[str, LoadedModel] = {which: load_model(project, RUN, which=which) for which in _TITLES}
+    models: dict[str, LoadedModel] = {which: load_model(project, RUN, which=which) for which in _WHICH}
     images = project.images(split="test", labelled=True)[:shown]
     truth = project.labels([image.id for image in images])
     rows = []
@@ -220,8 +220,14 @@ def _draw(project: Project, result: Mapping[str, Any], shown: int, path: Path) -
                 predicted=tuple(predict_array(m.model, pixels, stats=m.stats) for m in models.values()),
             )
         )
+    schedule = result["schedule"]
+    apart = schedule["teacher"] != schedule["supervised"]  # then the baseline was trained for longer
+    titles = {
+        "supervised": "supervised baseline" if apart else "teacher (supervised)",
+        "guided": "student (guided)",
+    }
     columns = [
-        ComparedModel(title=_TITLES[which], subtitle=_score(result.get(which)), min_score=model.min_score)
+        ComparedModel(title=titles[which], subtitle=_score(result.get(which)), min_score=model.min_score)
         for which, model in models.items()
     ]
     write_comparison(path, rows, columns)
