@@ -6,6 +6,8 @@ import os
 import platform
 from importlib.metadata import version
 
+from hypothesis import settings
+
 # Read by the OpenMP runtime when torch loads it, and by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,6 +21,9 @@ def pytest_configure() -> None:
     import torch
 
     torch.set_num_threads(1)
+    # How long an example takes says how busy the machine is, not whether the code is right.
+    settings.register_profile("labelloop", deadline=None)
+    settings.load_profile("labelloop")
 
 
 def pytest_report_header() -> list[str]:

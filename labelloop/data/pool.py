@@ -69,7 +69,7 @@ def draw_labels(
     *,
     budget: int | None,
     seed: int,
-    validate: bool,
+    validation_share: float,
 ) -> LabelDraw:
     """Draws the labelled images of a run: whole groups at a time, smaller draws inside larger ones.
 
@@ -78,7 +78,7 @@ def draw_labels(
         labelled_ids: Those of it that have labels.
         budget: How many to draw; None for all. The group that crosses it is cut, so that the number is exact.
         seed: The same seed draws nested subsets.
-        validate: Whether a fifth of a large enough draw is kept for validation.
+        validation_share: Share of a large enough draw that is kept for validation; 0 for none.
 
     Raises:
         TrainingError: No image of the train split has labels.
@@ -94,8 +94,8 @@ def draw_labels(
     order = _grouped_order(labelled, rng)
     drawn = order if budget is None else order[:budget]
     val: list[ImageRecord] = []
-    if validate and len(drawn) >= FEWEST_FOR_VALIDATION:
-        wanted = max(math.ceil(len(drawn) / 5), FEWEST_VALIDATION_IMAGES)
+    if validation_share > 0 and len(drawn) >= FEWEST_FOR_VALIDATION:
+        wanted = max(math.ceil(len(drawn) * validation_share), FEWEST_VALIDATION_IMAGES)
         val = _grouped_order(drawn, np.random.default_rng([seed, 2]))[:wanted]
         in_val = {image.group for image in val if image.group is not None} | {image.id for image in val}
         train = [i for i in drawn if i.id not in in_val and (i.group is None or i.group not in in_val)]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import tomllib
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
 
 from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
 from labelloop.distill.pseudo_labels import PseudoLabelConfig
 from labelloop.errors import UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,8 @@ class Recipe:
         burn_in_share: Share of the student's steps with the frozen teacher.
         fine_tune_share: Share of the student's steps, at the end, on labels alone.
         fresh_student: The student starts anew (reference), else from the teacher.
+        validation_share: Share of a large enough draw that validates where the project has no validation images;
+            0 learns from all of it.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
@@ -72,6 +79,7 @@ class Recipe:
     burn_in_share: float = 0.4
     fine_tune_share: float = 0.1
     fresh_student: bool = False
+    validation_share: float = 0.2
     labelled_batch: int = 2
     unlabelled_batch: int = 2
     supervised_batch: int = 4
@@ -93,19 +101,56 @@ class Recipe:
         return asdict(self)
 
 
-def recipe_from_dict(document: dict[str, Any]) -> Recipe:
-    """The inverse of ``Recipe.as_dict``, also after a way through JSON."""
-    parts = {
-        "pseudo": PseudoLabelConfig,
-        "optimiser": OptimiserConfig,
-        "geometry": GeometryConfig,
-        "weak": PhotometryConfig,
-        "strong": PhotometryConfig,
-    }
-    fields: dict[str, Any] = {k: parts[k](**v) if k in parts else v for k, v in document.items()}
-    fields["supervised_steps"] = tuple((int(a), int(b)) for a, b in fields["supervised_steps"])
-    fields["geometry"] = replace(fields["geometry"], zoom=tuple(fields["geometry"].zoom))
-    return Recipe(**fields)
+def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) -> Recipe:
+    """A recipe from nested settings, as ``Recipe.as_dict`` gives them or as a TOML file holds some of them.
+
+    Args:
+        document: Settings by name; what is missing is as in ``base``.
+        base: The default recipe if None.
+
+    Raises:
+        UsageError: Settings that there are none of, or of the wrong kind; all of them named at once.
+    """
+    faults: list[str] = []
+    recipe = _changed(base or Recipe(), document, "", faults)
+    if faults:
+        raise UsageError(
+            "the recipe has settings that cannot be used",
+            value="; ".join(faults),
+            way_out="labelloop train writes every setting it used into runs/RUN/config.json.",
+        )
+    return recipe
+
+
+def _changed(base: T, document: dict[str, Any], path: str, faults: list[str]) -> T:
+    """A frozen dataclass with some fields changed; nested ones likewise."""
+    known = {field.name: getattr(base, field.name) for field in fields(base)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            faults.append(f"{path}{key} is unknown" + (f", {close[0]} is meant?" if close else ""))
+        elif is_dataclass(known[key]) and isinstance(value, dict):
+            changes[key] = _changed(known[key], value, f"{path}{key}.", faults)
+        elif _same_kind(known[key], value):
+            changes[key] = _as_tuple(value) if isinstance(value, list | tuple) else value
+        else:
+            faults.append(f"{path}{key} is {value!r}, the default is {known[key]!r}")
+    return replace(base, **changes)  # type: ignore[type-var]
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int) and not isinstance(value, int):
+        return False
+    if isinstance(default, int | float) or default is None:
+        return isinstance(value, int | float) or value is None
+    return isinstance(value, list | tuple) if isinstance(default, tuple) else isinstance(value, type(default))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 # The algorithm of guided distillation as its authors' code has it, scaled to the length of the run.
@@ -123,12 +168,31 @@ REFERENCE = Recipe(
 
 
 def find_recipe(name: str | None) -> Recipe:
-    """The recipe of this name; the default one for None.
+    """The recipe of this name or in this TOML file; the default one for None.
+
+    A file names the recipe it changes as ``base`` (default or reference) and holds the settings that differ.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or it has settings that cannot be used.
     """
     recipes = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
-    if name is not None and name not in recipes:
-        raise UsageError("there is no such recipe", value=name, way_out=f"Recipes are: {', '.join(recipes)}.")
-    return recipes[name or "default"]
+    if name is None or name in recipes:
+        return recipes[name or "default"]
+    if not name.endswith(".toml"):
+        raise UsageError(
+            "there is no such recipe",
+            value=name,
+            way_out=f"Recipes are {', '.join(recipes)} or a .toml file.",
+        )
+    try:
+        document = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"the recipe cannot be read ({error})", value=name, way_out="Give a TOML file."
+        ) from error
+    base = document.pop("base", "default")
+    if base not in recipes:
+        raise UsageError(
+            "the recipe's base is unknown", value=base, way_out=f"Bases are {', '.join(recipes)}."
+        )
+    return recipe_from_dict({"name": Path(name).stem, **document}, base=recipes[base])

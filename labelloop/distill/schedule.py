@@ -74,8 +74,8 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
         pool: Unlabelled images.
     """
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
-    teacher = max(min(round(iterations * recipe.teacher_share), best), 1)
-    student = max(iterations - teacher, 3)
+    teacher = max(min(round(iterations * recipe.teacher_share), best, iterations - 3), 1)
+    student = iterations - teacher
     fine_tune = round(student * recipe.fine_tune_share)
     burn_in = max(round(student * recipe.burn_in_share), 1)
     distillation = max(student - fine_tune - burn_in, 0)

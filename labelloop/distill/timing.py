@@ -35,8 +35,8 @@ class Costs:
 
 def measure_costs(trainer: Trainer, evaluated_images: int, progress: Progress) -> Costs:
     """Times a few steps of a model that is thrown away."""
-    learner = trainer.teacher_learner("timing")
-    plan = trainer.teacher_plan("timing", 100)
+    learner = trainer.labels_learner()
+    plan = trainer.labels_plan(100)
     progress.start("timing", TIMED_STEPS + 1)
     spent = []
     for step in range(TIMED_STEPS + 1):

@@ -127,7 +127,8 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     budget = parse_label_budget(request.labels, pool=len(images))
     labelled = set(project.newest_label_revisions([i.id for i in images]))
     has_val = bool(project.images(split="val", labelled=True))
-    draw = draw_labels(images, labelled, budget=budget, seed=request.seed, validate=not has_val)
+    share = 0.0 if has_val else find_recipe(request.recipe).validation_share
+    draw = draw_labels(images, labelled, budget=budget, seed=request.seed, validation_share=share)
     if budget is not None and budget > len(labelled):
         progress.note(f"{budget} labels asked for, {len(labelled)} there are: all are used")
     config = _decide(project, request, draw, budget)

@@ -197,11 +197,11 @@ class Trainer:
         plans = [("burn-in", first), ("distillation", second), ("fine-tuning", last)]
         return [(name, plan) for name, plan in plans if plan.stop > plan.start]
 
-    def teacher_plan(self, stage: str, steps: int) -> StagePlan:
-        """A schedule on labels alone."""
+    def labels_plan(self, steps: int) -> StagePlan:
+        """A schedule on labels alone; teacher and supervised baseline differ in its length only."""
         decay = self.recipe.supervised_ema_decay
         return StagePlan(
-            batches=self._batches(stage),
+            batches=self._batches("labels"),
             start=0,
             stop=steps,
             schedule=steps,
@@ -213,9 +213,9 @@ class Trainer:
             optimiser=self.recipe.optimiser,
         )
 
-    def teacher_learner(self, stage: str) -> Learner:
+    def labels_learner(self) -> Learner:
         """A model on labels alone as it begins."""
-        model = self._fresh_model(stage)
+        model = self._fresh_model("labels")
         return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
 
     def cached_ids(self) -> list[int]:
@@ -247,9 +247,9 @@ class Trainer:
     def _train_on_labels(self, stage: str, which: str, steps: int) -> None:
         if self.files.weights(which).exists():
             return
-        learner = self.teacher_learner(stage)
+        learner = self.labels_learner()
         done = self._restore(stage, learner)
-        self._run(stage, stage, self.teacher_plan(stage, steps), learner, done)
+        self._run(stage, stage, self.labels_plan(steps), learner, done)
         self._save_weights(which, learner)
 
     def _run(self, name: str, schedule: str, plan: StagePlan, learner: Learner, done: int) -> None:

@@ -19,6 +19,7 @@ from labelloop.models.protocol import DataStats, Prediction, Target
 from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads, RoiTarget
 
 STRIDE = 32  # inputs are padded to a multiple of it
+USUAL_INPUT_PX = 448 * 448  # what the limits of ``MaskRCNNConfig`` are meant for; larger inputs get more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,11 @@ class MaskRCNN(nn.Module):
         """Itself."""
         return self
 
+    @property
+    def stride_px(self) -> float:
+        """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
+        return STRIDE / self.config.input_scale
+
     def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see InstanceModel."""
         batch, scales = self._batch(images)
@@ -135,8 +141,13 @@ class MaskRCNN(nn.Module):
         self.eval()
         batch, scales = self._batch(images)
         features = self._features(batch)
-        proposals, _ = self.rpn(batch, features)
-        found = self.roi_heads.detect(features, proposals, batch.image_sizes, min_score=min_score)
+        room = max(1.0, batch.tensors.shape[-2] * batch.tensors.shape[-1] / USUAL_INPUT_PX)
+        before, after = (math.ceil(n * room) for n in self.config.proposals_test)
+        self.rpn._pre_nms_top_n["testing"], self.rpn._post_nms_top_n["testing"] = before, after
+        limit = math.ceil(self.config.head.detections_per_image * room)
+        found = self.roi_heads.detect(
+            features, self.rpn(batch, features)[0], batch.image_sizes, min_score=min_score, limit=limit
+        )
         self.train(was_training)
         return [
             _prediction(boxes, scores, labels, masks, scale, (int(image.shape[-2]), int(image.shape[-1])))

@@ -208,6 +208,7 @@ class RoiHeads(nn.Module):
         sizes_hw: list[tuple[int, int]],
         *,
         min_score: float,
+        limit: int,
     ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Per image: boxes (n, 4), scores (n,), labels (n,) from 1, mask probabilities (n, 28, 28)."""
         logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(proposals), sizes_hw)))
@@ -215,7 +216,7 @@ class RoiHeads(nn.Module):
         scores = F.softmax(logits.float(), -1)
         counts = [len(p) for p in proposals]
         found = [
-            self._best(b, s, size, min_score)
+            self._best(b, s, size, min_score, limit)
             for b, s, size in zip(
                 torch.split(decoded, counts), torch.split(scores, counts), sizes_hw, strict=True
             )
@@ -228,7 +229,7 @@ class RoiHeads(nn.Module):
         return [(*f, m) for f, m in zip(found, split, strict=True)]
 
     def _best(
-        self, boxes: Tensor, scores: Tensor, size_hw: tuple[int, int], min_score: float
+        self, boxes: Tensor, scores: Tensor, size_hw: tuple[int, int], min_score: float, limit: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         boxes = clip_boxes_to_image(boxes, size_hw)[:, 1:]
         scores = scores[:, 1:]
@@ -236,7 +237,7 @@ class RoiHeads(nn.Module):
         sides = boxes[..., 2:] - boxes[..., :2]
         keep = (scores >= min_score) & (sides.amin(-1) >= 1e-2)
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
-        best = batched_nms(boxes, scores, labels, self.config.box_nms_iou)[: self.config.detections_per_image]
+        best = batched_nms(boxes, scores, labels, self.config.box_nms_iou)[:limit]
         return boxes[best], scores[best], labels[best]
 
 

@@ -99,7 +99,9 @@ def test_fit_to_brings_the_median_object_to_the_wanted_size_and_room_for_the_ful
     assert config.head.boxes_per_image == 400
     assert config.proposals_test[1] >= config.head.detections_per_image
     large = fit_to(
-        dataclasses.replace(stats, diameter_px=(100.0, 160.0, 300.0)), target_diameter_px=40, head=HeadConfig()
+        dataclasses.replace(stats, diameter_px=(100.0, 160.0, 300.0)),
+        target_diameter_px=40,
+        head=HeadConfig(),
     )
     assert large.input_scale == 0.25
     assert list(large.anchor_sides) == sorted(large.anchor_sides)

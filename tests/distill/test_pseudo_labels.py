@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.distill.checkpoint import load_predictions, save_predictions
+from labelloop.distill.pseudo_labels import (
+    ORIENTATIONS,
+    PseudoLabelConfig,
+    merge_views,
+    predict_views,
+    pseudo_objects,
+    turn_back,
+)
+from labelloop.models.protocol import Prediction, to_instances
+
+
+def prediction(
+    objects: list[tuple[int, int, int, int, float]], size_hw=(40, 50), value: int = 255
+) -> Prediction:
+    """Rectangles as (top, left, height, width, score)."""
+    crops = tuple(np.full((h, w), value, np.uint8) for _, _, h, w, _ in objects)
+    n = len(objects)
+    return Prediction(
+        size_hw=size_hw,
+        labels=np.zeros(n, np.int64),
+        scores=np.array([o[4] for o in objects], np.float32),
+        quality=np.ones(n, np.float32),
+        crops=crops,
+        offsets_yx=np.array([o[:2] for o in objects], np.int64).reshape(-1, 2),
+    )
+
+
+class Bright:
+    """An InstanceModel that sees one object: the box around all bright pixels."""
+
+    def loss(self, images, targets):
+        raise NotImplementedError
+
+    def module(self):
+        return torch.nn.Module()
+
+    def predict(self, images, *, min_score=0.05):
+        found = []
+        for image in images:
+            yy, xx = np.nonzero(image[0].numpy() > 0.5)
+            size = (image.shape[1], image.shape[2])
+            box = (yy.min(), xx.min(), yy.max() + 1 - yy.min(), xx.max() + 1 - xx.min(), 0.9)
+            seen = prediction([box], size)
+            crop = np.where(
+                image[0].numpy()[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] > 0.5, 255, 0
+            )
+            found.append(
+                Prediction(
+                    size_hw=size,
+                    labels=seen.labels,
+                    scores=seen.scores,
+                    quality=seen.quality,
+                    crops=(crop.astype(np.uint8),),
+                    offsets_yx=seen.offsets_yx,
+                )
+            )
+        return found
+
+
+@given(seed=st.integers(0, 1000), turns=st.integers(0, 3), flip=st.booleans())
+def test_turning_back_undoes_the_view(seed, turns, flip):
+    rng = np.random.default_rng(seed)
+    image = np.zeros((20, 31), np.float32)
+    y, x = rng.integers(0, 12), rng.integers(0, 20)
+    image[y : y + 5, x : x + 8] = rng.random((5, 8)) > 0.4
+    image[y, x] = 1
+    tensor = torch.from_numpy(image)[None].expand(3, -1, -1)
+    turned = torch.rot90(tensor.flip(-1) if flip else tensor, turns, (-2, -1)).contiguous()
+    back = turn_back(Bright().predict([turned])[0], turns=turns, flip=flip)
+    assert back.size_hw == (20, 31)
+    assert np.array_equal(to_instances(back).to_dense()[0], image > 0.5)
+
+
+def test_a_model_that_turns_with_the_image_answers_the_same_over_all_eight_views():
+    image = torch.zeros(3, 24, 30)
+    image[:, 4:9, 5:17] = 1
+    image[:, 4:7, 5:8] = 0
+    one = predict_views(Bright(), [image], views=1)[0]
+    eight = predict_views(Bright(), [image], views=len(ORIENTATIONS))[0]
+    assert np.array_equal(to_instances(one).to_dense(), to_instances(eight).to_dense())
+    assert eight.scores == pytest.approx(one.scores)
+
+
+def test_an_object_that_half_of_the_views_miss_has_half_the_score():
+    seen = prediction([(5, 5, 10, 10, 0.8), (25, 30, 8, 8, 0.9)])
+    half = prediction([(5, 5, 10, 10, 0.8)])
+    merged = merge_views([seen, half])
+    assert merged.scores.tolist() == pytest.approx([0.8, 0.45])
+
+
+def test_overlapping_objects_of_one_view_are_never_merged():
+    overlapping = [(5, 5, 12, 12, 0.9), (5, 8, 12, 12, 0.8)]  # IoU 0.6
+    merged = merge_views([prediction(overlapping), prediction(overlapping)])
+    assert len(merged) == 2
+    assert merged.scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_disagreeing_views_make_a_soft_mask_and_a_lower_quality():
+    merged = merge_views([prediction([(5, 5, 10, 10, 0.8)]), prediction([(5, 5, 10, 14, 0.8)])])
+    crop = merged.crops[0]
+    assert crop.shape == (10, 14)
+    assert set(np.unique(crop[:, :10])) == {255}
+    assert set(np.unique(crop[:, 10:])) == {128}
+    assert merged.quality[0] < 1
+
+
+def test_middle_scores_are_ignored_and_low_ones_are_background():
+    seen = prediction([(0, 0, 10, 10, 0.9), (12, 0, 10, 10, 0.5), (24, 0, 10, 10, 0.1)])
+    config = PseudoLabelConfig(min_score=0.7, ignore_score=0.3, min_area_px=0)
+    labels = pseudo_objects(seen, config, small_area_px=0)
+    assert labels.ignore.tolist() == [False, True]
+    reference = pseudo_objects(seen, PseudoLabelConfig(), small_area_px=0)
+    assert reference.ignore.tolist() == [False]
+
+
+def test_the_reference_drops_masks_below_eighty_soft_pixels():
+    seen = prediction([(0, 0, 8, 9, 0.9), (12, 0, 9, 10, 0.9)])
+    assert len(pseudo_objects(seen, PseudoLabelConfig(), small_area_px=0)) == 1
+
+
+def test_hard_labels_are_cut_at_one_half_and_soft_ones_kept():
+    seen = prediction([(0, 0, 10, 10, 0.9)], value=200)
+    hard = pseudo_objects(seen, PseudoLabelConfig(min_area_px=0), small_area_px=0)
+    soft = pseudo_objects(seen, PseudoLabelConfig(min_area_px=0, soft_masks=True), small_area_px=0)
+    assert hard.crops[0].max() == 255
+    assert soft.crops[0].max() == 200
+
+
+@given(
+    objects=st.lists(
+        st.tuples(
+            st.integers(0, 20), st.integers(0, 20), st.integers(1, 15), st.integers(1, 15), st.just(0.5)
+        ),
+        max_size=4,
+    )
+)
+def test_stored_predictions_come_back_exactly(objects, tmp_path_factory):
+    path = tmp_path_factory.mktemp("stored") / "predictions.npz"
+    rows = {7: prediction(objects), 3: prediction([])}
+    save_predictions(path, rows)
+    back = load_predictions(path)
+    assert list(back) == [7, 3]
+    for image_id, row in rows.items():
+        assert back[image_id].size_hw == row.size_hw
+        assert np.array_equal(back[image_id].scores, row.scores)
+        assert np.array_equal(back[image_id].offsets_yx, row.offsets_yx)
+        assert all(np.array_equal(a, b) for a, b in zip(back[image_id].crops, row.crops, strict=True))

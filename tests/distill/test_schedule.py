@@ -1,0 +1,95 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.distill.recipe import REFERENCE, OptimiserConfig, Recipe, find_recipe, recipe_from_dict
+from labelloop.distill.schedule import best_supervised_steps, guided_schedule
+from labelloop.distill.stages import learning_rate
+from labelloop.errors import UsageError
+
+
+@given(
+    iterations=st.integers(4, 5000),
+    n_labels=st.integers(1, 500),
+    pool=st.integers(1, 5000),
+    recipe=st.sampled_from([Recipe(), REFERENCE]),
+)
+def test_stages_add_up_and_none_is_negative(iterations, n_labels, pool, recipe):
+    schedule = guided_schedule(recipe, iterations=iterations, n_labels=n_labels, pool=pool)
+    assert schedule.iterations == iterations
+    assert min(schedule.teacher, schedule.burn_in) >= 1
+    assert min(schedule.distillation, schedule.fine_tune) >= 0
+    assert 0 <= schedule.cached_images <= pool
+
+
+@given(iterations=st.integers(4, 5000), n_labels=st.integers(1, 500))
+def test_the_baseline_is_never_shorter_than_its_best_schedule_or_the_run(iterations, n_labels):
+    recipe = Recipe()
+    schedule = guided_schedule(recipe, iterations=iterations, n_labels=n_labels, pool=100)
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    assert schedule.supervised >= min(best, iterations)
+
+
+def test_best_schedule_is_interpolated_between_measured_numbers_of_labels():
+    table = ((15, 400), (60, 800))
+    assert best_supervised_steps(3, table) == 400
+    assert best_supervised_steps(30, table) == 600
+    assert best_supervised_steps(1000, table) == 800
+
+
+def test_learning_rate_rises_then_falls_to_its_final_share():
+    config = OptimiserConfig(warmup_share=0.1, final_share=0.01)
+    rates = [learning_rate(step, 100, config) for step in range(100)]
+    assert rates[0] < rates[5] < rates[9] <= 1
+    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert rates[-1] == pytest.approx(0.01, abs=0.002)
+
+
+def test_recipes_survive_json():
+    import json
+
+    for recipe in (Recipe(), REFERENCE):
+        assert recipe_from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_the_reference_recipe_is_the_published_algorithm():
+    assert REFERENCE.fresh_student
+    assert REFERENCE.ema_decay == 0.9996
+    assert REFERENCE.unlabelled_weight == 2.0
+    assert REFERENCE.cached_images == 0
+    assert REFERENCE.pseudo.min_score == 0.7
+    assert REFERENCE.pseudo.min_area_px == 80
+    assert not REFERENCE.pseudo.soft_masks
+
+
+def test_an_unknown_recipe_names_the_known_ones():
+    with pytest.raises(UsageError, match="reference"):
+        find_recipe("mine")
+
+
+def test_a_recipe_file_changes_what_it_names_and_keeps_the_rest(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('base = "reference"\niterations = 50\nunlabelled_weight = 1\n[pseudo]\nmin_score = 0.5\n')
+    recipe = find_recipe(str(path))
+    assert recipe.name == "mine"
+    assert (recipe.iterations, recipe.unlabelled_weight, recipe.pseudo.min_score) == (50, 1, 0.5)
+    assert (recipe.ema_decay, recipe.pseudo.min_area_px) == (
+        REFERENCE.ema_decay,
+        REFERENCE.pseudo.min_area_px,
+    )
+
+
+def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('iterations = "many"\nema_deca = 0.9\n[pseudo]\nview = 2\n')
+    with pytest.raises(UsageError) as caught:
+        find_recipe(str(path))
+    for part in ("iterations is 'many'", "ema_decay is meant?", "pseudo.view is unknown"):
+        assert part in str(caught.value)
+
+
+def test_a_recipe_file_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        find_recipe(str(tmp_path / "none.toml"))

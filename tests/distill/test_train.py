@@ -1,0 +1,218 @@
+"""Whole runs of the real model on made images, a few steps long."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from labelloop.data.pool import draw_labels, parse_label_budget
+from labelloop.distill.recipe import find_recipe
+from labelloop.distill.runs import load_model
+from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import TrainingError, UsageError
+from labelloop.project.project import Project
+
+SHORT = TrainRequest(iterations=6)
+
+
+def weights(project: Project, run: str, which: str) -> dict[str, torch.Tensor]:
+    return torch.load(project.runs_dir / run / f"{which}.pt", weights_only=True)["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def finished(project):
+    return train(project, dataclasses.replace(SHORT, name="first"))
+
+
+def test_result_has_the_contracts_fields_and_both_models_on_the_same_images(project, finished):
+    assert finished["labels"] == {"requested": "all", "used": 3, "pool": 7}
+    assert finished["iterations"] == 6
+    assert finished["promoted"] == "guided"  # nothing verifies it: no validation images
+    assert finished["verified"] is False
+    assert finished["split"] == "test"
+    assert finished["supervised"]["coco_ap"]["n"] == finished["guided"]["coco_ap"]["n"] == 2
+    assert set(finished["difference"]) == set(finished["guided"])
+    assert {"teacher", "student", "evaluation"} <= set(finished["seconds"])
+    assert json.loads((project.runs_dir / "first" / "metrics.json").read_text()) == finished
+
+
+def test_the_same_request_gives_the_same_weights_bit_for_bit(project, finished):
+    train(project, dataclasses.replace(SHORT, name="again"))
+    for which in ("supervised", "guided"):
+        assert same(weights(project, "first", which), weights(project, "again", which))
+
+
+def test_another_seed_gives_other_weights(project, finished):
+    train(project, dataclasses.replace(SHORT, name="other", seed=1))
+    assert not same(weights(project, "first", "guided"), weights(project, "other", "guided"))
+
+
+def test_the_promoted_model_loads_and_predicts(project, finished):
+    loaded = load_model(project)
+    assert (loaded.run, loaded.which, loaded.classes) == ("first", "guided", ("organoid",))
+    assert loaded.model.predict([torch.rand(3, 64, 64)])[0].size_hw == (64, 64)
+
+
+@pytest.mark.parametrize("recipe", ["default", "reference"])
+def test_a_run_killed_at_any_stage_goes_on_to_the_same_weights(project, recipe):
+    whole = train(project, dataclasses.replace(SHORT, name="whole", recipe=recipe))
+    command = [
+        sys.executable,
+        "-m",
+        "labelloop",
+        "train",
+        "--iterations",
+        "6",
+        "--name",
+        "cut",
+        "--recipe",
+        recipe,
+    ]
+    log = project.runs_dir / "cut" / "log.jsonl"
+    for kill_at, how in ((2, signal.SIGINT), (4, signal.SIGKILL)):
+        resume = ["--resume"] if kill_at > 2 else []
+        process = subprocess.Popen([*command, *resume], cwd=project.root, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and log.read_text().count("\n") >= kill_at:
+                process.send_signal(how)
+                break
+            time.sleep(0.02)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode in (130, -signal.SIGKILL, 0), err
+    resumed = train(project, TrainRequest(resume=True, name="cut"))
+    assert same(weights(project, "cut", "guided"), weights(project, "whole", "guided"))
+    assert resumed["guided"] == whole["guided"]
+
+
+def test_labels_of_images_that_were_not_drawn_are_used_nowhere(project):
+    """The labels that were not drawn are replaced by nonsense: nothing changes."""
+    from labelloop.instances import Instances
+    from labelloop.project.ledger import LabelRow, encode_instances
+
+    one = dataclasses.replace(SHORT, labels="1")
+    train(project, dataclasses.replace(one, name="before"))
+    drawn = json.loads((project.runs_dir / "before" / "config.json").read_text())["train_images"]
+    with project.ledger.write() as session:
+        for image in project.images(split="train", labelled=True):
+            if image.id not in drawn:
+                nonsense = Instances.from_dense(np.ones((1, *image.size_hw), bool))
+                row = LabelRow(image_id=image.id, revision=9, source="x", n_objects=1)
+                row.instances = encode_instances(nonsense)
+                session.add(row)
+    train(project, dataclasses.replace(one, name="after"))
+    for which in ("supervised", "guided"):
+        assert same(weights(project, "before", which), weights(project, "after", which))
+
+
+def test_a_supervised_run_trains_and_promotes_one_model(project):
+    result = train(project, dataclasses.replace(SHORT, method="supervised", iterations=2))
+    assert result["promoted"] == "supervised"
+    assert result["guided"] is None
+    assert result["difference"] is None
+    assert result["supervised"]["coco_ap"]["n"] == 2
+
+
+def test_a_project_without_unlabelled_images_still_trains(tmp_path, write_set):
+    from labelloop.project.adding import add_labels
+    from labelloop.project.config import ProjectConfig
+
+    project = Project.init(tmp_path / "few", ProjectConfig(name="few"))
+    write_set("only", 1, seed=5, truth=True)
+    add_labels(project, str(tmp_path / "only.json"), images=str(tmp_path / "only"))
+    result = train(project, dataclasses.replace(SHORT, iterations=4))
+    assert result["split"] is None
+    assert result["guided"] is None
+    assert result["promoted"] == "guided"
+
+
+def test_training_without_labels_is_a_clear_error(tmp_path, write_set):
+    from labelloop.project.adding import add_images
+    from labelloop.project.config import ProjectConfig
+
+    project = Project.init(tmp_path / "none", ProjectConfig(name="none", classes=("a",)))
+    add_images(project, [str(write_set("bare", 1, seed=5, truth=False))])
+    with pytest.raises(TrainingError, match="no training image has labels"):
+        train(project, SHORT)
+    assert project.runs() == []
+
+
+def test_time_and_iterations_exclude_each_other(project):
+    with pytest.raises(UsageError, match="exclude"):
+        train(project, TrainRequest(time_s=60, iterations=5))
+
+
+def test_a_time_fixes_the_iterations_and_is_kept(project):
+    begun = time.monotonic()
+    result = train(project, TrainRequest(time_s=25.0, name="timed"))
+    spent = time.monotonic() - begun
+    config = json.loads((project.runs_dir / "timed" / "config.json").read_text())
+    assert result["iterations"] >= 4
+    assert config["schedule"]["teacher"] + result["schedule"]["burn_in"] <= result["iterations"]
+    assert spent < 60  # a busy machine may be slower than when it was measured
+
+
+def test_the_baseline_of_a_guided_run_is_the_supervised_run_of_that_length(project):
+    train(project, dataclasses.replace(SHORT, name="run"))
+    short = train(project, dataclasses.replace(SHORT, name="sup", method="supervised", iterations=6))
+    assert short["iterations"] == 6
+    assert same(weights(project, "run", "supervised"), weights(project, "sup", "supervised"))
+
+
+@pytest.mark.parametrize(
+    ("text", "pool", "expected"),
+    [("5%", 1481, 75), ("15", 1481, 15), ("all", 10, None), ("0.1%", 10, 1), ("100%", 7, 7)],
+)
+def test_label_budget_is_a_share_of_the_pool_or_a_count(text, pool, expected):
+    assert parse_label_budget(text, pool=pool) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "0%", "101%", "some", "", "1.5"])
+def test_a_label_budget_that_means_nothing_is_refused(text):
+    with pytest.raises(UsageError, match="--labels"):
+        parse_label_budget(text, pool=10)
+
+
+def test_smaller_draws_lie_inside_larger_ones_and_groups_stay_together(project):
+    images = project.images(split="train")
+    grouped = [image._replace(group="ab"[i % 2]) for i, image in enumerate(images)]
+    ids = {image.id for image in images}
+    draws = [
+        draw_labels(grouped, ids, budget=n, seed=3, validation_share=0.0).train
+        for n in range(1, len(images) + 1)
+    ]
+    for small, large in itertools.pairwise(draws):
+        assert [i.id for i in small] == [i.id for i in large[: len(small)]]
+    groups = [i.group for i in draws[-1]]
+    assert groups == sorted(groups) or groups == sorted(groups, reverse=True)
+
+
+def test_a_fifth_of_a_large_draw_validates_and_its_groups_are_not_trained_on(project):
+    image = project.images()[0]
+    many = [image._replace(id=i, sha256=f"{i:03d}", group=f"g{i // 2}") for i in range(30)]
+    draw = draw_labels(many, {i.id for i in many}, budget=None, seed=0, validation_share=0.2)
+    assert len(draw.val) == 6
+    assert not {i.group for i in draw.val} & {i.group for i in draw.train}
+    few = draw_labels(many, {i.id for i in many}, budget=19, seed=0, validation_share=0.2)
+    assert few.val == ()
+
+
+def test_an_unknown_recipe_stops_before_anything_is_written(project):
+    with pytest.raises(UsageError, match="recipe"):
+        train(project, dataclasses.replace(SHORT, recipe="nope"))
+    assert not project.runs_dir.exists() or not os.listdir(project.runs_dir)
+    assert find_recipe(None).name == "default"
