@@ -53,8 +53,8 @@ class Recipe:
         burn_in_share: Share of the student's steps with the frozen teacher.
         fine_tune_share: Share of the student's steps, at the end, on labels alone.
         fresh_student: The student starts anew (reference), else from the teacher.
-        validation_share: Share of a large enough draw that validates where the project has no validation images;
-            0 learns from all of it.
+        validation_share: Share of a large draw that validates where the project has no validation images; 0
+            learns from all of it.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.

@@ -8,12 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.metrics.panel import best_f1_score_threshold, difference, evaluate
-from labelloop.models.protocol import DataStats, InstanceModel
-from labelloop.predict.field import predict_array
-from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
 REPLICATES = 1000
@@ -37,21 +33,6 @@ class ScoredImages:
     def groups(self) -> list[str | None]:
         """The group of each image."""
         return [image.group for image in self.images]
-
-
-def predict_split(
-    models: Mapping[str, InstanceModel], images: Sequence[ImageRecord], stats: DataStats, progress: Progress
-) -> dict[str, list[Instances]]:
-    """What each model sees in each image, scores 0.05 and up."""
-    seen: dict[str, list[Instances]] = {which: [] for which in models}
-    progress.start("evaluating", len(images) * len(models))
-    for image in images:
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-        for which, model in models.items():
-            seen[which].append(predict_array(model, pixels, stats=stats))
-            progress.advance(1)
-    progress.finish()
-    return seen
 
 
 def compare(

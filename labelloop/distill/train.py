@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from labelloop.data.objects import objects_of
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
-from labelloop.distill.runs import choose_device, read_run_config, restore_model, stats_from_dict
+from labelloop.distill.runs import LoadedModel, choose_device, read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
-from labelloop.distill.scoring import ScoredImages, compare, predict_split, working_thresholds
+from labelloop.distill.scoring import ScoredImages, compare, working_thresholds
 from labelloop.distill.timing import fit_iterations, measure_costs
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import TrainingError, UsageError
+from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
 from labelloop.models.catalog import build_model
 from labelloop.models.precision import fabric_precision
@@ -278,10 +280,19 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
     seconds = trainer.run(supervised_only=record.method == "supervised")
     which = ["supervised"] if record.method == "supervised" else ["supervised", "guided"]
     device, stats = torch.device(config["device"]), stats_from_dict(config["stats"])
-    models = {w: restore_model(files, w, model=config["model"], stats=stats, device=device) for w in which}
     scored = _scored_images(project, config)
     evaluated = time.monotonic()
-    seen = predict_split(models, scored.images, stats, progress) if scored else {w: [] for w in which}
+    seen: dict[str, list[Instances]] = {w: [] for w in which}
+    for w in which if scored else []:
+        model = LoadedModel(
+            model=restore_model(files, w, model=config["model"], stats=stats, device=device),
+            stats=stats,
+            classes=stats.classes,
+            min_score=0.5,
+            run=record.name,
+            which=w,
+        )
+        seen[w] = predict_known_images(project, model, scored.images if scored else (), progress)
     thresholds = working_thresholds(scored, seen, n_classes=len(stats.classes))
     scores = (
         compare(scored, seen, n_classes=len(stats.classes), thresholds=thresholds)
@@ -305,6 +316,7 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
         "schedule": config["schedule"],
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
         "device": config["device"],
+        "memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
     write_json(files.metrics, result)
     project.save_run(replace(record, state="finished", promoted=str(result["promoted"]), result=result))

@@ -1,0 +1,79 @@
+"""What a guided step costs beside a supervised one over as many student images, and what data loading adds.
+
+Run by hand on a project with a finished guided run, whose teacher then labels real images:
+
+    python tests/benchmarks/bench_step.py PROJECT RUN --rounds 6
+
+Steps of the three kinds alternate: a busy machine slows them alike. Medians of process time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from labelloop.distill.batches import make_batch
+from labelloop.distill.recipe import REFERENCE
+from labelloop.distill.runs import read_run_config
+from labelloop.distill.schedule import Schedule
+from labelloop.distill.stages import Learner, make_optimiser, train_step
+from labelloop.distill.train import _trainer
+from labelloop.progress import Silent
+from labelloop.project.project import Project
+
+
+def main() -> None:
+    """Times a supervised step, a burn-in step with cached labels and one labelled by the moving average."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("project", type=Path)
+    parser.add_argument("run")
+    parser.add_argument("--rounds", type=int, default=6)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    project = Project.open(arguments.project)
+    config = read_run_config(project.runs_dir / arguments.run)
+    trainer = _trainer(project, config, Schedule(**config["schedule"]), arguments.run, Silent())
+    recipe = trainer.recipe
+    images = recipe.labelled_batch + recipe.unlabelled_batch
+    student, teacher = trainer._teacher(), trainer._teacher()
+    student.module().requires_grad_(True)
+    student.module().backbone.freeze_stages(3)
+    learner = Learner(student, teacher, make_optimiser(student.module(), recipe.optimiser))
+    labels = trainer.labels_plan(1000)
+    labels = replace(labels, batches=replace(labels.batches, labelled_batch=images))
+    burn_in = dict(trainer.student_plans())["burn-in"]
+    online = replace(
+        burn_in,
+        batches=replace(burn_in.batches, pseudo=None, unlabelled_ids=list(trainer.pool_ids)),
+        online=replace(REFERENCE.pseudo, min_area_px=0.0),
+        ema_decay=0.99,
+    )
+    kinds = {"supervised": labels, "burn-in, cached labels": burn_in, "moving average labels": online}
+    spent: dict[str, list[float]] = {kind: [] for kind in kinds}
+    loading: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for step in range(arguments.rounds + 1):
+        for kind, plan in kinds.items():
+            begun = time.process_time()
+            batch = make_batch(plan.batches, trainer.load, step)
+            loaded = time.process_time()
+            train_step(step, batch, plan, learner, trainer.fabric)
+            if step:
+                loading[kind].append(loaded - begun)
+                spent[kind].append(time.process_time() - loaded)
+    base = statistics.median(spent["supervised"])
+    print(f"{images} student images a step, {arguments.rounds} steps of each kind, CPU seconds, one thread\n")
+    print("| step | seconds | ratio | making its batch (in a thread beside it) |\n|---|---|---|---|")
+    for kind, seconds in spent.items():
+        middle = statistics.median(seconds)
+        print(f"| {kind} | {middle:.3f} | {middle / base:.2f} | {statistics.median(loading[kind]):.3f} |")
+
+
+if __name__ == "__main__":
+    main()
