@@ -28,13 +28,10 @@ from labelloop.distill.trainer import Trainer
 from labelloop.errors import TrainingError, UsageError
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
-from labelloop.models.catalog import build_model
+from labelloop.models.catalog import training_view_px
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import ImageRecord, Project, RunRecord
-
-# Training crops are as large as makes the network's input this wide, in its own px.
-INPUT_SIDE_PX = 384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +156,11 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, budget: in
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
     plain = data_stats([labels[i.id] for i in draw.train], classes)
-    scale = getattr(build_model(request.model, plain, pretrained=False), "config", None)
-    crop_px = INPUT_SIDE_PX / (scale.input_scale if scale is not None else 1.0)
+    crop_px = training_view_px(request.model, plain)
     stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = find_recipe(request.recipe)
-    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=max(round(crop_px), 32)))
+    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
     return {
         "labelloop": labelloop.__version__,
         "versions": {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import nn
 
 from labelloop.errors import UsageError
 from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, lite0_weights_file, resnet50
@@ -35,19 +38,54 @@ class ModelInfo:
     note: str = ""
 
 
-def mask_rcnn_lite(stats: DataStats, *, pretrained: bool = True) -> MaskRCNN:
-    """Mask R-CNN for CPUs: EfficientNet-Lite0, a narrow pyramid, light heads."""
-    backbone = TimmPyramid(efficientnet_lite0(pretrained=pretrained), channels=64)
-    if pretrained:
-        backbone.freeze_stages(3)  # edges and textures stay as ImageNet taught them: half the time of a step
-    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=40.0, head=HeadConfig()))
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """What one name of the catalogue stands for.
+
+    Attributes:
+        body: Makes the backbone; takes a file of weights (or None) and whether it is pretrained.
+        channels: Width of the pyramid.
+        frozen_stages: First stages of a pretrained backbone that stay as they are.
+        target_diameter_px: Size of the median object in the network's input.
+        input_side_px: Training crops are cut so that the network's input is about so wide.
+        head: Sizes of the heads.
+    """
+
+    body: Callable[[Path | None, bool], nn.Module]
+    channels: int
+    frozen_stages: int
+    target_diameter_px: float
+    input_side_px: int
+    head: HeadConfig
 
 
-def mask_rcnn_r50(stats: DataStats, *, weights: Path | None = None, pretrained: bool = True) -> MaskRCNN:
-    """Mask R-CNN with ResNet-50 and full heads, for GPUs."""
-    head = HeadConfig(box_features=1024, mask_channels=(256,) * 4, boxes_per_image=512, positives=0.25)
-    backbone = TimmPyramid(resnet50(weights=weights, pretrained=pretrained), channels=256)
-    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=64.0, head=head))
+def _families() -> dict[str, _Family]:
+    return {
+        "mask-rcnn-lite": _Family(
+            body=lambda weights, pretrained: efficientnet_lite0(pretrained=pretrained),
+            channels=64,
+            frozen_stages=3,  # edges and textures stay as ImageNet taught them: half the time of a step
+            target_diameter_px=40.0,
+            input_side_px=384,
+            head=HeadConfig(),
+        ),
+        "mask-rcnn-r50": _Family(
+            body=lambda weights, pretrained: resnet50(weights=weights, pretrained=pretrained),
+            channels=256,
+            frozen_stages=0,
+            target_diameter_px=64.0,
+            input_side_px=768,
+            head=HeadConfig(box_features=1024, mask_channels=(256,) * 4, boxes_per_image=512, positives=0.25),
+        ),
+    }
+
+
+def _find(name: str) -> tuple[_Family, Path | None]:
+    kind, _, weights = name.partition(":")
+    families = _families()
+    if kind not in families or (weights and kind != "mask-rcnn-r50"):
+        raise UsageError("there is no such model", value=name, way_out=f"Models are: {', '.join(families)}.")
+    return families[kind], Path(weights) if weights else None
 
 
 def build_model(name: str, stats: DataStats, *, pretrained: bool = True) -> InstanceModel:
@@ -62,13 +100,21 @@ def build_model(name: str, stats: DataStats, *, pretrained: bool = True) -> Inst
         UsageError: There is no such model.
         ModelError: Its weights cannot be had.
     """
-    kind, _, weights = name.partition(":")
-    if kind == "mask-rcnn-lite" and not weights:
-        return mask_rcnn_lite(stats, pretrained=pretrained)
-    if kind == "mask-rcnn-r50":
-        return mask_rcnn_r50(stats, weights=Path(weights) if weights else None, pretrained=pretrained)
-    known = ", ".join(info.name for info in list_models())
-    raise UsageError("there is no such model", value=name, way_out=f"Models are: {known}.")
+    family, weights = _find(name)
+    backbone = TimmPyramid(family.body(weights, pretrained), channels=family.channels)
+    backbone.freeze_stages(family.frozen_stages)
+    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=family.target_diameter_px, head=family.head))
+
+
+def training_view_px(name: str, stats: DataStats) -> int:
+    """Side of the crops that a model is trained on, image px: larger images are never seen whole.
+
+    Raises:
+        UsageError: There is no such model.
+    """
+    family, _ = _find(name)
+    config = fit_to(stats, target_diameter_px=family.target_diameter_px, head=family.head)
+    return max(round(family.input_side_px / config.input_scale), 32)
 
 
 def list_models() -> list[ModelInfo]:

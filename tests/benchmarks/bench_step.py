@@ -44,7 +44,7 @@ def main() -> None:
     images = recipe.labelled_batch + recipe.unlabelled_batch
     student, teacher = trainer._teacher(), trainer._teacher()
     student.module().requires_grad_(True)
-    student.module().backbone.freeze_stages(3)
+    student.module().backbone.freeze_stages(3)  # type: ignore[operator, union-attr]
     learner = Learner(student, teacher, make_optimiser(student.module(), recipe.optimiser))
     labels = trainer.labels_plan(1000)
     labels = replace(labels, batches=replace(labels.batches, labelled_batch=images))

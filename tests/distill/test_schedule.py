@@ -43,7 +43,7 @@ def test_learning_rate_rises_then_falls_to_its_final_share():
     config = OptimiserConfig(warmup_share=0.1, final_share=0.01)
     rates = [learning_rate(step, 100, config) for step in range(100)]
     assert rates[0] < rates[5] < rates[9] <= 1
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(0.01, abs=0.002)
 
 
