@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +53,7 @@ class BatchPlan:
         seed: Of the run.
         stage: Name of the stage; part of every draw.
         labelled: Objects of the labelled images, by image id.
+        labelled_ids: What a pass shuffles; an image that is named twice is seen twice as often.
         labelled_batch: Labelled images per step.
         unlabelled_ids: Images without labels; with ``pseudo``, those that have pseudo-labels.
         unlabelled_batch: Unlabelled images per step.
@@ -63,6 +66,7 @@ class BatchPlan:
     seed: int
     stage: str
     labelled: Mapping[int, SoftObjects]
+    labelled_ids: Sequence[int]
     labelled_batch: int
     unlabelled_ids: Sequence[int]
     unlabelled_batch: int
@@ -87,10 +91,30 @@ def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count:
     return chosen
 
 
+def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> list[int]:
+    """Ids of the labelled images, those with rare classes named more often.
+
+    An image's repeat factor is the largest over its classes of max(1, sqrt(threshold / share of images with
+    that class)), relative to the smallest factor of all, rounded (Gupta et al. 2019, LVIS, section 4).
+
+    Args:
+        labelled: Objects by image id.
+        threshold: 0 names every image once.
+    """
+    ids = sorted(labelled)
+    classes = {i: set(labelled[i].labels.tolist()) for i in ids}
+    images_with = Counter(c for present in classes.values() for c in present)
+    factors = {
+        i: max([math.sqrt(threshold * len(ids) / images_with[c]) for c in classes[i]] + [1.0]) for i in ids
+    }
+    smallest = min(factors.values())
+    return [i for i in ids for _ in range(round(factors[i] / smallest))]
+
+
 def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     """The batch of a step. Safe to call from any thread."""
     labelled_ids = epoch_order(
-        sorted(plan.labelled),
+        plan.labelled_ids,
         seed=plan.seed,
         stage="labelled",
         start=step * plan.labelled_batch,

@@ -53,8 +53,10 @@ class Recipe:
         burn_in_share: Share of the student's steps with the frozen teacher.
         fine_tune_share: Share of the student's steps, at the end, on labels alone.
         fresh_student: The student starts anew (reference), else from the teacher.
-        validation_share: Share of a large draw that validates where the project has no validation images; 0
-            learns from all of it.
+        validation_share: Share of a large draw that validates where the project has no validation images;
+            0 learns from all of it.
+        pool_includes_labelled: The labelled images serve as unlabelled ones too, as in the reference.
+        repeat_threshold: The student sees labelled images with rare classes more often; 0 is off. Reference: 10.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
@@ -80,6 +82,8 @@ class Recipe:
     fine_tune_share: float = 0.1
     fresh_student: bool = False
     validation_share: float = 0.2
+    pool_includes_labelled: bool = False
+    repeat_threshold: float = 0.0
     labelled_batch: int = 2
     unlabelled_batch: int = 2
     supervised_batch: int = 4
@@ -159,6 +163,8 @@ REFERENCE = Recipe(
     fresh_student=True,
     burn_in_share=0.5,
     fine_tune_share=0.0,
+    pool_includes_labelled=True,
+    repeat_threshold=10.0,
     unlabelled_weight=2.0,
     ema_decay=0.9996,
     supervised_ema_decay=0.0,

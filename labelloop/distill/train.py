@@ -235,13 +235,14 @@ def _trainer(
         {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
     )
     pool = [i for i in images.values() if i.id not in taken]
-    if config["pool_images"] == 0:
-        pool = [images[i] for i in train_ids]
+    recipe = recipe_from_dict(config["recipe"])
+    if config["pool_images"] == 0 or recipe.pool_includes_labelled:
+        pool = [*pool, *(images[i] for i in train_ids)]
     return Trainer(
         files=RunFiles(folder=project.runs_dir / name),
         model=str(config["model"]),
         stats=stats_from_dict(config["stats"]),
-        recipe=recipe_from_dict(config["recipe"]),
+        recipe=recipe,
         schedule=schedule,
         seed=int(config["request"]["seed"]),
         device=torch.device(config["device"]),

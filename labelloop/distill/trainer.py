@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 
 from labelloop.data.objects import SoftObjects
 from labelloop.data.pool import ImageLoader
-from labelloop.distill.batches import BatchPlan, rng_for
+from labelloop.distill.batches import BatchPlan, repeated_ids, rng_for
 from labelloop.distill.checkpoint import (
     RunFiles,
     load_predictions,
@@ -156,6 +156,7 @@ class Trainer:
         cached = self._pseudo_labels()
         burn_in = replace(
             self._batches("burn-in"),
+            labelled_ids=repeated_ids(self.labelled, threshold=recipe.repeat_threshold),
             labelled_batch=recipe.labelled_batch,
             unlabelled_ids=sorted(cached) if cached is not None else list(self.pool_ids),
             unlabelled_batch=recipe.unlabelled_batch,
@@ -322,6 +323,7 @@ class Trainer:
             seed=self.seed,
             stage=stage,
             labelled=self.labelled,
+            labelled_ids=sorted(self.labelled),
             labelled_batch=self.recipe.supervised_batch,
             unlabelled_ids=(),
             unlabelled_batch=0,

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from labelloop.data.objects import SoftObjects, objects_of
+from labelloop.data.views import GeometryConfig, PhotometryConfig, draw_geometry, view_image, view_objects
+from labelloop.distill.batches import epoch_order, prefetched, repeated_ids
+from labelloop.instances import Instances
+
+
+def with_classes(*labels: int) -> SoftObjects:
+    return objects_of(Instances.from_dense(np.ones((len(labels), 8, 8)), labels, size_hw=(8, 8)))
+
+
+def test_every_pass_sees_every_image_once_wherever_it_is_entered():
+    ids = [3, 5, 8, 13]
+    whole = epoch_order(ids, seed=1, stage="s", start=0, count=12)
+    assert [sorted(whole[i : i + 4]) for i in (0, 4, 8)] == [ids] * 3
+    assert epoch_order(ids, seed=1, stage="s", start=5, count=4) == whole[5:9]
+    assert epoch_order(ids, seed=2, stage="s", start=0, count=12) != whole
+
+
+def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_nothing():
+    common = {i: with_classes(0) for i in range(8)}
+    assert repeated_ids(common, threshold=10.0) == list(range(8))
+    rare = common | {8: with_classes(0, 1)}  # class 1 in a ninth of the images: three times as often
+    assert repeated_ids(rare, threshold=10.0).count(8) == 3
+    assert repeated_ids(rare, threshold=0.0) == list(range(9))
+
+
+def test_what_the_background_thread_raises_is_raised_where_batches_are_used():
+    def make(step: int) -> int:
+        if step == 2:
+            raise OSError("gone")
+        return step
+
+    batches = prefetched(make, 0, 5)
+    assert [next(batches), next(batches)] == [0, 1]
+    with pytest.raises(OSError, match="gone"):
+        next(batches)
+
+
+@pytest.mark.parametrize("zoom", [0.6, 1.0, 1.7])
+def test_masks_move_with_the_image(zoom):
+    """Objects are bright: where a view's image is bright, its mask is, whatever the geometry."""
+    yy, xx = np.mgrid[:90, :120]
+    masks = np.stack([(yy - 40) ** 2 + (xx - 50) ** 2 <= 20**2, (yy - 60) ** 2 + (xx - 95) ** 2 <= 12**2])
+    image = np.repeat(masks.any(0)[None].astype(np.float32), 3, 0)
+    objects = objects_of(Instances.from_dense(masks))
+    config = GeometryConfig(zoom=(zoom, zoom), crop_px=64)
+    for seed in range(12):
+        geometry = draw_geometry(np.random.default_rng(seed), (90, 120), config)
+        view, target = view_image(image, geometry), view_objects(objects, geometry, least_visible=0.15)
+        assert view.shape[1:] == target.masks.shape[1:]
+        bright = view[0].numpy() > 0.5
+        masked = (target.masks.numpy() > 127).any(0) if len(target.masks) else np.zeros_like(bright)
+        union = (bright | masked).sum()
+        assert union < 60 or (bright & masked).sum() / union > 0.93
+
+
+def test_slivers_at_the_border_of_a_view_are_ignored_not_taught():
+    from labelloop.data.views import Geometry
+
+    mask = np.zeros((1, 60, 60), bool)
+    mask[0, 10:30, 10:50] = True
+    objects = objects_of(Instances.from_dense(mask))
+    cut = Geometry(window=(0, 0, 60, 14), view_hw=(60, 14), turns=0, flip=False)
+    assert view_objects(objects, cut, least_visible=0.15).ignore.tolist() == [True]
+    assert view_objects(objects, cut, least_visible=0.05).ignore.tolist() == [False]
+    outside = Geometry(window=(40, 0, 20, 60), view_hw=(20, 60), turns=0, flip=False)
+    assert len(view_objects(objects, outside, least_visible=0.15).masks) == 0
+
+
+def test_crowds_are_ignored_and_empty_masks_left_out():
+    dense = np.zeros((3, 10, 10), bool)
+    dense[0, 2:5, 2:5] = dense[1, 6:9, 6:9] = True
+    instances = Instances.from_dense(dense)
+    crowd = Instances(
+        size_hw=(10, 10), rles=instances.rles, labels=instances.labels, crowd=np.array([False, True, False])
+    )
+    assert objects_of(crowd).ignore.tolist() == [False, True]
+
+
+def test_photometry_stays_in_range_and_off_changes_nothing():
+    import torch
+
+    from labelloop.data.views import STRONG, change_photometry
+
+    image = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
+    off = PhotometryConfig(jitter=0.0, gamma=0.0, jitter_p=0.0)
+    assert torch.equal(change_photometry(np.random.default_rng(0), image, off), image)
+    for seed in range(20):
+        changed = change_photometry(np.random.default_rng(seed), image, STRONG)
+        assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
