@@ -7,6 +7,7 @@ are turned upright as their EXIF orientation says, since that is how people saw 
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,8 @@ def render_8bit(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _open(path: Path) -> tuple[str, bytes]:
     """The file's format by its first bytes, and its bytes; none of a TIFF, which is read in parts."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait for ever
+            raise ImageError("the file cannot be read (it is a pipe, a socket or a device)", value=path)
         with path.open("rb") as file:
             start = file.read(8)
             if start.startswith(tiff.TIFF_SIGNATURES):

@@ -1,6 +1,7 @@
 """Truth by construction: images are written by code, with values that are known, and read back."""
 
 import io
+import os
 import warnings
 
 import numpy as np
@@ -225,6 +226,13 @@ def test_a_missing_file_and_a_folder_are_image_errors(tmp_path):
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(ImageError, match="cannot be read"):
             probe(path)
+
+
+def test_a_named_pipe_is_refused_and_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (probe, read_image):
+        with pytest.raises(ImageError, match="it is a pipe"):
+            read(tmp_path / "pipe.png")
 
 
 def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelloop.formats.records import SkippedFile
+from labelloop.paths import plain_path
 from labelloop.predict.names import unique_names
 from labelloop.project.finding import find_files
 from labelloop.project.project import ImageRecord, Project
@@ -62,9 +63,9 @@ def path_items(
         records.setdefault(record.path, []).append(record)
         kinds[record.page, record.channel] += 1
     page, channel = kinds.most_common(1)[0][0] if kinds else (0, -1)
-    named = [Path(text).expanduser().absolute() for text in paths]
+    named = [plain_path(Path(text)) for text in paths]
     folders = [path for path in named if path.is_dir()]
-    found = find_files(paths, leave_out=[out.absolute()])
+    found = find_files(paths, leave_out=[plain_path(out)])
     items: list[PredictItem] = []
     for path in found.files:
         name = _name(path, folders)

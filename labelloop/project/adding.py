@@ -16,6 +16,7 @@ import numpy as np
 from labelloop.errors import UsageError
 from labelloop.formats.catalog import AUTO, read_labels
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
+from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.finding import ImageIndex, find_files, folder_files
 from labelloop.project.ledger import ImageRow
@@ -134,7 +135,7 @@ def add_labels(
     if split is not None:
         _require_split(split)
     group_of = _grouping(group_by)
-    place = Path(path).expanduser().absolute()
+    place = plain_path(Path(path))
     label_set = read_labels(place, format)
     classes, records = _in_classes(label_set, project.config.classes, path)
     labelled, skipped = _with_images(project, records, place, images, label_set, progress)
@@ -244,7 +245,7 @@ def _finder(
     """What finds the image file of a record, or says why there is none."""
     folder = place if place.is_dir() else place.parent
     if images is not None:
-        folder = Path(images).expanduser().absolute()
+        folder = plain_path(Path(images))
         if not folder.is_dir():
             raise UsageError("there is no such folder of images", value=images)
     index = ImageIndex((file for file in folder_files(folder) if file not in label_files), folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from labelloop.formats.label_image import bare_stem, is_named_as_labels
 from labelloop.formats.records import LabelledImage, SkippedFile
 from labelloop.images import IMAGE_SUFFIXES
+from labelloop.paths import plain_path
 
 # Files that people call images; those which cannot be read are named rather than passed over.
 _OTHER_IMAGE_SUFFIXES = frozenset(
@@ -40,13 +41,13 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
     found: dict[Path, None] = {}
     skipped: list[SkippedFile] = []
     for text in paths:
-        path = Path(text).expanduser().absolute()
+        path = plain_path(Path(text))
         if path.is_dir():
             found.update(dict.fromkeys(_in_folder(path, leave_out, skipped)))
         elif path.exists():
             found[path] = None
         elif glob.has_magic(text):
-            matches = [Path(match).absolute() for match in sorted(glob.glob(str(path), recursive=True))]
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
             if not matches:
                 skipped.append(SkippedFile(path=text, reason="no file matches this pattern"))
             for match in matches:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from labelloop.errors import ProjectError, UsageError
 from labelloop.instances import Instances
+from labelloop.paths import plain_path
 from labelloop.project.config import FILE_NAME, ProjectConfig, read_config, write_config
 from labelloop.project.ledger import (
     ImageRow,
@@ -78,7 +79,7 @@ class Project:
         Raises:
             ProjectError: There is a project already, or the folder cannot be written.
         """
-        root = root.absolute()
+        root = plain_path(root)
         if (root / FILE_NAME).exists():
             raise ProjectError(
                 "there is a project already", value=root, way_out="Use it with -C, or choose another folder."
@@ -103,7 +104,7 @@ class Project:
         Raises:
             ProjectError: There is none, or its files cannot be used.
         """
-        root = root.absolute()
+        root = plain_path(root)
         if not (root / FILE_NAME).is_file():
             raise ProjectError("there is no project here", value=root, way_out=_MAKE_ONE)
         config = read_config(root / FILE_NAME)
@@ -123,7 +124,7 @@ class Project:
         Raises:
             ProjectError: There is none, or its files cannot be used.
         """
-        start = start.absolute()
+        start = plain_path(start)
         for folder in (start, *start.parents):
             if (folder / FILE_NAME).is_file():
                 return cls.open(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from labelloop.errors import UsageError
+from labelloop.paths import plain_path
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 
@@ -28,7 +29,7 @@ def start_project(
     """
     try:
         config = ProjectConfig(
-            name=root.absolute().name if name is None else name,
+            name=plain_path(root).name if name is None else name,
             classes=tuple(part.strip() for part in classes.split(",")) if classes.strip() else (),
             pixel_size_um=pixel_size_um,
         )

@@ -229,6 +229,24 @@ def test_a_moved_file_is_found_again(project, pool):
     assert all(record.path.is_file() for record in project.images())
 
 
+def test_images_named_through_a_folder_above_are_found_after_the_project_moved(project, pool, monkeypatch):
+    save(project.root / "own" / "mine.png", pixels(9))
+    monkeypatch.chdir(project.root)
+    add_images(project, ["../pool", "../project/own"])
+    deeper = project.root.parent / "archive" / "2024"
+    deeper.mkdir(parents=True)
+    moved = Project.open(project.root.rename(deeper / "project"))
+    assert all(record.path.is_file() for record in moved.images())
+    assert {record.path.name for record in moved.images()} == {*(f"{i}.png" for i in range(4)), "mine.png"}
+
+
+def test_a_folder_above_a_link_is_the_one_that_the_system_means(project, pool, monkeypatch):
+    (pool / "inner").mkdir()
+    (project.root / "link").symlink_to(pool / "inner")
+    monkeypatch.chdir(project.root)
+    assert add_images(project, ["link/.."]).added == 4
+
+
 def test_a_copy_elsewhere_does_not_change_the_path(project, pool, tmp_path):
     add_images(project, [str(pool)])
     save(tmp_path / "other" / "0 copy.png", pixels(0))
