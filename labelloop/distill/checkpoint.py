@@ -38,10 +38,9 @@ class RunFiles:
         """Finished weights: teacher, supervised or guided."""
         return self.folder / f"{which}.pt"
 
-    @property
-    def pseudo_labels(self) -> Path:
-        """The frozen teacher's predictions."""
-        return self.folder / "pseudo_labels.npz"
+    def pseudo_labels(self, maker: str) -> Path:
+        """The predictions of the frozen teacher, or of the student when it becomes the teacher."""
+        return self.folder / f"pseudo_labels_{maker}.npz"
 
     @property
     def config(self) -> Path:

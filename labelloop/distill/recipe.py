@@ -6,13 +6,14 @@ import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
 from labelloop.distill.pseudo_labels import PseudoLabelConfig
 from labelloop.errors import UsageError
 
 T = TypeVar("T")
+DistillationLabels = Literal["relabelled", "online", "cached"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Recipe:
         validation_share: Share of a large draw that validates where the project has no validation images;
             0 learns from all of it.
         pool_includes_labelled: The labelled images serve as unlabelled ones too, as in the reference.
-        repeat_threshold: The student sees labelled images with rare classes more often; 0 is off. Reference: 10.
+        repeat_threshold: The student sees images with rare classes more often; 0 is off. Reference: 10.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
@@ -65,8 +66,9 @@ class Recipe:
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
         cached_images: Unlabelled images whose pseudo-labels are made once, averaged over views, and then used
             over and over; 0 makes them in every step, as the reference does.
-        keep_cached: Cached pseudo-labels serve the distillation stage too; else the moving average labels
-            each step.
+        distillation_labels: What labels the distillation stage where labels are cached: ``relabelled``, the
+            student's average once, as it becomes the teacher; ``online``, its moving average in every step;
+            ``cached``, the first teacher's labels still.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         geometry: Shared by both views.
@@ -91,7 +93,7 @@ class Recipe:
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
     cached_images: int = 300
-    keep_cached: bool = True
+    distillation_labels: DistillationLabels = "relabelled"
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
         min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
     )
@@ -117,6 +119,11 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
     """
     faults: list[str] = []
     recipe = _changed(base or Recipe(), document, "", faults)
+    choices = get_args(DistillationLabels)
+    if recipe.distillation_labels not in choices:
+        faults.append(
+            f"distillation_labels is {recipe.distillation_labels!r}, not one of {', '.join(choices)}"
+        )
     if faults:
         raise UsageError(
             "the recipe has settings that cannot be used",

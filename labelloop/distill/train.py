@@ -19,6 +19,7 @@ import labelloop
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
 from labelloop.distill.checkpoint import RunFiles, write_json
+from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
 from labelloop.distill.runs import LoadedModel, choose_device, read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
@@ -86,12 +87,13 @@ def train(project: Project, request: TrainRequest, progress: Progress | None = N
     started = time.monotonic()
     _check(request)
     record = (
-        _run_to_resume(project, request) if request.resume else _new_run(project, request, progress, started)
+        run_to_resume(project, request) if request.resume else _new_run(project, request, progress, started)
     )
     if record.state == "finished" and record.result is not None:
         progress.note(f"run {record.name} has finished already")
         return record.result
-    return _execute(project, record, progress, started)
+    with claimed(project.runs_dir / record.name):
+        return _execute(project, record, progress, started)
 
 
 def _check(request: TrainRequest) -> None:
@@ -99,29 +101,16 @@ def _check(request: TrainRequest) -> None:
         raise UsageError("--time and --iterations exclude each other", way_out="Give one of them.")
     if request.devices != 1:
         raise UsageError("training runs on one device", value=request.devices, way_out="Leave --devices out.")
+    if request.name is not None:
+        check_name(request.name)
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
-
-
-def _run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
-    if request.name is not None:
-        return project.run(request.name)
-    unfinished = [run for run in project.runs() if run.state != "finished"]
-    if not unfinished:
-        raise UsageError(
-            "there is no unfinished run", value=project.root, way_out="Leave --resume out to start one."
-        )
-    return unfinished[-1]
 
 
 def _new_run(project: Project, request: TrainRequest, progress: Progress, started: float) -> RunRecord:
     names = {run.name for run in project.runs()}
     if request.name in names:
-        raise UsageError(
-            "there is a run of this name",
-            value=request.name,
-            way_out="Choose another name, or go on with --resume.",
-        )
+        raise name_taken(request.name)
     images = project.images(split="train")
     budget = parse_label_budget(request.labels, pool=len(images))
     labelled = set(project.newest_label_revisions([i.id for i in images]))
@@ -135,7 +124,8 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
     schedule, recipe = _lengths(project, request, config, draw, progress, started)
     config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
-    name = request.name or _made_up_name(request, names)
+    stem = f"{request.method}-{request.labels.replace('%', 'pc')}-s{request.seed}"
+    name = make_run_folder(project.runs_dir, request.name, stem)
     record = RunRecord(
         name=name,
         state="running",
@@ -215,14 +205,6 @@ def _lengths(
     )
     progress.note(f"{iterations} iterations fit into {request.time_s / 60:.1f} minutes")
     return schedule(iterations), recipe
-
-
-def _made_up_name(request: TrainRequest, names: set[str]) -> str:
-    stem = f"{request.method}-{request.labels.replace('%', 'pc')}-s{request.seed}"
-    number = 1
-    while f"{stem}-{number}" in names:
-        number += 1
-    return f"{stem}-{number}"
 
 
 def _trainer(

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -102,23 +103,9 @@ class Trainer:
         self._train_on_labels("supervised", "supervised", self.schedule.supervised)
 
     def label_pool(self) -> None:
-        """The frozen teacher's predictions, averaged over views, for a part of the pool."""
-        if self.schedule.cached_images == 0 or self.files.pseudo_labels.exists():
-            return
-        teacher, found = self._teacher(), self._partly_labelled()
-        wanted = [i for i in self.cached_ids() if i not in found]
-        self.progress.start("pseudo-labels", len(wanted))
-        saved = time.monotonic()
-        for start in range(0, len(wanted), PSEUDO_BATCH):
-            ids = wanted[start : start + PSEUDO_BATCH]
-            found |= dict(zip(ids, self.label_images(teacher, ids), strict=True))
-            self.progress.advance(len(ids))
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
-                save_predictions(self._partial_labels, found)
-                saved = time.monotonic()
-        save_predictions(self.files.pseudo_labels, found)
-        self._partial_labels.unlink(missing_ok=True)
-        self.progress.finish()
+        """The frozen teacher's labels of a part of the pool."""
+        if self.schedule.cached_images > 0:
+            self._label("pseudo-labels", self._teacher, self.files.pseudo_labels("teacher"))
 
     def label_images(self, teacher: InstanceModel, ids: Sequence[int]) -> list[Prediction]:
         """A teacher's predictions of some images, averaged over the recipe's views."""
@@ -132,71 +119,100 @@ class Trainer:
             return
         learner = self.student_learner()
         done = self._restore("student", learner)
-        for name, plan in self.student_plans():
-            if name == "distillation" and plan.start >= done and not self._average_is_student:
-                ema_update(
-                    learner.average.module(), learner.student.module(), decay=0.0
-                )  # teacher := student
-            self._run(name, "student", plan, learner, done)
-            done = max(done, plan.stop)
+        for name in ("burn-in", "distillation", "fine-tuning"):
+            start, stop = self.bounds(name)
+            if done >= stop:
+                continue
+            if name == "distillation":
+                self._teacher_becomes_student(learner, anew=done <= start)
+            self._run(name, "student", self.student_plan(name), learner, done)
+            done = stop
         self._save_weights("guided", learner)
 
     def student_learner(self) -> Learner:
         """The student as it begins, with the teacher beside it where it labels every step."""
-        start = None if self.recipe.fresh_student else self._teacher()
         student = self._fresh_model("student")
-        if start is not None:
-            student.module().load_state_dict(start.module().state_dict())
-        average = self._teacher() if not self._average_is_student else self._copy_of(student)
+        if not self.recipe.fresh_student:
+            student.module().load_state_dict(self._teacher().module().state_dict())
+        average = self._copy_of(student) if self._average_is_student else self._teacher()
         return Learner(student, average, make_optimiser(student.module(), self.recipe.optimiser))
 
-    def student_plans(self) -> list[tuple[str, StagePlan]]:
-        """The stages of the student with their plans."""
-        recipe, s = self.recipe, self.schedule
-        cached = self._pseudo_labels()
-        burn_in = replace(
-            self._batches("burn-in"),
-            labelled_ids=repeated_ids(self.labelled, threshold=recipe.repeat_threshold),
+    def bounds(self, name: str) -> tuple[int, int]:
+        """First step of a stage of the student, and the step after its last one."""
+        s = self.schedule
+        ends = {"burn-in": s.burn_in, "distillation": s.burn_in + s.distillation, "fine-tuning": s.student}
+        starts = {"burn-in": 0, "distillation": ends["burn-in"], "fine-tuning": ends["distillation"]}
+        return starts[name], ends[name]
+
+    def student_plan(self, name: str) -> StagePlan:
+        """A stage of the student; its cached labels must have been made."""
+        recipe, (start, stop) = self.recipe, self.bounds(name)
+        batches = replace(
+            self._batches(name),
             labelled_batch=recipe.labelled_batch,
-            unlabelled_ids=sorted(cached) if cached is not None else list(self.pool_ids),
-            unlabelled_batch=recipe.unlabelled_batch,
-            pseudo=cached,
+            labelled_ids=repeated_ids(self.labelled, threshold=recipe.repeat_threshold),
         )
-        first = StagePlan(
-            batches=burn_in,
-            start=0,
-            stop=s.burn_in,
-            schedule=s.student,
-            ema_decay=recipe.ema_decay if self._average_is_student else None,
-            ema_from=0,
-            online=None if cached is not None else recipe.pseudo,
+        if name == "fine-tuning":
+            batches = replace(batches, labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch)
+        else:
+            cached = self._cached_labels(name)
+            pool = list(self.pool_ids) if cached is None else sorted(cached)
+            batches = replace(
+                batches, unlabelled_ids=pool, unlabelled_batch=recipe.unlabelled_batch, pseudo=cached
+            )
+        frozen = name == "burn-in" and not self._average_is_student
+        online = name != "fine-tuning" and batches.pseudo is None
+        return StagePlan(
+            batches=batches,
+            start=start,
+            stop=stop,
+            schedule=self.schedule.student,
+            ema_decay=None if frozen else recipe.ema_decay,
+            ema_from=0 if self._average_is_student else None,
+            online=recipe.pseudo if online else None,
             unlabelled_weight=recipe.unlabelled_weight,
             small_area_px=self.small_area_px,
             optimiser=recipe.optimiser,
         )
-        distillation = replace(burn_in, stage="distillation")
-        if cached is not None and not recipe.keep_cached:
-            distillation = replace(distillation, unlabelled_ids=list(self.pool_ids), pseudo=None)
-        second = replace(
-            first,
-            batches=distillation,
-            start=s.burn_in,
-            stop=s.burn_in + s.distillation,
-            ema_decay=recipe.ema_decay,
-            ema_from=0 if self._average_is_student else None,
-            online=recipe.pseudo if distillation.pseudo is None else None,
-        )
-        last = replace(
-            second,
-            batches=replace(
-                self._batches("fine-tuning"), labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch
-            ),
-            start=second.stop,
-            stop=s.student,
-            online=None,
-        )
-        plans = [("burn-in", first), ("distillation", second), ("fine-tuning", last)]
-        return [(name, plan) for name, plan in plans if plan.stop > plan.start]
+
+    def _teacher_becomes_student(self, learner: Learner, *, anew: bool) -> None:
+        """The switch from burn-in to distillation; ``anew`` where no step of distillation has been made."""
+        if not self._average_is_student:
+            if anew:
+                ema_update(learner.average.module(), learner.student.module(), decay=0.0)
+        elif self.recipe.distillation_labels == "relabelled":
+            self._label("new pseudo-labels", lambda: learner.average, self.files.pseudo_labels("student"))
+
+    def _cached_labels(self, stage: str) -> dict[int, SoftObjects] | None:
+        """The labels that serve a stage, or None where its teacher makes them in every step."""
+        labels_of = {"cached": "teacher", "relabelled": "student", "online": None}
+        maker = "teacher" if stage == "burn-in" else labels_of[self.recipe.distillation_labels]
+        if self.schedule.cached_images == 0 or maker is None:
+            return None
+        return {
+            image_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
+            for image_id, p in load_predictions(self.files.pseudo_labels(maker)).items()
+        }
+
+    def _label(self, stage: str, teacher: Callable[[], InstanceModel], path: Path) -> None:
+        """Labels a part of the pool once; an interruption costs the last minute at most."""
+        if path.exists():
+            return
+        partial = path.with_suffix(".part.npz")
+        found = load_predictions(partial) if partial.exists() else {}
+        wanted = [i for i in self.cached_ids() if i not in found]
+        model, saved = teacher(), time.monotonic()
+        self.progress.start(stage, len(wanted))
+        for start in range(0, len(wanted), PSEUDO_BATCH):
+            ids = wanted[start : start + PSEUDO_BATCH]
+            found |= dict(zip(ids, self.label_images(model, ids), strict=True))
+            self.progress.advance(len(ids))
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                save_predictions(partial, found)
+                saved = time.monotonic()
+        save_predictions(path, found)
+        partial.unlink(missing_ok=True)
+        self.progress.finish()
 
     def labels_plan(self, steps: int) -> StagePlan:
         """A schedule on labels alone; teacher and supervised baseline differ in its length only."""
@@ -228,22 +244,6 @@ class Trainer:
     def _average_is_student(self) -> bool:
         """Whether the average follows the student from the first step: the teacher is in the cache."""
         return self.schedule.cached_images > 0
-
-    @property
-    def _partial_labels(self) -> Any:
-        return self.files.folder / "pseudo_labels.part.npz"
-
-    def _partly_labelled(self) -> dict[int, Prediction]:
-        return load_predictions(self._partial_labels) if self._partial_labels.exists() else {}
-
-    def _pseudo_labels(self) -> dict[int, SoftObjects] | None:
-        if self.schedule.cached_images == 0:
-            return None
-        stored = load_predictions(self.files.pseudo_labels)
-        return {
-            image_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
-            for image_id, p in stored.items()
-        }
 
     def _train_on_labels(self, stage: str, which: str, steps: int) -> None:
         if self.files.weights(which).exists():

@@ -48,7 +48,7 @@ def main() -> None:
     learner = Learner(student, teacher, make_optimiser(student.module(), recipe.optimiser))
     labels = trainer.labels_plan(1000)
     labels = replace(labels, batches=replace(labels.batches, labelled_batch=images))
-    burn_in = dict(trainer.student_plans())["burn-in"]
+    burn_in = trainer.student_plan("burn-in")
     online = replace(
         burn_in,
         batches=replace(burn_in.batches, pseudo=None, unlabelled_ids=list(trainer.pool_ids)),

@@ -1,0 +1,137 @@
+"""Which run is meant: names of new runs, the run to go on with, and one process per run."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.project.project import Project, RunRecord
+
+if TYPE_CHECKING:
+    from labelloop.distill.train import TrainRequest
+
+_NAME = re.compile(r"[^\W_][\w.+= -]{0,99}")  # one folder, on every file system
+_NOT_COMPARED = frozenset(("name", "resume"))
+
+
+def check_name(name: str) -> None:
+    """Raises a UsageError for a name that cannot be a folder of its own under runs/."""
+    if not _NAME.fullmatch(name) or name != name.strip(" ."):
+        raise UsageError(
+            "a run cannot have this name",
+            value=repr(name),
+            way_out="Use up to 100 letters, digits, spaces and . _ - + =, with a letter or digit first.",
+        )
+
+
+def make_run_folder(runs_dir: Path, name: str | None, stem: str) -> str:
+    """Makes the folder of a new run, which no other process can make too; returns the run's name.
+
+    Args:
+        runs_dir: runs/ of the project.
+        name: As asked for; None to make one up.
+        stem: Made-up names are the stem and a number.
+
+    Raises:
+        UsageError: There is a run of this name.
+        OutputError: The folder cannot be made.
+    """
+    number = 1
+    while True:
+        chosen = name or f"{stem}-{number}"
+        try:
+            (runs_dir / chosen).mkdir(parents=True)
+        except FileExistsError as error:
+            if name is not None:
+                raise name_taken(name) from error
+            number += 1
+        except OSError as error:
+            raise OutputError(
+                f"the folder of the run cannot be made ({error.strerror})",
+                value=runs_dir / chosen,
+                way_out="Free space or make the project folder writable.",
+            ) from error
+        else:
+            return chosen
+
+
+def name_taken(name: str) -> UsageError:
+    """The error where a new run would have the name of another."""
+    return UsageError(
+        "there is a run of this name", value=name, way_out="Choose another name, or go on with --resume."
+    )
+
+
+def run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
+    """The named run, or the newest unfinished one.
+
+    Raises:
+        UsageError: There is none, or it was asked for otherwise than this request says.
+    """
+    if request.name is not None:
+        run = project.run(request.name)
+    else:
+        unfinished = [run for run in project.runs() if run.state != "finished"]
+        if not unfinished:
+            raise UsageError(
+                "there is no unfinished run", value=project.root, way_out="Leave --resume out to start one."
+            )
+        run = unfinished[-1]
+    _require_same_request(run, request)
+    return run
+
+
+def _require_same_request(run: RunRecord, request: TrainRequest) -> None:
+    """What a request leaves at its default is not held against the run."""
+    stored: Mapping[str, Any] = run.config.get("request", {})
+    contradictions = [
+        f"{field.name.removesuffix('_s')} {getattr(request, field.name)} instead of {stored[field.name]}"
+        for field in dataclasses.fields(request)
+        if field.name in stored
+        and field.name not in _NOT_COMPARED
+        and getattr(request, field.name) not in (field.default, stored[field.name])
+    ]
+    if contradictions:
+        raise UsageError(
+            f"the run {run.name} was started otherwise",
+            value=", ".join(contradictions),
+            way_out=f"Go on with labelloop train --resume --name {run.name}, or leave --resume out to start"
+            " another run.",
+        )
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training the same run; the claim ends with the process, however it ends.
+
+    Raises:
+        TrainingError: Another process trains it.
+        OutputError: The folder cannot be written.
+    """
+    try:
+        lock = (folder / ".lock").open("w")
+    except FileNotFoundError:  # reading the run's configuration says what is missing
+        yield
+        return
+    except OSError as error:
+        raise OutputError(
+            f"the run's folder cannot be written ({error.strerror})",
+            value=folder,
+            way_out="Make it writable, then run the same command with --resume.",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                "another process is training this run",
+                value=folder.name,
+                way_out="Wait for it, or start another run.",
+            ) from error
+        yield
