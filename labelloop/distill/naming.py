@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,11 +31,11 @@ def check_name(name: str) -> None:
         )
 
 
-def make_run_folder(runs_dir: Path, name: str | None, stem: str) -> str:
+def make_run_folder(project: Project, name: str | None, stem: str) -> str:
     """Makes the folder of a new run, which no other process can make too; returns the run's name.
 
     Args:
-        runs_dir: runs/ of the project.
+        project: Where the run belongs.
         name: As asked for; None to make one up.
         stem: Made-up names are the stem and a number.
 
@@ -42,29 +43,31 @@ def make_run_folder(runs_dir: Path, name: str | None, stem: str) -> str:
         UsageError: There is a run of this name.
         OutputError: The folder cannot be made.
     """
-    number = 1
-    while True:
+    known = {run.name for run in project.runs()}  # some without a folder, where a person deleted it
+    for number in itertools.count(1):
         chosen = name or f"{stem}-{number}"
+        if name is None and chosen in known:
+            continue
         try:
-            (runs_dir / chosen).mkdir(parents=True)
+            (project.runs_dir / chosen).mkdir(parents=True)
         except FileExistsError as error:
             if name is not None:
                 raise name_taken(name) from error
-            number += 1
         except OSError as error:
             raise OutputError(
                 f"the folder of the run cannot be made ({error.strerror})",
-                value=runs_dir / chosen,
+                value=project.runs_dir / chosen,
                 way_out="Free space or make the project folder writable.",
             ) from error
         else:
             return chosen
+    raise AssertionError("numbers do not end")
 
 
 def name_taken(name: str) -> UsageError:
     """The error where a new run would have the name of another."""
     return UsageError(
-        "there is a run of this name", value=name, way_out="Choose another name, or go on with --resume."
+        "there is a run or a folder of this name", value=name, way_out="Choose another name, or go on with --resume."
     )
 
 

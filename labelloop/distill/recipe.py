@@ -77,25 +77,25 @@ class Recipe:
     """
 
     name: str = "default"
-    iterations: int = 1000
+    iterations: int = 2000
     teacher_share: float = 0.5
-    supervised_steps: tuple[tuple[int, int], ...] = ((15, 500), (75, 1000))
+    supervised_steps: tuple[tuple[int, int], ...] = ((15, 1000), (75, 2000))
     burn_in_share: float = 0.4
     fine_tune_share: float = 0.1
     fresh_student: bool = False
     validation_share: float = 0.2
     pool_includes_labelled: bool = False
     repeat_threshold: float = 0.0
-    labelled_batch: int = 2
-    unlabelled_batch: int = 2
-    supervised_batch: int = 4
+    labelled_batch: int = 1
+    unlabelled_batch: int = 1
+    supervised_batch: int = 2
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
-    cached_images: int = 300
+    cached_images: int = 200
     distillation_labels: DistillationLabels = "relabelled"
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
-        min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
+        min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=4
     )
     optimiser: OptimiserConfig = OptimiserConfig()
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)

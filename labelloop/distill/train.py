@@ -125,7 +125,7 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     schedule, recipe = _lengths(project, request, config, draw, progress, started)
     config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
     stem = f"{request.method}-{request.labels.replace('%', 'pc')}-s{request.seed}"
-    name = make_run_folder(project.runs_dir, request.name, stem)
+    name = make_run_folder(project, request.name, stem)
     record = RunRecord(
         name=name,
         state="running",

@@ -71,12 +71,12 @@ def predict(
     return report
 
 
-def _nothing(project: Project, skipped: Sequence[SkippedFile]) -> UsageError:
+def _nothing(project: Project, skipped: Sequence[SkippedFile]) -> LabelloopError:
     if skipped:
         return UsageError(
             "there is nothing to predict", value=_listed(skipped), way_out="Name images or folders."
         )
-    return UsageError(
+    return ProjectError(
         "the pool is empty",
         value=project.root,
         way_out="Add images with labelloop add images, or name the ones to predict.",
