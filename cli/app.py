@@ -7,6 +7,7 @@ flag, a value or a combination that the command does not take); 130 interrupted.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import sys
@@ -170,4 +171,6 @@ def main() -> None:
     # costs 3 to 5 times the time on a machine where anything else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # Fabric announces its precision between the progress lines; the run's configuration holds it.
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     app()

@@ -67,7 +67,9 @@ def make_run_folder(project: Project, name: str | None, stem: str) -> str:
 def name_taken(name: str) -> UsageError:
     """The error where a new run would have the name of another."""
     return UsageError(
-        "there is a run or a folder of this name", value=name, way_out="Choose another name, or go on with --resume."
+        "there is a run or a folder of this name",
+        value=name,
+        way_out="Choose another name, or go on with --resume.",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelloop.distill.runs import load_model
-from labelloop.errors import ImageError, UsageError
+from labelloop.errors import ImageError, LabelloopError, ProjectError, UsageError
 from labelloop.formats.records import SkippedFile
 from labelloop.predict.items import path_items, pool_items
 from labelloop.predict.pool import PredictReport, predict_images, require_formats

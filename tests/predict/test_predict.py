@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from labelloop.distill.checkpoint import RunFiles, save_tensors, write_json
-from labelloop.errors import ImageError, UsageError
+from labelloop.errors import ImageError, ProjectError, UsageError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats
 from labelloop.predict.predict import predict
@@ -102,5 +102,5 @@ def test_nothing_to_predict_is_an_error(project: Project, tmp_path: Path) -> Non
 def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
     project = Project.init(tmp_path / "empty", ProjectConfig(name="p", classes=("organoid", "debris")))
     save_run(project)
-    with pytest.raises(UsageError, match="the pool is empty"):
+    with pytest.raises(ProjectError, match="the pool is empty"):
         predict(project, out=tmp_path / "out")

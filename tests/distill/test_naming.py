@@ -1,0 +1,86 @@
+"""Names of runs, which run goes on, and one process per run."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from labelloop.distill.naming import check_name, claimed, make_run_folder, run_to_resume
+from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import TrainingError, UsageError
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project, RunRecord
+
+
+@pytest.fixture
+def empty(tmp_path):
+    return Project.init(tmp_path / "project", ProjectConfig(name="p", classes=("a",)))
+
+
+def save_run(project, request, *, state="running"):
+    record = RunRecord(
+        name=request.name,
+        state=state,
+        method=request.method,
+        model=request.model,
+        seed=request.seed,
+        promoted=None,
+        config={"request": dataclasses.asdict(request)},
+        result=None,
+    )
+    project.save_run(record)
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "a/b", "a\\b", "", ".", "..", ".hidden", "-x", "a\n", "x.", "x" * 101]
+)
+def test_a_name_that_is_no_folder_of_its_own_is_refused(project, name):
+    with pytest.raises(UsageError, match="cannot have this name"):
+        train(project, TrainRequest(iterations=4, name=name))
+    assert project.runs() == []
+
+
+@pytest.mark.parametrize("name", ["guided-5pc-s0-1", "Größe 2", "a", "x" * 100, "lr=0.1+ema"])
+def test_usual_names_are_taken(name):
+    check_name(name)
+
+
+def test_a_folder_is_given_to_one_run_only(empty):
+    assert make_run_folder(empty, "mine", "stem") == "mine"
+    with pytest.raises(UsageError, match="of this name"):
+        make_run_folder(empty, "mine", "stem")
+    assert [make_run_folder(empty, None, "stem") for _ in range(2)] == ["stem-1", "stem-2"]
+
+
+def test_a_made_up_name_is_never_that_of_a_run_whose_folder_was_deleted(empty):
+    name = make_run_folder(empty, None, "stem")
+    save_run(empty, TrainRequest(name=name))
+    shutil.rmtree(empty.runs_dir / name)
+    assert make_run_folder(empty, None, "stem") == "stem-2"
+
+
+def test_the_newest_unfinished_run_goes_on(empty):
+    save_run(empty, TrainRequest(name="z first"))
+    save_run(empty, TrainRequest(name="newest"))
+    save_run(empty, TrainRequest(name="done"), state="finished")
+    assert run_to_resume(empty, TrainRequest(resume=True)).name == "newest"
+
+
+def test_a_request_that_contradicts_the_run_is_refused_and_names_what_differs(empty):
+    save_run(empty, TrainRequest(name="run", labels="15", time_s=60.0, seed=3))
+    for same in (TrainRequest(resume=True), TrainRequest(resume=True, labels="15", time_s=60.0, seed=3)):
+        assert run_to_resume(empty, same).name == "run"
+    with pytest.raises(UsageError, match="started otherwise") as caught:
+        run_to_resume(empty, TrainRequest(resume=True, labels="5", seed=3))
+    assert "labels 5 instead of 15" in caught.value.value
+    assert "seed" not in caught.value.value
+    with pytest.raises(UsageError, match="started otherwise"):
+        run_to_resume(empty, TrainRequest(resume=True, name="run", method="supervised"))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    with claimed(tmp_path):
+        with pytest.raises(TrainingError, match="another process"), claimed(tmp_path):
+            pass
+    with claimed(tmp_path):
+        pass
