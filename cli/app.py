@@ -86,7 +86,7 @@ class Program(TyperGroup):
             print_error(error, as_json=as_json)
             raise typer.Exit(WRONG_USAGE if isinstance(error, UsageError) else FAILED) from error
         except KeyboardInterrupt as interrupt:
-            print_error(_interrupted(ctx.invoked_subcommand), as_json=as_json)
+            print_error(_interrupted(interrupt), as_json=as_json)
             raise typer.Exit(INTERRUPTED) from interrupt
         except OSError as error:
             if error.errno not in _MACHINE_ERRORS:
@@ -100,10 +100,10 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     return "--json" in before_dashes
 
 
-def _interrupted(command: str | None) -> LabelloopError:
-    if command == "train":
-        return LabelloopError("interrupted", way_out="The same command with --resume goes on.")
-    return LabelloopError("interrupted", way_out="Nothing is lost; run the same command again.")
+def _interrupted(interrupt: KeyboardInterrupt) -> LabelloopError:
+    """Says what the command said of going on, if it said anything."""
+    way_out = str(interrupt) or "Nothing is lost; run the same command again."
+    return LabelloopError("interrupted", way_out=way_out)
 
 
 def _of_the_machine(error: OSError) -> LabelloopError:

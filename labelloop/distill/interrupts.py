@@ -32,3 +32,12 @@ def interrupts_held() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_say(way_out: str) -> Iterator[None]:
+    """Gives an interrupt inside the block the sentence that tells how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(way_out) from interrupt

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import platform
 import resource
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ import labelloop
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
 from labelloop.distill.checkpoint import RunFiles, write_json
+from labelloop.distill.interrupts import interrupts_say
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
 from labelloop.distill.runs import LoadedModel, choose_device, read_run_config, restore_model, stats_from_dict
@@ -86,13 +88,17 @@ def train(project: Project, request: TrainRequest, progress: Progress | None = N
     progress = progress or Silent()
     started = time.monotonic()
     _check(request)
-    record = (
-        run_to_resume(project, request) if request.resume else _new_run(project, request, progress, started)
-    )
+    with interrupts_say("Nothing was started yet; run the same command again."):
+        record = (
+            run_to_resume(project, request)
+            if request.resume
+            else _new_run(project, request, progress, started)
+        )
     if record.state == "finished" and record.result is not None:
         progress.note(f"run {record.name} has finished already")
         return record.result
-    with claimed(project.runs_dir / record.name):
+    go_on = f"labelloop train --resume --name {shlex.quote(record.name)} goes on."
+    with claimed(project.runs_dir / record.name), interrupts_say(go_on):
         return _execute(project, record, progress, started)
 
 
@@ -119,6 +125,9 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     draw = draw_labels(images, labelled, budget=budget, seed=request.seed, validation_share=share)
     if budget is not None and budget > len(labelled):
         progress.note(f"{budget} labels asked for, {len(labelled)} there are: all are used")
+    _require_files(
+        [*images, *project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
+    )
     config = _decide(project, request, draw, budget)
     if request.method == "guided" and not draw.pool:
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
@@ -139,6 +148,18 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     write_json(RunFiles(folder=project.runs_dir / name).config, config)
     project.save_run(record)
     return record
+
+
+def _require_files(images: Sequence[ImageRecord]) -> None:
+    """Raises a TrainingError before the first step rather than in the middle of a run."""
+    gone = [image.path for image in images if not image.path.is_file()]
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        raise TrainingError(
+            "images of the project are not where they were",
+            value=f"{gone[0]}{more}",
+            way_out="Put them back, or name their new place to labelloop add images.",
+        )
 
 
 def _decide(project: Project, request: TrainRequest, draw: LabelDraw, budget: int | None) -> dict[str, Any]:

@@ -175,8 +175,9 @@ def test_what_is_raised_on_purpose_has_its_exit_code(error: BaseException, code:
 
 
 def test_an_interrupted_training_says_how_to_go_on() -> None:
-    ran = CliRunner().invoke(_program_that_raises(KeyboardInterrupt()), ["train"])
-    assert "--resume" in ran.stderr
+    interrupt = KeyboardInterrupt("labelloop train --resume --name a goes on.")
+    ran = CliRunner().invoke(_program_that_raises(interrupt), ["train"])
+    assert ran.stderr == "error: interrupted. labelloop train --resume --name a goes on.\n"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError(errno.EBADF, "a bug")])

@@ -61,6 +61,15 @@ def test_another_seed_gives_other_weights(project, finished):
     assert not same(weights(project, "first", "guided"), weights(project, "other", "guided"))
 
 
+def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tmp_path):
+    image = project.images(split="test")[0].path
+    image.rename(tmp_path / "elsewhere.png")
+    with pytest.raises(TrainingError, match="not where they were") as caught:
+        train(project, SHORT)
+    assert caught.value.value == str(image)
+    assert project.runs() == []
+
+
 def test_the_promoted_model_loads_and_predicts(project, finished):
     loaded = load_model(project)
     assert (loaded.run, loaded.which, loaded.classes) == ("first", "guided", ("organoid",))
