@@ -7,8 +7,10 @@ import json
 import platform
 import resource
 import shlex
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +30,7 @@ from labelloop.distill.schedule import Schedule, guided_schedule, supervised_sch
 from labelloop.distill.scoring import ScoredImages, compare, working_thresholds
 from labelloop.distill.timing import fit_iterations, measure_costs
 from labelloop.distill.trainer import Trainer
-from labelloop.errors import TrainingError, UsageError
+from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
@@ -145,9 +147,22 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
         config=config,
         result=None,
     )
-    write_json(RunFiles(folder=project.runs_dir / name).config, config)
-    project.save_run(record)
+    _begin(project, record)
     return record
+
+
+def _begin(project: Project, record: RunRecord) -> None:
+    """Stores a new run; where that cannot be done, nothing of it stays and its name is free again."""
+    folder = project.runs_dir / record.name
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            write_json(RunFiles(folder=folder).config, record.config)
+        except OutputError as error:
+            way_out = "Free space or make the folder writable, then run the same command again."
+            raise OutputError(error.what, value=error.value, way_out=way_out) from error
+        project.save_run(record)
+        undo.pop_all()
 
 
 def _require_files(images: Sequence[ImageRecord]) -> None:

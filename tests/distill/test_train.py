@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import labelloop.distill.train as train_module
 from labelloop.data.pool import draw_labels, parse_label_budget
+from labelloop.distill import naming
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
-from labelloop.errors import TrainingError, UsageError
+from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.project.project import Project
 
 SHORT = TrainRequest(iterations=6)
@@ -68,6 +71,26 @@ def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tm
         train(project, SHORT)
     assert caught.value.value == str(image)
     assert project.runs() == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_at_the_start_leaves_the_name_free(project, monkeypatch):
+    folder = project.runs_dir / "full"
+    request = dataclasses.replace(SHORT, name="full", iterations=4)
+    with monkeypatch.context() as context:
+        make = naming.make_run_folder
+
+        def make_full(*arguments):
+            name = make(*arguments)
+            (folder / "config.json.partial").symlink_to("/dev/full")
+            return name
+
+        context.setattr(train_module, "make_run_folder", make_full)
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            train(project, request)
+    assert "--resume" not in str(caught.value)
+    assert not folder.exists()
+    assert train(project, request)["run"] == "full"
 
 
 def test_the_promoted_model_loads_and_predicts(project, finished):
