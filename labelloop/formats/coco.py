@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from labelloop.errors import FormatError
+from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
-from labelloop.formats.rle import checked_rle
 from labelloop.instances import Instances
 
 NAME = "coco"
 
-_FAR = 10  # a coordinate this many image sides away is an error, and would cost memory to draw
 _SHOWN_FAULTS = 3
 
 
@@ -50,10 +48,6 @@ class _Image:
             labels=np.asarray(self.labels, np.int64),
             crowd=np.asarray(self.crowd, np.bool_),
         )
-
-
-class _Unusable(Exception):
-    """An annotation that cannot be used; its text is the reason."""
 
 
 def is_coco(document: object) -> bool:
@@ -103,7 +97,7 @@ def read_coco(path: Path) -> LabelSet:
         place = _place(entry, number)
         try:
             _take_annotation(entry, images, label_of)
-        except _Unusable as fault:
+        except Unusable as fault:
             image = images.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
             if image is not None:
                 image.faults.append(str(fault))
@@ -179,26 +173,26 @@ def _images(entries: list[Any], skipped: list[SkippedFile]) -> dict[Any, _Image]
             key, name, size_hw = _image_entry(entry)
             image = by_name.setdefault(name, _Image(file_name=name, size_hw=size_hw))
             if image.size_hw != size_hw:
-                raise _Unusable(f"{name} is listed twice with different sizes")
+                raise Unusable(f"{name} is listed twice with different sizes")
             if by_id.setdefault(key, image) is not image:
-                raise _Unusable(f"{name} has the id {key}, which another image has")
+                raise Unusable(f"{name} has the id {key}, which another image has")
             image.entries += 1
-        except _Unusable as fault:
+        except Unusable as fault:
             skipped.append(SkippedFile(path=f"images[{number}]", reason=str(fault)))
     return by_id
 
 
 def _image_entry(entry: Any) -> tuple[Any, str, tuple[int, int]]:
     if not isinstance(entry, dict):
-        raise _Unusable("it is no image entry")
+        raise Unusable("it is no image entry")
     name, key = entry.get("file_name"), _key(entry.get("id"))
     if not isinstance(name, str) or not name:
-        raise _Unusable("the image has no file_name")
+        raise Unusable("the image has no file_name")
     if key is None:
-        raise _Unusable(f"{name} has no id")
+        raise Unusable(f"{name} has no id")
     height, width = _count(entry.get("height")), _count(entry.get("width"))
     if height is None or width is None:
-        raise _Unusable(f"{name} has no width and height")
+        raise Unusable(f"{name} has no width and height")
     return key, name.replace("\\", "/"), (height, width)
 
 
@@ -222,60 +216,15 @@ def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
 
 def _take_annotation(entry: Any, images: dict[Any, _Image], label_of: dict[Any, int]) -> None:
     if not isinstance(entry, dict):
-        raise _Unusable("it is no annotation")
+        raise Unusable("it is no annotation")
     image = images.get(_key(entry.get("image_id")))
     if image is None:
-        raise _Unusable(f"it names the image id {entry.get('image_id')}, which the file has not")
+        raise Unusable(f"it names the image id {entry.get('image_id')}, which the file has not")
     category = _key(entry.get("category_id"))
     if label_of and category not in label_of:
-        raise _Unusable(f"it names the category id {entry.get('category_id')}, which the file has not")
-    rle = _rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
+        raise Unusable(f"it names the category id {entry.get('category_id')}, which the file has not")
+    rle = rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
     image.add(rle, label_of.get(category, 0), bool(entry.get("iscrowd", 0)))
-
-
-def _rasterise(segmentation: Any, size_hw: tuple[int, int], *, has_box: bool) -> bytes:
-    if isinstance(segmentation, dict):
-        try:
-            rle = checked_rle(segmentation, size_hw)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise _Unusable(f"the RLE cannot be used: {error}") from error
-        outside = False
-    elif isinstance(segmentation, list) and segmentation:
-        rle, outside = _rasterise_polygons(segmentation, size_hw)
-    else:
-        raise _Unusable("it has a box but no mask" if has_box else "it has no mask")
-    if not coco_mask.area({"size": list(size_hw), "counts": rle}):
-        raise _Unusable("it lies outside the image" if outside else "its mask is empty")
-    return rle
-
-
-def _rasterise_polygons(segmentation: list[Any], size_hw: tuple[int, int]) -> tuple[bytes, bool]:
-    """The union of the parts, and whether all of them lie outside the image."""
-    height, width = size_hw
-    flat = not isinstance(segmentation[0], list)
-    parts = [_coordinates(part) for part in ([segmentation] if flat else segmentation)]
-    drawn = [part for part in parts if len(part) >= 6]
-    if not drawn:
-        raise _Unusable("its polygon has fewer than 3 points")
-    limit = _FAR * max(size_hw)
-    if any(abs(value) > limit for part in drawn for value in part):
-        raise _Unusable("its polygon reaches far outside the image")
-    outside = all(_lies_outside(part, size_hw) for part in drawn)
-    rle = coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))
-    return bytes(rle["counts"]), outside
-
-
-def _coordinates(part: Any) -> list[float]:
-    if not isinstance(part, list) or len(part) % 2:
-        raise _Unusable("its polygon is no list of x and y in turn")
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in part):
-        raise _Unusable("its polygon has coordinates that are no numbers")
-    return [float(value) for value in part]
-
-
-def _lies_outside(part: list[float], size_hw: tuple[int, int]) -> bool:
-    xs, ys = part[0::2], part[1::2]
-    return max(xs) <= 0 or max(ys) <= 0 or min(xs) >= size_hw[1] or min(ys) >= size_hw[0]
 
 
 def _key(value: Any) -> Any:

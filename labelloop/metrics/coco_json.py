@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from labelloop.errors import FormatError
-from labelloop.formats.rle import checked_rle
-
-_FARTHEST_PX = 1e6  # a polygon corner beyond it is a mistake, and would cost memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +74,6 @@ def check_entries(path: Path, name: str, entries: Any) -> None:
         raise FormatError(f"{name} is not a list of objects", value=path, way_out=_WHAT_COCO_IS)
 
 
-def encode_outline(segmentation: Any, size_hw: tuple[int, int]) -> bytes | None:
-    """The compressed COCO run lengths of a ``segmentation``: polygons, or run lengths of either kind.
-
-    Args:
-        segmentation: As in the file.
-        size_hw: Of the image, px.
-
-    Returns:
-        The run lengths; None where there is no usable outline (absent, polygons of less than three corners,
-        run lengths that do not fill the image, not one pixel inside).
-    """
-    if isinstance(segmentation, Mapping):
-        counts = _checked(dict(segmentation), size_hw)
-    else:
-        counts = _drawn(segmentation, size_hw)
-    if counts is None or not coco_mask.area({"size": list(size_hw), "counts": counts}):
-        return None
-    return counts
-
-
 _WHAT_COCO_IS = "Give COCO JSON: an object with the lists images, annotations and categories."
 
 
@@ -124,23 +99,3 @@ def _check_unique(path: Path, what: str, values: list[str]) -> None:
     doubled = [value for value, times in Counter(values).items() if times > 1]
     if doubled:
         raise FormatError(f"two images have one {what}", value=f"{path}, {doubled[0]}", way_out="Rename one.")
-
-
-def _checked(segmentation: dict[str, Any], size_hw: tuple[int, int]) -> bytes | None:
-    try:
-        return checked_rle(segmentation, size_hw)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _drawn(polygons: Any, size_hw: tuple[int, int]) -> bytes | None:
-    usable = [p for p in polygons if _is_polygon(p)] if isinstance(polygons, list) else []
-    if not usable:
-        return None
-    return bytes(coco_mask.merge(coco_mask.frPyObjects(usable, *size_hw))["counts"])
-
-
-def _is_polygon(corners: Any) -> bool:
-    if not isinstance(corners, list) or len(corners) < 6 or len(corners) % 2:
-        return False
-    return all(isinstance(c, int | float) and math.isfinite(c) and abs(c) < _FARTHEST_PX for c in corners)

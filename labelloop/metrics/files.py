@@ -13,13 +13,13 @@ import numpy as np
 
 from labelloop.errors import FormatError
 from labelloop.formats.coco import load_json
+from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.instances import Instances
 from labelloop.metrics.coco_json import (
     CocoFile,
     Picture,
     as_id,
     check_entries,
-    encode_outline,
     parse_dataset,
 )
 from labelloop.metrics.panel import Panel, evaluate
@@ -109,7 +109,7 @@ class _Reading:
                 self.unused["in images that the labels do not hold"] += 1
             elif label is None:
                 self.unused["of classes that the labels do not hold"] += 1
-            elif (rle := encode_outline(annotation.get("segmentation"), picture.size_hw)) is None:
+            elif (rle := _outline(annotation, picture.size_hw)) is None:
                 self.unused["without a usable mask of their image's size"] += 1
             else:
                 crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
@@ -178,9 +178,7 @@ def _same_pictures(other: CocoFile, true: CocoFile) -> dict[Hashable, Picture]:
     return same
 
 
-def _same_classes(
-    other: CocoFile, true: CocoFile, classes: Mapping[Hashable, int]
-) -> dict[Hashable, int]:
+def _same_classes(other: CocoFile, true: CocoFile, classes: Mapping[Hashable, int]) -> dict[Hashable, int]:
     """The class index of each category of ``other``: by name, else by id, else the only one there is."""
     by_name = {name: classes[id_] for id_, name in true.categories.items() if name is not None}
     named = {id_: by_name[name] for id_, name in other.categories.items() if name in by_name}
@@ -219,3 +217,10 @@ def _no_common_image(predictions: Path, labels: Path, by: str) -> FormatError:
         value=f"{predictions}, {labels}",
         way_out=f"Images are matched by their {by}.",
     )
+
+
+def _outline(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> bytes | None:
+    try:
+        return rasterise(annotation.get("segmentation"), size_hw)
+    except Unusable:
+        return None
