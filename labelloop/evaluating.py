@@ -78,11 +78,14 @@ def _measured_images(project: Project, run: RunRecord, split: str) -> list[Image
 def predict_known_images(
     project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], progress: Progress
 ) -> list[Instances]:
-    """What a run's model sees in images of its project; what it saw before is taken from the ledger."""
+    """What a run's model sees in images of its project; what it saw before is taken from the ledger.
+
+    It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``.
+    """
     known = _stored_predictions(project, loaded, images)
     missing = [image for image in images if image.id not in known]
     if missing:
-        with stage(progress, "predict", len(missing)):
+        with stage(progress, f"evaluating {loaded.which}", len(missing)):
             for start in range(0, len(missing), STORE_EVERY):
                 fresh = {}
                 for image in missing[start : start + STORE_EVERY]:

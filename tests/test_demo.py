@@ -25,7 +25,7 @@ class Notes(Silent):
 
 class InterruptedWhileEvaluating(Silent):
     def start(self, stage: str, total: int) -> None:
-        if stage == "evaluating":
+        if stage == "evaluating guided":
             raise KeyboardInterrupt
 
 

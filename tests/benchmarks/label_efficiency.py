@@ -75,10 +75,10 @@ class Job:
     options: tuple[str, ...]
 
 
-def labelloop(project: Path, *arguments: str, log: Path | None = None) -> int:
+def labelloop(*arguments: str, log: Path | None = None) -> int:
     """Runs the command line in a process of its own, on one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-    command = [sys.executable, "-m", "labelloop", "-C", str(project), *arguments]
+    command = [sys.executable, "-m", "labelloop", *arguments]
     with (log or Path(os.devnull)).open("a") as out:
         return subprocess.run(command, env=environment, stdout=out, stderr=out, check=False).returncode
 
@@ -87,11 +87,10 @@ def prepare(data: Path, work: Path, name: str) -> Project:
     """The project of a set, made once."""
     folder, data_set = work / name, SETS[name]
     if not (folder / "labelloop.toml").exists():
-        assert labelloop(folder, "init", str(folder), "--classes", data_set.classes) == 0
+        assert labelloop("init", str(folder), "--classes", data_set.classes) == 0
     for add in data_set.adds:
-        assert (
-            labelloop(folder, "add", *(part.format(data / name) for part in add), log=work / "add.log") == 0
-        )
+        parts = [part.format(data / name) for part in add]
+        assert labelloop("add", *parts, "-C", str(folder), log=work / "add.log") == 0
     return Project.open(folder)
 
 
@@ -125,9 +124,8 @@ def train(project: Project, job: Job, work: Path) -> None:
         return
     options = ("--resume",) if job.name in runs else job.options
     begun = time.monotonic()
-    code = labelloop(
-        project.root, "train", "--name", job.name, "--json", *options, log=work / f"{job.name}.log"
-    )
+    where = ("--name", job.name, "-C", str(project.root))
+    code = labelloop("train", *where, "--json", *options, log=work / f"{job.name}.log")
     print(f"{job.name}: exit {code} after {(time.monotonic() - begun) / 60:.1f} min", flush=True)
 
 
