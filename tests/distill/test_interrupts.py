@@ -31,7 +31,7 @@ def test_before_the_run_exists_it_does_not_speak_of_resuming(project):
     assert train(project, request)["run"] == "run"
 
 
-@pytest.mark.parametrize("stage", ["teacher", "pseudo-labels", "distillation", "predict"])
+@pytest.mark.parametrize("stage", ["teacher", "pseudo-labels", "distillation", "evaluating guided"])
 def test_afterwards_it_names_the_run_to_go_on_with(project, stage):
     request = TrainRequest(iterations=4, name="my run")
     with pytest.raises(KeyboardInterrupt, match=r"labelloop train --resume --name 'my run' goes on"):
