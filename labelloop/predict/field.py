@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
+from labelloop.models.precision import autocast_for
 from labelloop.models.protocol import DataStats, InstanceModel, Prediction, to_instances
 from labelloop.predict.stitch import Piece, pieces_of, stitch
 from labelloop.predict.tiles import Tile, TileLayout, plan_tiles, tile_layout
@@ -73,9 +74,9 @@ def predict_whole(
 
 def _predict(model: InstanceModel, images: Sequence[Tensor], min_score: float) -> list[Prediction]:
     parameter = next(model.module().parameters(), None)
-    if parameter is not None:
-        images = [image.to(parameter.device, non_blocking=True) for image in images]
-    return model.predict(images, min_score=min_score)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    with autocast_for(device):
+        return model.predict([image.to(device, non_blocking=True) for image in images], min_score=min_score)
 
 
 def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[int, Sequence[Tile]]]:
