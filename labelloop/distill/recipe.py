@@ -49,8 +49,8 @@ class Recipe:
         name: Of the recipe.
         iterations: Steps of the whole run, teacher included, where neither time nor iterations are asked for.
         teacher_share: Share of the iterations that train the teacher, which is also the supervised baseline.
-        supervised_steps: Steps of the best supervised schedule by number of labels, found on validation; the
-            teacher gets no more than these.
+        supervised_steps: Steps of the best supervised schedule by number of labels; the teacher gets no more.
+            The entry for 15 labels was found on validation images; the one for 75 is a guess, not measured.
         burn_in_share: Share of the student's steps with the frozen teacher.
         fine_tune_share: Share of the student's steps, at the end, on labels alone.
         fresh_student: The student starts anew (reference), else from the teacher.

@@ -41,8 +41,10 @@ def test_a_name_that_is_no_folder_of_its_own_is_refused(project, name):
 
 
 @pytest.mark.parametrize("name", ["guided-5pc-s0-1", "Größe 2", "a", "x" * 100, "lr=0.1+ema"])
-def test_usual_names_are_taken(name):
+def test_usual_names_are_taken(empty, name):
     check_name(name)
+    assert make_run_folder(empty, name, "stem") == name
+    assert (empty.runs_dir / name).is_dir()
 
 
 def test_a_folder_is_given_to_one_run_only(empty):
