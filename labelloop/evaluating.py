@@ -46,13 +46,15 @@ def evaluate_run(
     Raises:
         ProjectError: The split has no labelled images.
     """
-    images = _measured_images(project, project.run(run), split)
+    record = project.run(run)
+    images = _measured_images(project, record, split)
     if not images:
         raise ProjectError(
             f"no {split} image has labels",
             value=project.root,
             way_out=f"Run labelloop add labels PATH --split {split}.",
         )
+    learnt = {*record.config.get("train_images", ())} & {image.id for image in images}
     loaded = load_model(project, run, device=device)
     predicted = predict_known_images(project, loaded, images, progress or Silent())
     labels = project.labels([image.id for image in images])
@@ -63,7 +65,13 @@ def evaluate_run(
         groups=[image.group for image in images],
         min_score=loaded.min_score if min_score is None else min_score,
     )
-    return {"run": loaded.run, "which": loaded.which, "split": split, **panel.as_dict()}
+    document = panel.as_dict()
+    if learnt:
+        document["notes"].append(
+            f"the run learnt the labels of {len(learnt)} of these images before they came into this split:"
+            " these numbers flatter it"
+        )
+    return {"run": loaded.run, "which": loaded.which, "split": split, **document}
 
 
 def _measured_images(project: Project, run: RunRecord, split: str) -> list[ImageRecord]:

@@ -28,6 +28,8 @@ class PseudoLabelConfig:
         min_area_px: Objects with a smaller soft area are no labels. Reference: sum of mask probabilities
             above 5 on the stride-4 grid, which is 80 px.
         min_area_share: The same relative to the data: share of the area of a 5th-percentile object.
+        soft_scores: The student learns to be as sure of an object as the teacher was, from ``min_score`` on;
+            else every label is certain (reference).
         soft_masks: Masks keep the teacher's probabilities; else they are cut at one half (reference).
         views: Flips and turns that the cached predictions are averaged over, 1..8.
     """
@@ -37,6 +39,7 @@ class PseudoLabelConfig:
     min_quality: float = 0.0
     min_area_px: float = 80.0
     min_area_share: float = 0.0
+    soft_scores: bool = False
     soft_masks: bool = False
     views: int = 1
 
@@ -155,7 +158,7 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
     return SoftObjects(
         size_hw=prediction.size_hw,
         labels=prediction.labels[keep],
-        weights=np.ones(len(keep), np.float32),
+        weights=prediction.scores[keep] if config.soft_scores else np.ones(len(keep), np.float32),
         ignore=~sure[keep],
         crops=crops,
         offsets_yx=prediction.offsets_yx[keep],

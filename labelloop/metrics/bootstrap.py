@@ -70,9 +70,7 @@ class Resampling:
             times = np.bincount(drawn.ravel(), minlength=rows * self.n_units).astype(np.int32)
             yield np.ascontiguousarray(times.reshape(rows, self.n_units)[:, self.unit_of_image])
 
-    def estimate(
-        self, value: float, replicates: npt.NDArray[np.float64], *, undefined: str
-    ) -> Estimate:
+    def estimate(self, value: float, replicates: npt.NDArray[np.float64], *, undefined: str) -> Estimate:
         """Value and percentile interval.
 
         Percentile, because in simulations bias-corrected ones (BC, BCa) hold about as often for one model,

@@ -54,9 +54,7 @@ def rank(table: PairTable) -> list[RankedClass]:
     return ranked
 
 
-def average_precision(
-    classes: list[RankedClass], times: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
+def average_precision(classes: list[RankedClass], times: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     """COCO AP at each IoU threshold, mean over the classes that have a true object.
 
     AP is the mean over recalls 0, 0.01 .. 1 of the best precision at that recall or a higher one; range 0..1,

@@ -82,9 +82,7 @@ def _match_greedily(table: PairTable, pairs: IntColumn, hit: BoolColumn, ignored
             ignored[t, det] = ignored_bits >> t & 1
 
 
-def _take_best(
-    candidates: list[tuple[int, int, float, int, bool]], taken: dict[int, int]
-) -> tuple[int, int]:
+def _take_best(candidates: list[tuple[int, int, float, int, bool]], taken: dict[int, int]) -> tuple[int, int]:
     """One detection's choice at every threshold; marks what it takes.
 
     Choosing by descending IoU, each candidate serves the thresholds that it reaches, that it is free at and

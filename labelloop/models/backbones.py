@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 
 from labelloop.errors import ModelError
+from labelloop.models.depthwise import DepthwiseConv2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -85,6 +86,8 @@ def fold_batch_norms(body: nn.Module) -> nn.Module:
             conv.weight.mul_(scale[:, None, None, None])
             conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
             setattr(block, norm_name, norm.act)
+            if conv.groups > 1:
+                setattr(block, conv_name, DepthwiseConv2d(conv))
     return body
 
 
@@ -117,12 +120,7 @@ class TimmPyramid(nn.Module):
         Args:
             images: float32 (b, 3, h, w), normalised as ImageNet.
         """
-        # On CPUs the gradient of a depthwise convolution takes twice as long in bfloat16 as in float32.
-        narrow_pays = images.device.type != "cpu" or not torch.is_grad_enabled()
-        with torch.autocast(
-            images.device.type, enabled=narrow_pays and torch.is_autocast_enabled(images.device.type)
-        ):
-            body_features = self.body(images)
+        body_features = self.body(images)
         features = OrderedDict((str(level), f) for level, f in enumerate(body_features))
         pyramid: OrderedDict[str, Tensor] = self.fpn(features)
         return pyramid

@@ -127,7 +127,7 @@ class MaskRCNN(nn.Module):
         batch, scales = self._batch(images)
         features = self._features(batch)
         roi_targets = [_roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
-        rpn_targets = [{"boxes": t.boxes, "ignore_boxes": t.ignore_boxes} for t in roi_targets]
+        rpn_targets = [_rpn_target(t) for t in roi_targets]
         self.rpn.train()
         proposals, rpn_losses = self.rpn(batch, features, rpn_targets)
         losses = {"objectness": rpn_losses["loss_objectness"], "proposal": rpn_losses["loss_rpn_box_reg"]}
@@ -193,6 +193,15 @@ def _roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
         mask_scale=(1 / scale_xy[0], 1 / scale_xy[1]),
         ignore_boxes=boxes[filled & target.ignore],
     )
+
+
+def _rpn_target(target: RoiTarget) -> dict[str, Tensor]:
+    """What anchors should find; objects that are less likely than not neither attract nor repel them."""
+    sure = target.weights >= 0.5
+    return {
+        "boxes": target.boxes[sure],
+        "ignore_boxes": torch.cat([target.ignore_boxes, target.boxes[~sure]]),
+    }
 
 
 def _boxes(masks: Tensor) -> tuple[Tensor, Tensor]:

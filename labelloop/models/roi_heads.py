@@ -30,7 +30,8 @@ class RoiTarget:
     Attributes:
         boxes: float32 (n, 4) xyxy.
         labels: int64 (n,), 1..k.
-        weights: float32 (n,).
+        weights: float32 (n,), how sure it is that the object is one, 0..1: a matched box should be given this
+            score, the rest goes to the background; box and mask count so much.
         masks: uint8 (n, h, w) in *image* coordinates, 0..255.
         mask_scale: Image pixels per input pixel, along x and y.
         ignore_boxes: float32 (m, 4) xyxy.
@@ -245,7 +246,9 @@ def _box_losses(
     logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, weights: Tensor, config: HeadConfig
 ) -> tuple[Tensor, Tensor]:
     n = max(len(labels), 1)
-    class_loss = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / n
+    as_object = F.cross_entropy(logits, labels, reduction="none")
+    as_background = F.cross_entropy(logits, torch.zeros_like(labels), reduction="none")
+    class_loss = (as_object * weights + as_background * (1 - weights)).sum() / n
     positive = torch.where(labels > 0)[0]
     chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
     each = F.smooth_l1_loss(chosen, wanted[positive], beta=config.box_loss_beta, reduction="none").sum(1)

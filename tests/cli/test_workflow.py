@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,28 @@ def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict])
     assert code == 0
     assert "coco_ap" in out
     assert "evaluating" not in err  # the ledger knows
+
+
+def test_evaluate_says_which_images_the_run_had_learnt(screen: tuple[Path, dict], tmp_path: Path) -> None:
+    root, _ = screen
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    assert not any("flatter" in note for note in _json("evaluate", "-C", copy)["notes"])
+    folder = root.parent
+    _json(
+        "add",
+        "labels",
+        folder / "labelled.json",
+        "--images",
+        folder / "labelled",
+        "--split",
+        "test",
+        "-C",
+        copy,
+    )
+    notes = [note for note in _json("evaluate", "-C", copy)["notes"] if "flatter" in note]
+    assert len(notes) == 1
+    assert "2 of these images" in notes[0]
 
 
 def test_a_split_without_labels_says_how_to_add_some(screen: tuple[Path, dict]) -> None:

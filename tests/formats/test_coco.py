@@ -233,8 +233,12 @@ def test_run_lengths_of_any_mask_equal_those_of_pycocotools(mask):
 
 
 @given(text=st.text(st.characters(min_codepoint=40, max_codepoint=130), max_size=20))
-def test_no_string_harms_the_decoder(text):
+def test_any_string_is_a_whole_mask_or_refused_in_words(text):
     try:
-        runs_to_counts(counts_to_runs(text), (30, 40))
-    except (ValueError, OverflowError):
+        counts = runs_to_counts(counts_to_runs(text), (30, 40))
+    except ValueError as error:
+        assert str(error).startswith("it ")
         return
+    mask = coco_mask.decode({"size": [30, 40], "counts": counts})
+    assert mask.shape == (30, 40)
+    assert runs_to_counts(counts_to_runs(counts), (30, 40)) == counts

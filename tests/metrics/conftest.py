@@ -79,9 +79,7 @@ def random_scenes() -> Callable[..., tuple[list[Instances], list[Instances]]]:
             labelled = [Instances.from_dense(m, rng.integers(0, n_classes, len(m))) for m in masks]
             crowd = rng.random(len(true)) < (0.2 if crowds else 0)
             truth.append(
-                Instances(
-                    size_hw=(side, side), rles=labelled[0].rles, labels=labelled[0].labels, crowd=crowd
-                )
+                Instances(size_hw=(side, side), rles=labelled[0].rles, labels=labelled[0].labels, crowd=crowd)
             )
             predicted.append(
                 Instances(
