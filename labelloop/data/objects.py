@@ -17,7 +17,7 @@ class SoftObjects:
     Attributes:
         size_hw: Height and width of the image, px.
         labels: int64 (n,), class index from 0.
-        weights: float32 (n,), how much each object counts in the loss.
+        weights: float32 (n,), 0..1, how sure it is that the object is one.
         ignore: bool (n,), neither positive nor background.
         crops: n arrays, uint8 (h_i, w_i), 0..255: probability times 255; zero outside the crop.
         offsets_yx: int64 (n, 2), the crop's top left pixel in the image.

@@ -13,7 +13,7 @@ from labelloop.distill.pseudo_labels import PseudoLabelConfig
 from labelloop.errors import UsageError
 
 T = TypeVar("T")
-DistillationLabels = Literal["relabelled", "online", "cached"]
+DistillationLabels = Literal["in turns", "online", "cached"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,10 @@ class Recipe:
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
         cached_images: Unlabelled images whose pseudo-labels are made once, averaged over views, and then used
             over and over; 0 makes them in every step, as the reference does.
-        distillation_labels: What labels the distillation stage where labels are cached: ``relabelled``, the
-            student's average once, as it becomes the teacher; ``online``, its moving average in every step;
-            ``cached``, the first teacher's labels still.
+        distillation_labels: What labels the distillation stage where labels are cached: ``in turns``, the
+            first teacher labels half of the images and the student's average, as it becomes the teacher, the
+            other half; ``online``, the moving average in every step; ``cached``, the first teacher's labels
+            still.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         geometry: Shared by both views.
@@ -92,10 +93,10 @@ class Recipe:
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
-    cached_images: int = 200
-    distillation_labels: DistillationLabels = "relabelled"
+    cached_images: int = 300
+    distillation_labels: DistillationLabels = "cached"
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
-        min_score=0.6, ignore_score=0.2, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=4
+        min_score=0.1, soft_scores=True, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
     )
     optimiser: OptimiserConfig = OptimiserConfig()
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)

@@ -147,7 +147,7 @@ def train_step(
         unlabelled: Tensor = sum(extra.values(), start=torch.zeros((), device=fabric.device))
         total = total + plan.unlabelled_weight * unlabelled
         facts["pseudo_loss"] = float(unlabelled.detach())
-        facts["pseudo_labels"] = float(np.mean([int((~t.ignore).sum()) for t in pseudo]))
+        facts["pseudo_labels"] = float(np.mean([float(t.weights[~t.ignore].sum()) for t in pseudo]))
     if not math.isfinite(float(total.detach())):
         raise NonFiniteLossError(
             f"the loss of step {step} is {float(total.detach())}",

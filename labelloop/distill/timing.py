@@ -67,9 +67,7 @@ def planned_seconds(trainer: Trainer, schedule: Schedule, costs: Costs, *, super
         return seconds
     both = recipe.labelled_batch + recipe.unlabelled_batch
     seconds += schedule.student * both * costs.labelled_image
-    labelled_twice = recipe.distillation_labels == "relabelled" and schedule.distillation > 0
-    labellings = schedule.cached_images * (2 if labelled_twice else 1)
-    seconds += labellings * recipe.pseudo.views * costs.prediction
+    seconds += schedule.cached_images * recipe.pseudo.views * costs.prediction
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":
         online = schedule.distillation

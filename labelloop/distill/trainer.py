@@ -7,7 +7,6 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -105,7 +104,7 @@ class Trainer:
     def label_pool(self) -> None:
         """The frozen teacher's labels of a part of the pool."""
         if self.schedule.cached_images > 0:
-            self._label("pseudo-labels", self._teacher, self.files.pseudo_labels("teacher"))
+            self._label("pseudo-labels", self._teacher, "teacher")
 
     def label_images(self, teacher: InstanceModel, ids: Sequence[int]) -> list[Prediction]:
         """A teacher's predictions of some images, averaged over the recipe's views."""
@@ -180,27 +179,30 @@ class Trainer:
         if not self._average_is_student:
             if anew:
                 ema_update(learner.average.module(), learner.student.module(), decay=0.0)
-        elif self.recipe.distillation_labels == "relabelled":
-            self._label("new pseudo-labels", lambda: learner.average, self.files.pseudo_labels("student"))
+        elif self._labelled_in_turns:
+            self._label("new pseudo-labels", lambda: learner.average, "student")
 
     def _cached_labels(self, stage: str) -> dict[int, SoftObjects] | None:
         """The labels that serve a stage, or None where its teacher makes them in every step."""
-        labels_of = {"cached": "teacher", "relabelled": "student", "online": None}
-        maker = "teacher" if stage == "burn-in" else labels_of[self.recipe.distillation_labels]
-        if self.schedule.cached_images == 0 or maker is None:
+        online = stage == "distillation" and self.recipe.distillation_labels == "online"
+        if self.schedule.cached_images == 0 or online:
             return None
+        found = load_predictions(self.files.pseudo_labels("teacher"))
+        if stage == "distillation" and self._labelled_in_turns:
+            found |= load_predictions(self.files.pseudo_labels("student"))
         return {
             image_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
-            for image_id, p in load_predictions(self.files.pseudo_labels(maker)).items()
+            for image_id, p in found.items()
         }
 
-    def _label(self, stage: str, teacher: Callable[[], InstanceModel], path: Path) -> None:
-        """Labels a part of the pool once; an interruption costs the last minute at most."""
+    def _label(self, stage: str, teacher: Callable[[], InstanceModel], maker: str) -> None:
+        """Labels a teacher's part of the pool once; an interruption costs the last minute at most."""
+        path = self.files.pseudo_labels(maker)
         if path.exists():
             return
         partial = path.with_suffix(".part.npz")
         found = load_predictions(partial) if partial.exists() else {}
-        wanted = [i for i in self.cached_ids() if i not in found]
+        wanted = [i for i in self.cached_ids(maker) if i not in found]
         model, saved = teacher(), time.monotonic()
         self.progress.start(stage, len(wanted))
         for start in range(0, len(wanted), PSEUDO_BATCH):
@@ -235,10 +237,18 @@ class Trainer:
         model = self._fresh_model("labels")
         return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
 
-    def cached_ids(self) -> list[int]:
-        """The part of the pool that the frozen teacher labels; larger parts hold smaller ones."""
+    def cached_ids(self, maker: str) -> list[int]:
+        """The part of the pool that a teacher labels; in turns, the first one labels the first half."""
         order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool_ids))
-        return [self.pool_ids[i] for i in order[: self.schedule.cached_images]]
+        ids = [self.pool_ids[i] for i in order[: self.schedule.cached_images]]
+        if not self._labelled_in_turns:
+            return ids
+        half = (len(ids) + 1) // 2
+        return ids[:half] if maker == "teacher" else ids[half:]
+
+    @property
+    def _labelled_in_turns(self) -> bool:
+        return self.recipe.distillation_labels == "in turns" and self.schedule.distillation > 0
 
     @property
     def _average_is_student(self) -> bool:

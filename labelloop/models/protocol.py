@@ -43,7 +43,8 @@ class Target:
         masks: uint8 (n, h, w), 0..255: the probability that a pixel is inside the object, times 255. Hard
             labels are 0 or 255; averaged pseudo-labels may be anything between. Masks may overlap.
         labels: int64 (n,), class index from 0.
-        weights: float32 (n,), how much each object counts in the loss; 1 for annotations.
+        weights: float32 (n,), 0..1, how sure it is that the object is one; 1 for annotations. A model should
+            give it this score; its box and mask count so much in the loss.
         ignore: bool (n,), objects that are neither positive nor background (crowds, middle confidence).
     """
 

@@ -120,6 +120,16 @@ def test_middle_scores_are_ignored_and_low_ones_are_background():
     assert reference.ignore.tolist() == [False]
 
 
+def test_soft_scores_make_every_label_as_sure_as_the_teacher_was_and_ignore_nothing():
+    seen = prediction([(0, 0, 10, 10, 0.9), (12, 0, 10, 10, 0.5), (24, 0, 10, 10, 0.05)])
+    config = PseudoLabelConfig(min_score=0.1, soft_scores=True, min_area_px=0)
+    labels = pseudo_objects(seen, config, small_area_px=0)
+    assert labels.weights.tolist() == pytest.approx([0.9, 0.5])
+    assert not labels.ignore.any()
+    hard = pseudo_objects(seen, PseudoLabelConfig(min_score=0.1, min_area_px=0), small_area_px=0)
+    assert hard.weights.tolist() == [1.0, 1.0]
+
+
 def test_the_reference_drops_masks_below_eighty_soft_pixels():
     seen = prediction([(0, 0, 8, 9, 0.9), (12, 0, 9, 10, 0.9)])
     assert len(pseudo_objects(seen, PseudoLabelConfig(), small_area_px=0)) == 1

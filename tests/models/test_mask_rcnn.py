@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from labelloop.models.catalog import build_model, list_models
-from labelloop.models.mask_rcnn import fit_to
+from labelloop.models.mask_rcnn import _roi_target, _rpn_target, fit_to
 from labelloop.models.protocol import to_instances
-from labelloop.models.roi_heads import HeadConfig, covered_share
+from labelloop.models.roi_heads import HeadConfig, _box_losses, covered_share
 
 
 @pytest.fixture
@@ -83,6 +83,27 @@ def test_a_weight_of_zero_takes_an_object_out_of_the_mask_loss(model, discs):
     assert float(model.loss([image], [target])["mask"].detach()) > 0
     torch.manual_seed(0)
     assert float(model.loss([image], [weightless])["mask"].detach()) == 0
+
+
+@pytest.mark.parametrize("sure", [0.2, 0.7, 1.0])
+def test_the_class_loss_is_least_where_the_score_is_how_sure_the_label_is(sure):
+    labels, weights = torch.tensor([1, 0]), torch.tensor([sure, 1.0])
+
+    def class_loss(score: float) -> float:
+        logits = torch.tensor([[1 - score, score], [0.999, 0.001]]).clamp(min=1e-6).log()
+        zeros = torch.zeros(2, 8), torch.zeros(2, 4)
+        return float(_box_losses(logits, zeros[0], labels, zeros[1], weights, HeadConfig())[0])
+
+    scores = [s / 10 for s in range(11)]
+    assert min(scores, key=class_loss) == pytest.approx(sure)
+
+
+def test_anchors_are_not_taught_on_objects_that_are_less_likely_than_not(model, discs):
+    target = discs([(20, 20, 9), (44, 44, 9)])
+    doubtful = dataclasses.replace(target, weights=torch.tensor([1.0, 0.3]))
+    found = _rpn_target(_roi_target(doubtful, (1.0, 1.0)))
+    assert found["boxes"].tolist() == [[11.0, 11.0, 30.0, 30.0]]
+    assert found["ignore_boxes"].tolist() == [[35.0, 35.0, 54.0, 54.0]]
 
 
 def test_covered_share_is_the_part_of_a_box_that_an_ignored_box_covers():
