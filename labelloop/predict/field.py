@@ -14,7 +14,13 @@ from torch import Tensor
 from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
 from labelloop.models.precision import autocast_for
-from labelloop.models.protocol import DataStats, InstanceModel, Prediction, to_instances
+from labelloop.models.protocol import (
+    DataStats,
+    InstanceModel,
+    Prediction,
+    rank_by_mask_quality,
+    to_instances,
+)
 from labelloop.predict.stitch import Piece, pieces_of, stitch
 from labelloop.predict.tiles import Tile, TileLayout, plan_tiles, tile_layout
 from labelloop.progress import Progress
@@ -76,7 +82,8 @@ def _predict(model: InstanceModel, images: Sequence[Tensor], min_score: float) -
     parameter = next(model.module().parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
     with autocast_for(device):
-        return model.predict([image.to(device, non_blocking=True) for image in images], min_score=min_score)
+        seen = model.predict([image.to(device, non_blocking=True) for image in images], min_score=min_score)
+    return [rank_by_mask_quality(prediction, min_score=min_score) for prediction in seen]
 
 
 def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[int, Sequence[Tile]]]:

@@ -4,14 +4,16 @@ Run by hand; it can be stopped at any time and goes on when called again:
 
     python tests/benchmarks/label_efficiency.py DATA WORK --set m-orgaquant --seeds 0-4 --minutes 24
 
-DATA holds the sets as folders with COCO files; WORK keeps projects, runs and scores. Per seed one guided run
-(it trains its own supervised baseline) and one supervised run on all labels, the ceiling. Every model is
-measured on the test images, by which nothing is chosen. ``--report`` prints the table of what has finished.
+DATA holds the sets as folders with COCO files; WORK keeps projects and runs. Per seed one guided run (it
+trains its own supervised baseline) and one supervised run on all labels, the ceiling. Every model is measured
+on the test images, by which nothing is chosen. Scores go to tests/benchmarks/results/SET, where a later
+sitting finds them whatever became of WORK; ``--report`` prints the table of what is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import subprocess
 import sys
@@ -20,18 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from scores import METRICS, Score, mean_difference, measure, percent
 
 from labelloop.distill.runs import load_model
-from labelloop.evaluating import predict_known_images
-from labelloop.metrics.bootstrap import Resampling
-from labelloop.metrics.pairs import PairTable
-from labelloop.metrics.panel import MatchedModel
-from labelloop.progress import Silent
 from labelloop.project.project import Project
 
-REPLICATES = 2000
-METRICS = ("coco_ap", "coco_ap50", "coco_ap75", "f1_50", "pq")
+RESULTS = Path(__file__).parent / "results"
+GUIDED_MODELS = ("supervised", "guided")  # both come out of one guided run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +66,10 @@ SETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training."""
+    """One training; ``tag`` begins the names of its scores."""
 
     name: str
+    tag: str
     options: tuple[str, ...]
 
 
@@ -108,77 +106,72 @@ def jobs_of(name: str, seeds: list[int], arguments: argparse.Namespace, work: Pa
     guided = [
         Job(
             name=f"{tag}guided-{s}",
+            tag=tag,
             options=("--labels", SETS[name].labels, "--seed", str(s), *length, *recipe),
         )
         for s in seeds
     ]
     on_all = ("--labels", SETS[name].ceiling, "--method", "supervised", "--recipe", str(whole))
-    ceiling = [Job(name=f"ceiling-{s}", options=(*on_all, "--seed", str(s))) for s in seeds]
+    ceiling = [Job(name=f"ceiling-{s}", tag="", options=(*on_all, "--seed", str(s))) for s in seeds]
     return (guided if "guided" in arguments.only else []) + (ceiling if "ceiling" in arguments.only else [])
 
 
-def train(project: Project, job: Job, work: Path) -> None:
-    """Trains a job, or goes on with it."""
-    runs = {run.name: run.state for run in project.runs()}
-    if runs.get(job.name) == "finished":
+def train(project: Project, job: Job, logs: Path, results: Path) -> None:
+    """Trains a job, or goes on with it, and keeps its scores; what has scores is not trained."""
+    models = {"ceiling": "supervised"} if job.name.startswith("ceiling") else {w: w for w in GUIDED_MODELS}
+    seed = job.name.rpartition("-")[2]
+    wanted = {which: results / f"{job.tag}{column}-{seed}.json" for column, which in models.items()}
+    if all(path.exists() for path in wanted.values()):
         return
-    options = ("--resume",) if job.name in runs else job.options
-    begun = time.monotonic()
-    where = ("--name", job.name, "-C", str(project.root))
-    code = labelloop("train", *where, "--json", *options, log=work / f"{job.name}.log")
-    print(f"{job.name}: exit {code} after {(time.monotonic() - begun) / 60:.1f} min", flush=True)
+    runs = {run.name: run.state for run in project.runs()}
+    if runs.get(job.name) != "finished":
+        options = ("--resume",) if job.name in runs else job.options
+        begun = time.monotonic()
+        where = ("--name", job.name, "-C", str(project.root))
+        code = labelloop("train", *where, "--json", *options, log=logs / f"{job.name}.log")
+        print(f"{job.name}: exit {code} after {(time.monotonic() - begun) / 60:.1f} min", flush=True)
+        if code:
+            return
+    result = project.run(job.name).result or {}
+    facts = {key: result[key] for key in ("iterations", "seconds", "memory_peak_mib")}
+    facts |= {"date": str(datetime.date.today()), "commit": commit()}
+    for which, path in wanted.items():
+        loaded = load_model(project, job.name, which=which, device="cpu")
+        measure(project, loaded, project.images(split="test", labelled=True), facts).save(path)
 
 
-def score(project: Project, run: str, which: str) -> MatchedModel:
-    """A model's predictions of the test images, matched; stored in the ledger after the first time."""
-    images = project.images(split="test", labelled=True)
-    loaded = load_model(project, run, which=which, device="cpu")
-    seen = predict_known_images(project, loaded, images, Silent())
-    truth = project.labels([i.id for i in images])
-    table = PairTable.build([truth[i.id] for i in images], seen, n_classes=len(loaded.classes))
-    return MatchedModel.of(table, loaded.min_score)
+def commit() -> str:
+    """The version of the code, with a plus where it was changed since."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return described.stdout.strip()
 
 
-def report(project: Project, tag: str) -> None:
+def report(name: str, tag: str) -> None:
     """Prints what has finished: each seed, the means, and intervals over images and seeds together."""
-    finished = {run.name: run for run in project.runs() if run.state == "finished"}
-    n_images = len(project.images(split="test", labelled=True))
-    ones = np.ones((1, n_images), np.int32)
-    times = np.concatenate(list(Resampling.of(n_images, None, replicates=REPLICATES, seed=0).draws()))
-    columns = {"supervised": f"{tag}guided-", "guided": f"{tag}guided-", "ceiling": "ceiling-"}
-    values: dict[str, dict[int, tuple[dict[str, float], dict[str, np.ndarray]]]] = {c: {} for c in columns}
+    columns = {"supervised": tag, "guided": tag, "ceiling": ""}
+    values: dict[str, dict[int, Score]] = {}
     for column, stem in columns.items():
-        for name in sorted(finished):
-            if name.startswith(stem):
-                model = score(project, name, "supervised" if column == "ceiling" else column)
-                point = {m: float(v[0]) for m, v in model.values(ones).items()}
-                values[column][int(name.removeprefix(stem))] = (point, model.values(times))
-    print(f"\n{project.root.name}: {n_images} test images\n")
-    print("| model | seed | " + " | ".join(METRICS) + " |")
-    print("|---|---|" + "---|" * len(METRICS))
+        found = [p for p in (RESULTS / name).glob(f"{stem}{column}-*.json")]
+        values[column] = {int(p.stem.rpartition("-")[2]): Score.load(p) for p in sorted(found)}
+    print(f"\n{name}\n\n| model | seed | {' | '.join(METRICS)} | minutes | iterations |")
+    print("|---|---|" + "---|" * (len(METRICS) + 2))
     for column, seeds in values.items():
-        for seed, (point, _) in sorted(seeds.items()):
-            print(f"| {column} | {seed} | " + " | ".join(f"{100 * point[m]:.1f}" for m in METRICS) + " |")
-    rng = np.random.default_rng(0)
+        for seed, score in seeds.items():
+            cells = " | ".join(percent(score.metrics[m]) for m in METRICS)
+            spent = sum(v for stage, v in score.facts["seconds"].items() if stage != "waiting for data")
+            print(f"| {column} | {seed} | {cells} | {spent / 60:.1f} | {score.facts['iterations']} |")
+        if seeds:
+            means = [sum(s.metrics[m] for s in seeds.values()) / len(seeds) for m in METRICS]
+            print(f"| {column} | mean of {len(seeds)} | {' | '.join(map(percent, means))} | | |")
     print("\n| | seeds | mean difference in AP points [95 % over images and seeds] |\n|---|---|---|")
     for a, b in (("guided", "supervised"), ("ceiling", "supervised"), ("ceiling", "guided")):
         both = sorted(values[a].keys() & values[b].keys())
         if both:
-            print_difference(f"{a} - {b}", [(values[a][s], values[b][s]) for s in both], rng)
-    for name in sorted(finished):
-        seconds = (finished[name].result or {}).get("seconds", {})
-        spent = sum(v for stage, v in seconds.items() if stage != "waiting for data")
-        print(f"{name}: {finished[name].result['iterations']} iterations, {spent / 60:.1f} min, {seconds}")
-
-
-def print_difference(title: str, pairs: list, rng: np.random.Generator) -> None:
-    """One row: seeds are drawn anew as well as images."""
-    points = np.array([a[0]["coco_ap"] - b[0]["coco_ap"] for a, b in pairs])
-    draws = np.stack([a[1]["coco_ap"] - b[1]["coco_ap"] for a, b in pairs])
-    chosen = rng.integers(0, len(pairs), (draws.shape[1], len(pairs)))
-    means = draws[chosen, np.arange(draws.shape[1])[:, None]].mean(1)
-    low, high = 100 * np.percentile(means, (2.5, 97.5))
-    print(f"| {title} | {len(pairs)} | {100 * points.mean():+.2f} [{low:+.2f}, {high:+.2f}] |")
+            mean, low, high = mean_difference([(values[a][s], values[b][s]) for s in both])
+            print(f"| {a} - {b} | {len(both)} | {mean:+.2f} [{low:+.2f}, {high:+.2f}] |")
 
 
 def main() -> None:
@@ -201,17 +194,16 @@ def main() -> None:
     seeds = list(range(int(first), int(last or first) + 1))
     work = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    project = prepare(arguments.data.absolute(), work, arguments.set)
     if not arguments.report:
+        project = prepare(arguments.data.absolute(), work, arguments.set)
         logs = work / f"{arguments.set}-logs"
         logs.mkdir(exist_ok=True)
+        results = RESULTS / arguments.set
+        results.mkdir(parents=True, exist_ok=True)
+        jobs = jobs_of(arguments.set, seeds, arguments, work)
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(
-                pool.map(
-                    lambda job: train(project, job, logs), jobs_of(arguments.set, seeds, arguments, work)
-                )
-            )
-    report(project, Path(arguments.recipe).stem + "-" if arguments.recipe else "")
+            list(pool.map(lambda job: train(project, job, logs, results), jobs))
+    report(arguments.set, Path(arguments.recipe).stem + "-" if arguments.recipe else "")
 
 
 if __name__ == "__main__":

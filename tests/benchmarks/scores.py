@@ -1,0 +1,94 @@
+"""Scores of trained models in small files, so that a benchmark of hours can be made in several sittings.
+
+A score holds a model's metrics and its AP in resamples of the images. All scores of one set use the same
+resamples, so the difference of any two models is paired, whenever and wherever each was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelloop.distill.checkpoint import write_json
+from labelloop.distill.runs import LoadedModel
+from labelloop.evaluating import predict_known_images
+from labelloop.metrics.bootstrap import Resampling
+from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.panel import MatchedModel
+from labelloop.progress import Silent
+from labelloop.project.project import ImageRecord, Project
+
+REPLICATES = 1000
+METRICS = ("coco_ap", "coco_ap50", "coco_ap75", "f1_50", "precision_50", "recall_50", "pq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One model, measured.
+
+    Attributes:
+        n_images: Images that it was measured on.
+        metrics: By name, fractions of one.
+        resampled_ap: AP in each resample of the images, in ten-thousandths.
+        facts: How the model was made: iterations, seconds by stage, date, whatever a table should say.
+    """
+
+    n_images: int
+    metrics: dict[str, float]
+    resampled_ap: list[int]
+    facts: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        write_json(path, asdict(self) | {"resampled_ap": " ".join(map(str, self.resampled_ap))})
+
+    @classmethod
+    def load(cls, path: Path) -> Score:
+        """Reads what ``save`` wrote."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**document | {"resampled_ap": [int(v) for v in document["resampled_ap"].split()]})
+
+
+def measure(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], facts: dict[str, Any]
+) -> Score:
+    """A model's score on labelled images; predictions that the ledger has are not made again."""
+    seen = predict_known_images(project, loaded, images, Silent())
+    truth = project.labels([i.id for i in images])
+    table = PairTable.build([truth[i.id] for i in images], seen, n_classes=len(loaded.classes))
+    matched = MatchedModel.of(table, loaded.min_score)
+    point = matched.values(np.ones((1, len(images)), np.int32))
+    draws = Resampling.of(len(images), None, replicates=REPLICATES, seed=0).draws()
+    resampled = np.concatenate([matched.values(times)["coco_ap"] for times in draws])
+    return Score(
+        n_images=len(images),
+        metrics={name: round(float(point[name][0]), 5) for name in METRICS},
+        resampled_ap=[round(1e4 * v) for v in resampled],
+        facts=facts,
+    )
+
+
+def mean_difference(pairs: Sequence[tuple[Score, Score]]) -> tuple[float, float, float]:
+    """Mean over seeds of the paired difference of AP, and its 95 % interval, AP points.
+
+    Seeds are drawn anew as well as images, so the interval holds for other seeds and other images alike.
+
+    Args:
+        pairs: One (a, b) for each seed; positive where a is better.
+    """
+    points = np.array([a.metrics["coco_ap"] - b.metrics["coco_ap"] for a, b in pairs])
+    draws = np.array([np.subtract(a.resampled_ap, b.resampled_ap) for a, b in pairs]) / 1e4
+    chosen = np.random.default_rng(0).integers(0, len(pairs), (draws.shape[1], len(pairs)))
+    means = draws[chosen, np.arange(draws.shape[1])[:, None]].mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return 100 * float(points.mean()), 100 * float(low), 100 * float(high)
+
+
+def percent(value: float) -> str:
+    """A fraction as a table shows it."""
+    return f"{100 * value:.1f}"

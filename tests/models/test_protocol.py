@@ -1,0 +1,29 @@
+import numpy as np
+
+from labelloop.models.protocol import Prediction, rank_by_mask_quality
+
+
+def predicted(scores, quality):
+    n = len(scores)
+    return Prediction(
+        size_hw=(20, 20),
+        labels=np.arange(n, dtype=np.int64),
+        scores=np.asarray(scores, np.float32),
+        quality=np.asarray(quality, np.float32),
+        crops=tuple(np.full((2, i + 1), 255, np.uint8) for i in range(n)),
+        offsets_yx=np.asarray([(i, i) for i in range(n)], np.int64).reshape(-1, 2),
+    )
+
+
+def test_a_sharp_mask_ranks_before_a_blurred_one_that_scored_higher():
+    ranked = rank_by_mask_quality(predicted([0.9, 0.8, 0.3], [0.5, 1.0, 0.9]), min_score=0.0)
+    assert ranked.labels.tolist() == [1, 0, 2]
+    assert np.allclose(ranked.scores, [0.8, 0.45, 0.27])
+    assert [crop.shape for crop in ranked.crops] == [(2, 2), (2, 1), (2, 3)]
+    assert ranked.offsets_yx.tolist() == [[1, 1], [0, 0], [2, 2]]
+    assert np.allclose(ranked.quality, [1.0, 0.5, 0.9])
+
+
+def test_what_is_worth_less_than_the_least_score_is_left_out():
+    assert rank_by_mask_quality(predicted([0.9, 0.06], [1.0, 0.8]), min_score=0.05).labels.tolist() == [0]
+    assert len(rank_by_mask_quality(predicted([], []), min_score=0.05)) == 0
