@@ -29,9 +29,11 @@ from scores import METRICS, Score, mean_difference, measure, percent
 
 from labelloop.distill.checkpoint import RunFiles
 from labelloop.distill.recipe import recipe_from_dict
-from labelloop.distill.runs import LoadedModel, read_run_config, restore_model, stats_from_dict
+from labelloop.distill.runs import read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import guided_schedule
 from labelloop.distill.train import _trainer
+from labelloop.images import read_image
+from labelloop.predict.field import predict_array
 from labelloop.progress import Silent
 from labelloop.project.project import Project
 
@@ -123,16 +125,15 @@ def one(work: Path, seed: int, name: str, steps: int) -> None:
     config = read_run_config(project.runs_dir / "teacher")
     stats = stats_from_dict(config["stats"])
     files, device = RunFiles(folder=project.runs_dir / run), torch.device("cpu")
-    model = LoadedModel(
-        model=restore_model(files, which, model=config["model"], stats=stats, device=device),
-        stats=stats,
-        classes=stats.classes,
-        min_score=0.5,
-        run=run,
-        which=which,
-    )
+    model = restore_model(files, which, model=config["model"], stats=stats, device=device)
     images = project.images(split="val", labelled=True)
-    measure(project, model, images, {"seconds": seconds, "steps": steps}).save(path)
+    truth = project.labels([i.id for i in images])
+    seen = [
+        predict_array(model, read_image(i.path, page=i.page, channel=i.channel).pixels, stats=stats)
+        for i in images
+    ]
+    facts = {"seconds": seconds, "steps": steps}
+    measure([truth[i.id] for i in images], seen, min_score=0.5, facts=facts).save(path)
 
 
 def score_file(work: Path, seed: int, name: str) -> Path:

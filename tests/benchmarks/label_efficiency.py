@@ -25,6 +25,8 @@ from pathlib import Path
 from scores import METRICS, Score, mean_difference, measure, percent
 
 from labelloop.distill.runs import load_model
+from labelloop.evaluating import predict_known_images
+from labelloop.progress import Silent
 from labelloop.project.project import Project
 
 RESULTS = Path(__file__).parent / "results"
@@ -135,9 +137,12 @@ def train(project: Project, job: Job, logs: Path, results: Path) -> None:
     result = project.run(job.name).result or {}
     facts = {key: result[key] for key in ("iterations", "seconds", "memory_peak_mib")}
     facts |= {"date": str(datetime.date.today()), "commit": commit()}
+    images = project.images(split="test", labelled=True)
+    labels = project.labels([i.id for i in images])
     for which, path in wanted.items():
         loaded = load_model(project, job.name, which=which, device="cpu")
-        measure(project, loaded, project.images(split="test", labelled=True), facts).save(path)
+        seen = predict_known_images(project, loaded, images, Silent())
+        measure([labels[i.id] for i in images], seen, min_score=loaded.min_score, facts=facts).save(path)
 
 
 def commit() -> str:

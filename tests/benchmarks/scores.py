@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 
 from labelloop.distill.checkpoint import write_json
-from labelloop.distill.runs import LoadedModel
-from labelloop.evaluating import predict_known_images
+from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.panel import MatchedModel
-from labelloop.progress import Silent
-from labelloop.project.project import ImageRecord, Project
 
 REPLICATES = 1000
 METRICS = ("coco_ap", "coco_ap50", "coco_ap75", "f1_50", "precision_50", "recall_50", "pq")
@@ -55,18 +52,15 @@ class Score:
 
 
 def measure(
-    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], facts: dict[str, Any]
+    truth: Sequence[Instances], seen: Sequence[Instances], *, min_score: float, facts: dict[str, Any]
 ) -> Score:
-    """A model's score on labelled images; predictions that the ledger has are not made again."""
-    seen = predict_known_images(project, loaded, images, Silent())
-    truth = project.labels([i.id for i in images])
-    table = PairTable.build([truth[i.id] for i in images], seen, n_classes=len(loaded.classes))
-    matched = MatchedModel.of(table, loaded.min_score)
-    point = matched.values(np.ones((1, len(images)), np.int32))
-    draws = Resampling.of(len(images), None, replicates=REPLICATES, seed=0).draws()
+    """The score of predictions of one class, images in the same order."""
+    matched = MatchedModel.of(PairTable.build(truth, seen, n_classes=1), min_score)
+    point = matched.values(np.ones((1, len(truth)), np.int32))
+    draws = Resampling.of(len(truth), None, replicates=REPLICATES, seed=0).draws()
     resampled = np.concatenate([matched.values(times)["coco_ap"] for times in draws])
     return Score(
-        n_images=len(images),
+        n_images=len(truth),
         metrics={name: round(float(point[name][0]), 5) for name in METRICS},
         resampled_ap=[round(1e4 * v) for v in resampled],
         facts=facts,
