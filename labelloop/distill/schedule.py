@@ -64,6 +64,15 @@ def best_supervised_steps(n_labels: int, table: Sequence[tuple[int, int]]) -> in
     return rows[-1][1]
 
 
+def shared_from(recipe: Recipe, n_labels: int) -> int:
+    """The fewest iterations with which the teacher is the supervised baseline too.
+
+    A run of so many takes less time than one of fewer, whose baseline is trained apart.
+    """
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    return math.ceil(best / (1 - recipe.least_student_share))
+
+
 def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int) -> Schedule:
     """The stages of a guided run.
 
@@ -74,7 +83,8 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
         pool: Unlabelled images.
     """
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
-    teacher = max(min(round(iterations * recipe.teacher_share), best, iterations - 3), 1)
+    teacher = best if iterations >= shared_from(recipe, n_labels) else iterations * recipe.teacher_share
+    teacher = max(min(round(teacher), best, iterations - 3), 1)
     student = iterations - teacher
     fine_tune = round(student * recipe.fine_tune_share)
     burn_in = max(round(student * recipe.burn_in_share), 1)

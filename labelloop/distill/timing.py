@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from labelloop.distill.batches import make_batch
-from labelloop.distill.schedule import Schedule
+from labelloop.distill.recipe import Recipe
+from labelloop.distill.schedule import Schedule, shared_from
 from labelloop.distill.stages import train_step
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import UsageError
@@ -57,9 +58,8 @@ def measure_costs(trainer: Trainer, evaluated_images: int, progress: Progress) -
     )
 
 
-def planned_seconds(trainer: Trainer, schedule: Schedule, costs: Costs, *, supervised: bool) -> float:
+def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervised: bool) -> float:
     """How long a schedule will take."""
-    recipe = trainer.recipe
     labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
     seconds = labelled_steps * recipe.supervised_batch * costs.labelled_image
     seconds += costs.evaluated_images * costs.prediction * (1 if supervised else 2)
@@ -75,27 +75,42 @@ def planned_seconds(trainer: Trainer, schedule: Schedule, costs: Costs, *, super
 
 
 def fit_iterations(
-    trainer: Trainer, schedule: Callable[[int], Schedule], costs: Costs, *, seconds: float, supervised: bool
+    recipe: Recipe,
+    schedule: Callable[[int], Schedule],
+    costs: Costs,
+    *,
+    n_labels: int,
+    seconds: float,
+    supervised: bool,
 ) -> int:
     """The largest number of iterations whose schedule ends in time.
+
+    Args:
+        recipe: Of the run.
+        schedule: The stages of so many iterations.
+        costs: Measured.
+        n_labels: Labelled images to learn from.
+        seconds: What is left.
+        supervised: Whether only the supervised model is trained.
 
     Raises:
         UsageError: Not even the shortest run does.
     """
 
     def ends_in_time(iterations: int) -> bool:
-        return (
-            planned_seconds(trainer, schedule(iterations), costs, supervised=supervised) <= seconds * MARGIN
-        )
+        planned = planned_seconds(recipe, schedule(iterations), costs, supervised=supervised)
+        return planned <= seconds * MARGIN
 
-    shortest = 1 if supervised else 4
-    if not ends_in_time(shortest):
+    # From either start on more iterations take longer, but the second may take less time than some before it.
+    starts = (1,) if supervised else (4, shared_from(recipe, n_labels))
+    low = max((start for start in starts if ends_in_time(start)), default=0)
+    if low == 0:
         raise UsageError(
             "the time is too short for a run",
             value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.labelled_image * 4:.1f} s",
             way_out="Give more --time.",
         )
-    low, high = shortest, shortest * 2
+    high = low * 2
     while ends_in_time(high):
         low, high = high, high * 2
     while high - low > 1:

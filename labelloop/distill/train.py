@@ -237,7 +237,12 @@ def _lengths(
     costs = measure_costs(trainer, len(scored.images) if scored else 0, progress)
     left = request.time_s - (time.monotonic() - started)
     iterations = fit_iterations(
-        trainer, schedule, costs, seconds=left, supervised=request.method == "supervised"
+        recipe,
+        schedule,
+        costs,
+        n_labels=len(draw.train),
+        seconds=left,
+        supervised=request.method == "supervised",
     )
     progress.note(f"{iterations} iterations fit into {request.time_s / 60:.1f} minutes")
     return schedule(iterations), recipe

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.distill.recipe import REFERENCE, OptimiserConfig, Recipe, find_recipe, recipe_from_dict
-from labelloop.distill.schedule import best_supervised_steps, guided_schedule
+from labelloop.distill.schedule import best_supervised_steps, guided_schedule, shared_from
 from labelloop.distill.stages import learning_rate
 from labelloop.errors import UsageError
 
@@ -30,6 +30,15 @@ def test_the_baseline_is_never_shorter_than_its_best_schedule_or_the_run(iterati
     schedule = guided_schedule(recipe, iterations=iterations, n_labels=n_labels, pool=100)
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
     assert schedule.supervised >= min(best, iterations)
+
+
+def test_no_baseline_is_trained_apart_where_the_teacher_can_have_its_best_schedule():
+    recipe = Recipe(supervised_steps=((15, 1000),), teacher_share=0.5, least_student_share=0.2)
+    assert shared_from(recipe, 15) == 1250
+    shared = guided_schedule(recipe, iterations=1250, n_labels=15, pool=100)
+    assert (shared.teacher, shared.supervised, shared.student, shared.apart) == (1000, 1000, 250, False)
+    short = guided_schedule(recipe, iterations=1248, n_labels=15, pool=100)
+    assert (short.teacher, short.supervised, short.student) == (624, 1000, 624)
 
 
 def test_best_schedule_is_interpolated_between_measured_numbers_of_labels():

@@ -1,0 +1,39 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.distill.recipe import Recipe
+from labelloop.distill.schedule import Schedule, guided_schedule
+from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seconds
+from labelloop.errors import UsageError
+
+RECIPE = Recipe(supervised_steps=((15, 400),))
+COSTS = Costs(labelled_image=0.25, prediction=0.07, evaluated_images=10)
+
+
+def guided(iterations: int) -> Schedule:
+    return guided_schedule(RECIPE, iterations=iterations, n_labels=15, pool=200)
+
+
+def fits(iterations: int, seconds: float) -> bool:
+    return planned_seconds(RECIPE, guided(iterations), COSTS, supervised=False) <= seconds * MARGIN
+
+
+@given(seconds=st.floats(20.0, 1500.0))
+def test_no_longer_run_would_end_in_time(seconds):
+    fitted = fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=seconds, supervised=False)
+    assert fits(fitted, seconds)
+    assert not any(fits(longer, seconds) for longer in range(fitted + 1, 4000))
+
+
+def test_time_goes_to_the_student_rather_than_to_a_baseline_apart():
+    steps_of_two = 540  # seconds of them: enough for the best teacher and some student, not for all three
+    seconds = steps_of_two * 2 * COSTS.labelled_image / MARGIN + 200 * 8 * COSTS.prediction
+    schedule = guided(fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=seconds, supervised=False))
+    assert not schedule.apart
+    assert schedule.student >= 100
+
+
+def test_a_time_that_holds_no_run_says_so():
+    with pytest.raises(UsageError, match="too short"):
+        fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=1.0, supervised=False)
