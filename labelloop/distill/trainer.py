@@ -106,11 +106,13 @@ class Trainer:
         if self.schedule.cached_images > 0:
             self._label("pseudo-labels", self._teacher, "teacher")
 
-    def label_images(self, teacher: InstanceModel, ids: Sequence[int]) -> list[Prediction]:
+    def label_images(
+        self, teacher: InstanceModel, ids: Sequence[int], *, min_score: float = LOWEST_KEPT_SCORE
+    ) -> list[Prediction]:
         """A teacher's predictions of some images, averaged over the recipe's views."""
         images = [torch.from_numpy(self.load(i)).to(self.device) for i in ids]
         with self.fabric.autocast():
-            return predict_views(teacher, images, views=self.recipe.pseudo.views, min_score=LOWEST_KEPT_SCORE)
+            return predict_views(teacher, images, views=self.recipe.pseudo.views, min_score=min_score)
 
     def train_student(self) -> None:
         """Guided burn-in, distillation and fine-tuning: one schedule, one optimiser."""

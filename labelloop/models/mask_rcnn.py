@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from labelloop.models.protocol import DataStats, Prediction, Target
 from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads, RoiTarget
 
 STRIDE = 32  # inputs are padded to a multiple of it
+MOST_ENLARGED = 1.5  # larger inputs show hardly more and cost as much more time as they have pixels
+LEAST_DIAMETER_PX = 32.0  # but objects that would be smaller than this are enlarged up to twice
 USUAL_INPUT_PX = 448 * 448  # what the limits of ``MaskRCNNConfig`` are meant for; larger inputs get more
 
 
@@ -46,15 +48,17 @@ class MaskRCNNConfig:
 def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
     """The configuration that the labelled data ask for.
 
-    The input scale brings the median object to ``target_diameter_px``; anchors span the objects' boxes;
-    proposals, sampled boxes and detections grow with the objects per image.
+    The input scale brings the median object to ``target_diameter_px``, as far as enlarging images pays; anchors
+    span the objects' boxes; proposals, sampled boxes and detections grow with the objects per image.
 
     Args:
         stats: Of the labelled images.
         target_diameter_px: Equivalent diameter of the median object in the network's input.
         head: Sizes; its limits are raised where the data need more.
     """
-    scale = min(max(target_diameter_px / stats.diameter_px[1], 1 / 16), 2.0)
+    median = stats.diameter_px[1]
+    scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
+    scale = min(max(scale, 1 / 16), 2.0)
     smallest = max(stats.box_side_px[0] * scale * 0.8, 8.0)
     largest = max(stats.box_side_px[2] * scale * 1.1, smallest * 4)
     sides = tuple(float(s) for s in np.geomspace(smallest, largest, 5))
@@ -67,15 +71,7 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> 
         anchor_sides=sides,
         proposals_train=(600, max(300, 2 * boxes)),
         proposals_test=(max(600, 2 * detections), max(300, detections)),
-        head=HeadConfig(
-            box_features=head.box_features,
-            mask_channels=head.mask_channels,
-            boxes_per_image=boxes,
-            positives=head.positives,
-            box_nms_iou=head.box_nms_iou,
-            detections_per_image=detections,
-            box_loss_beta=head.box_loss_beta,
-        ),
+        head=replace(head, boxes_per_image=boxes, detections_per_image=detections),
     )
 
 

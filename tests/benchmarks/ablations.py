@@ -103,8 +103,10 @@ def train_student(project: Project, name: str, steps: int) -> dict[str, float]:
     trainer.files.folder.mkdir(exist_ok=True)
     shutil.copy(project.runs_dir / "teacher" / "supervised.pt", trainer.files.weights("supervised"))
     default = RunFiles(folder=project.runs_dir / "default").pseudo_labels("teacher")
-    if default.exists() and not changes.get("pseudo", {}).get("views") and recipe.cached_images > 1:
-        shutil.copy(default, trainer.files.pseudo_labels("teacher"))
+    mine = trainer.files.pseudo_labels("teacher")
+    same_labels = "views" not in changes.get("pseudo", {}) and recipe.cached_images > 1
+    if default.exists() and same_labels and not mine.exists():
+        shutil.copy(default, mine)
     seconds = {}
     for stage, run in (("pseudo-labels", trainer.label_pool), ("student", trainer.train_student)):
         begun = time.monotonic()

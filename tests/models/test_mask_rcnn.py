@@ -128,6 +128,17 @@ def test_fit_to_brings_the_median_object_to_the_wanted_size_and_room_for_the_ful
     assert list(large.anchor_sides) == sorted(large.anchor_sides)
 
 
+@pytest.mark.parametrize(
+    ("median", "scale"),
+    [(104.0, 0.5), (40.0, 1.3), (30.0, 1.5), (20.0, 1.6), (10.0, 2.0)],
+    ids=["shrunk", "enlarged", "no more than half as large again", "small ones to 32 px", "at most twice"],
+)
+def test_images_are_enlarged_as_far_as_it_pays(stats, median, scale):
+    sized = dataclasses.replace(stats, diameter_px=(median / 2, median, median * 2))
+    config = fit_to(sized, target_diameter_px=52.0, head=HeadConfig())
+    assert config.input_scale == pytest.approx(scale)
+
+
 def test_models_table_counts_parameters_right(stats):
     for info in list_models():
         built = build_model(info.name, stats, pretrained=False)
