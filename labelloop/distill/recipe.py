@@ -48,10 +48,10 @@ class Recipe:
     Attributes:
         name: Of the recipe.
         iterations: Steps of the whole run, teacher included, where neither time nor iterations are asked for.
-        teacher_share: Share of the iterations that train the teacher where the run is too short for it to have
-            the best supervised schedule; a baseline is trained apart then.
-        least_student_share: Share of the iterations that is left for the student at least where the teacher has
-            the best supervised schedule, and so is the baseline too.
+        teacher_share: Share of the iterations that train the teacher where the run is too short for the best
+            supervised schedule; a baseline is trained apart then.
+        least_student_share: Where at least this share is left for the student, the teacher has the best
+            supervised schedule, and is the baseline too.
         supervised_steps: Steps of the best supervised schedule by number of labels; the teacher gets no more.
             The entry for 15 labels was found on validation images; the one for 75 is a guess, not measured.
         burn_in_share: Share of the student's steps with the frozen teacher.

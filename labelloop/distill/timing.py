@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labelloop.distill.batches import make_batch
@@ -14,6 +15,7 @@ from labelloop.distill.stages import train_step
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import UsageError
 from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord
 
 TIMED_STEPS = 4
 UNTRAINED_MIN_SCORE = 0.5  # above it a model of a few steps sees about as many objects as a trained one
@@ -26,17 +28,23 @@ class Costs:
 
     Attributes:
         labelled_image: A training step per labelled image.
-        prediction: Of one view of one image.
-        evaluated_images: How many images measure each of the models.
+        prediction: Of one view of an image of the pool; they cost as much as they have pixels.
+        evaluation: Of the images that measure a model.
     """
 
     labelled_image: float
     prediction: float
-    evaluated_images: int
+    evaluation: float
 
 
-def measure_costs(trainer: Trainer, evaluated_images: int, progress: Progress) -> Costs:
-    """Times a few steps of a model that is thrown away."""
+def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: Progress) -> Costs:
+    """Times a few steps of a model that is thrown away.
+
+    Args:
+        trainer: Of the run.
+        evaluated: The images that will measure each of the models.
+        progress: Told of every step.
+    """
     learner = trainer.labels_learner()
     plan = trainer.labels_plan(100)
     progress.start("timing", TIMED_STEPS + 1)
@@ -46,16 +54,16 @@ def measure_costs(trainer: Trainer, evaluated_images: int, progress: Progress) -
         train_step(step, make_batch(plan.batches, trainer.load, step), plan, learner, trainer.fabric)
         spent.append(time.perf_counter() - begun)
         progress.advance(1)
-    ids = sorted(trainer.labelled)[:2]
+    size = {record.id: math.prod(record.size_hw) for record in trainer.records}
+    image_id = min(trainer.labelled)
     begun = time.perf_counter()
-    trainer.label_images(learner.average, ids, min_score=UNTRAINED_MIN_SCORE)
-    views = len(ids) * trainer.recipe.pseudo.views
-    prediction = (time.perf_counter() - begun) / views
+    trainer.label_images(learner.average, [image_id], min_score=UNTRAINED_MIN_SCORE)
+    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.views / size[image_id]
     progress.finish()
     return Costs(
         labelled_image=statistics.median(spent[1:]) / plan.batches.labelled_batch,
-        prediction=prediction,
-        evaluated_images=evaluated_images,
+        prediction=per_px * statistics.fmean(size[i] for i in trainer.pool_ids),
+        evaluation=per_px * sum(math.prod(image.size_hw) for image in evaluated),
     )
 
 
@@ -63,7 +71,7 @@ def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervi
     """How long a schedule will take."""
     labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
     seconds = labelled_steps * recipe.supervised_batch * costs.labelled_image
-    seconds += costs.evaluated_images * costs.prediction * (1 if supervised else 2)
+    seconds += costs.evaluation * (1 if supervised else 2)
     if supervised:
         return seconds
     both = recipe.labelled_batch + recipe.unlabelled_batch

@@ -234,7 +234,7 @@ def _lengths(
         return schedule(request.iterations), recipe
     trainer = _trainer(project, config, schedule(None), "", progress)
     scored = _scored_images(project, config)
-    costs = measure_costs(trainer, len(scored.images) if scored else 0, progress)
+    costs = measure_costs(trainer, scored.images if scored else (), progress)
     left = request.time_s - (time.monotonic() - started)
     iterations = fit_iterations(
         recipe,

@@ -35,7 +35,7 @@ from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
 CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
-PSEUDO_BATCH = 2  # images that the frozen teacher labels at once
+PSEUDO_BATCH = 2  # images that the frozen teacher labels at once: of one size where possible, none is padded
 LOWEST_KEPT_SCORE = 0.1  # of the frozen teacher's predictions
 
 
@@ -204,7 +204,8 @@ class Trainer:
             return
         partial = path.with_suffix(".part.npz")
         found = load_predictions(partial) if partial.exists() else {}
-        wanted = [i for i in self.cached_ids(maker) if i not in found]
+        size = {record.id: record.size_hw for record in self.records}
+        wanted = [i for i in sorted(self.cached_ids(maker), key=lambda i: (size[i], i)) if i not in found]
         model, saved = teacher(), time.monotonic()
         self.progress.start(stage, len(wanted))
         for start in range(0, len(wanted), PSEUDO_BATCH):

@@ -48,8 +48,8 @@ class MaskRCNNConfig:
 def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
     """The configuration that the labelled data ask for.
 
-    The input scale brings the median object to ``target_diameter_px``, as far as enlarging images pays; anchors
-    span the objects' boxes; proposals, sampled boxes and detections grow with the objects per image.
+    The input scale brings the median object to ``target_diameter_px``, as far as enlarging images pays;
+    anchors span the objects' boxes; proposals, sampled boxes and detections grow with the objects per image.
 
     Args:
         stats: Of the labelled images.

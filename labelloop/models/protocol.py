@@ -113,14 +113,14 @@ class InstanceModel(Protocol):
 
 
 def rank_by_mask_quality(prediction: Prediction, *, min_score: float) -> Prediction:
-    """The prediction with each score times its mask's quality, best first, those below ``min_score`` left out.
+    """The prediction with each score times its mask's quality, best first.
 
-    How sure a model is of an object and of its outline orders masks better than the first alone (as in Huang et
-    al. 2019, Mask Scoring R-CNN, section 3, here without a head that learns the second).
+    How sure a model is of an object and of its outline orders masks better than the first alone (as in Huang
+    et al. 2019, Mask Scoring R-CNN, section 3, here without a head that learns the second).
 
     Args:
         prediction: n objects.
-        min_score: Of the products, 0..1.
+        min_score: Objects whose product is below are left out, 0..1.
     """
     scores = (prediction.scores * prediction.quality).astype(np.float32)
     order = np.argsort(-scores, kind="stable")

@@ -8,7 +8,7 @@ from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seco
 from labelloop.errors import UsageError
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
-COSTS = Costs(labelled_image=0.25, prediction=0.07, evaluated_images=10)
+COSTS = Costs(labelled_image=0.25, prediction=0.07, evaluation=0.7)
 
 
 def guided(iterations: int) -> Schedule:
