@@ -18,7 +18,7 @@ from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
 TIMED_STEPS = 4
-UNTRAINED_MIN_SCORE = 0.5  # above it a model of a few steps sees about as many objects as a trained one
+UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
 
 
