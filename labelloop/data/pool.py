@@ -6,13 +6,14 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from labelloop.data.parts import Part
 from labelloop.errors import TrainingError, UsageError
 from labelloop.images import normalise, percentiles, read_image
 from labelloop.instances import Instances
@@ -159,40 +160,53 @@ class ImageLoader:
     """Normalised images on demand, with a bounded memory of decoded ones. Safe to call from threads.
 
     Args:
-        records: The images that may be asked for.
-        intensity_percentile: Low and high percentile that become 0 and 1.
+        parts: The images, or parts of images, that may be asked for.
+        intensity_percentile: Low and high percentile of the whole image that become 0 and 1.
         cache_bytes: Decoded pixels kept at most.
     """
 
     def __init__(
         self,
-        records: Sequence[ImageRecord],
+        parts: Iterable[Part],
         *,
         intensity_percentile: tuple[float, float],
         cache_bytes: int = 192 * 2**20,
     ) -> None:
-        self._records = {record.id: record for record in records}
+        self._parts = {part.id: part for part in parts}
         self._percentile = intensity_percentile
         self._cache: OrderedDict[int, tuple[npt.NDArray[Any], float, float]] = OrderedDict()
         self._room = cache_bytes
         self._lock = threading.Lock()
 
-    def __call__(self, image_id: int) -> npt.NDArray[np.float32]:
-        """float32 (3, h, w), 0..1.
+    def size_hw(self, part_id: int) -> tuple[int, int]:
+        """Height and width of a part, px; nothing is read."""
+        return self._parts[part_id].size_hw
+
+    def __call__(
+        self, part_id: int, window: tuple[int, int, int, int] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """float32 (3, h, w), 0..1: a part, or a window of it.
+
+        Args:
+            part_id: Of the part.
+            window: Top, left, height and width in the part, px; None for all of it.
 
         Raises:
             ImageError: The file is gone or cannot be read.
         """
-        return normalise(*self.window(image_id))
+        part = self._parts[part_id]
+        top, left, height, width = window or (0, 0, *part.size_hw)
+        top, left = top + part.window[0], left + part.window[1]
+        pixels, low, high = self._decoded(part.image)
+        return normalise(pixels[top : top + height, left : left + width], low, high)
 
-    def window(self, image_id: int) -> tuple[npt.NDArray[Any], float, float]:
-        """The decoded pixels with the intensities that become 0 and 1."""
+    def _decoded(self, record: ImageRecord) -> tuple[npt.NDArray[Any], float, float]:
+        """The image's pixels with the intensities that become 0 and 1."""
         with self._lock:
-            kept = self._cache.get(image_id)
+            kept = self._cache.get(record.id)
             if kept is not None:
-                self._cache.move_to_end(image_id)
+                self._cache.move_to_end(record.id)
                 return kept
-        record = self._records[image_id]
         pixels = read_image(record.path, page=record.page, channel=record.channel).pixels
         if (
             pixels.ndim == 3
@@ -202,14 +216,10 @@ class ImageLoader:
             pixels = np.ascontiguousarray(pixels[..., 0])
         loaded = (pixels, *percentiles(pixels, self._percentile))
         with self._lock:
-            if image_id not in self._cache and pixels.nbytes <= self._room:
-                self._cache[image_id] = loaded
+            while record.id not in self._cache and self._cache and self._room < pixels.nbytes:
+                _, (old, _, _) = self._cache.popitem(last=False)
+                self._room += old.nbytes
+            if record.id not in self._cache and self._room >= pixels.nbytes:
+                self._cache[record.id] = loaded
                 self._room -= pixels.nbytes
-            elif image_id not in self._cache:
-                while self._cache and self._room < pixels.nbytes:
-                    _, (old, _, _) = self._cache.popitem(last=False)
-                    self._room += old.nbytes
-                if self._room >= pixels.nbytes:
-                    self._cache[image_id] = loaded
-                    self._room -= pixels.nbytes
         return loaded

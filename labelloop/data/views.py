@@ -103,19 +103,19 @@ def orient(array: Tensor, geometry: Geometry) -> Tensor:
     return torch.rot90(array.flip(-1) if geometry.flip else array, geometry.turns, (-2, -1))
 
 
-def view_image(image: FloatImage, geometry: Geometry) -> Tensor:
-    """The image under a geometry: float32 (3, h, w).
+def view_image(window: FloatImage, geometry: Geometry) -> Tensor:
+    """The view of an image under a geometry: float32 (3, h, w).
 
     Args:
-        image: float32 (3, h, w), 0..1.
+        window: float32 (3, h, w), 0..1, the geometry's window of the image.
         geometry: A draw for an image of this size.
     """
-    top, left, height, width = geometry.window
-    window = torch.from_numpy(np.ascontiguousarray(image[:, top : top + height, left : left + width]))
+    height, width = window.shape[1:]
+    view = torch.from_numpy(np.ascontiguousarray(window))
     if geometry.view_hw != (height, width):
         shrinks = geometry.view_hw[0] < height
-        window = F.interpolate(window[None], geometry.view_hw, mode="bilinear", antialias=shrinks)[0]
-    return orient(window, geometry).contiguous()
+        view = F.interpolate(view[None], geometry.view_hw, mode="bilinear", antialias=shrinks)[0]
+    return orient(view, geometry).contiguous()
 
 
 def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: float) -> Target:

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
+from labelloop.data.parts import image_of
 from labelloop.data.pool import ImageLoader
 from labelloop.data.views import (
     GeometryConfig,
@@ -55,9 +56,9 @@ class BatchPlan:
         labelled: Objects of the labelled images, by image id.
         labelled_ids: What a pass shuffles; an image that is named twice is seen twice as often.
         labelled_batch: Labelled images per step.
-        unlabelled_ids: Images without labels; with ``pseudo``, those that have pseudo-labels.
+        unlabelled_ids: Parts of images without labels; with ``pseudo``, those that have pseudo-labels.
         unlabelled_batch: Unlabelled images per step.
-        pseudo: Cached pseudo-labels by image id, or None.
+        pseudo: Cached pseudo-labels by part, or None.
         geometry: Shared by both views.
         weak: Photometry of the weak view.
         strong: Photometry of the strong view, on top of the weak.
@@ -125,7 +126,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
         rng = rng_for(plan.seed, plan.stage, step, slot)
         objects = plan.labelled[image_id]
         geometry = draw_geometry(rng, objects.size_hw, plan.geometry)
-        view = change_photometry(rng, view_image(load(image_id), geometry), plan.weak)
+        view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
     pool = plan.unlabelled_ids
     unlabelled_ids = (
@@ -142,9 +143,8 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     weak, strong, pseudo = [], [], []
     for slot, image_id in enumerate(unlabelled_ids):
         rng = rng_for(plan.seed, plan.stage, step, 1000 + slot)
-        image = load(image_id)
-        geometry = draw_geometry(rng, (image.shape[1], image.shape[2]), plan.geometry)
-        view = change_photometry(rng, view_image(image, geometry), plan.weak)
+        geometry = draw_geometry(rng, load.size_hw(image_id), plan.geometry)
+        view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         strong.append(change_photometry(rng, view, plan.strong))
         if plan.pseudo is None:
             weak.append(view)
@@ -157,7 +157,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
         weak=tuple(weak),
         strong=tuple(strong),
         pseudo=tuple(pseudo),
-        image_ids=(*labelled_ids, *unlabelled_ids),
+        image_ids=(*labelled_ids, *map(image_of, unlabelled_ids)),
     )
 
 

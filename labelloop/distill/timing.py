@@ -54,15 +54,14 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
         train_step(step, make_batch(plan.batches, trainer.load, step), plan, learner, trainer.fabric)
         spent.append(time.perf_counter() - begun)
         progress.advance(1)
-    size = {record.id: math.prod(record.size_hw) for record in trainer.records}
-    image_id = min(trainer.labelled)
+    part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
     begun = time.perf_counter()
-    trainer.label_images(learner.average, [image_id], min_score=UNTRAINED_MIN_SCORE)
-    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.views / size[image_id]
+    trainer.label_images(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
+    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.views / math.prod(part.size_hw)
     progress.finish()
     return Costs(
         labelled_image=statistics.median(spent[1:]) / plan.batches.labelled_batch,
-        prediction=per_px * statistics.fmean(size[i] for i in trainer.pool_ids),
+        prediction=per_px * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool),
         evaluation=per_px * sum(math.prod(image.size_hw) for image in evaluated),
     )
 

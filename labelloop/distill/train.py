@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import resource
 import shlex
@@ -20,6 +21,7 @@ import torchvision
 
 import labelloop
 from labelloop.data.objects import objects_of
+from labelloop.data.parts import Part, parts_of
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.interrupts import interrupts_say
@@ -222,7 +224,7 @@ def _lengths(
     started: float,
 ) -> tuple[Schedule, Recipe]:
     recipe = recipe_from_dict(config["recipe"])
-    pool = len(draw.pool) or len(draw.train)
+    pool = len(_pool_parts(draw.pool or draw.train, recipe))
 
     def schedule(iterations: int | None) -> Schedule:
         if request.method == "supervised":
@@ -271,10 +273,15 @@ def _trainer(
         device=torch.device(config["device"]),
         precision=fabric_precision(torch.device(config["device"])),
         labelled={i: objects_of(stored[i]) for i in train_ids},
-        records=[*(images[i] for i in train_ids), *pool],
-        pool_ids=[i.id for i in pool],
+        images=[images[i] for i in train_ids],
+        pool=_pool_parts(pool, recipe),
         progress=progress,
     )
+
+
+def _pool_parts(images: Sequence[ImageRecord], recipe: Recipe) -> list[Part]:
+    """The pool as training sees it: parts that hold the largest window of a view."""
+    return parts_of(images, side_px=math.ceil(recipe.geometry.crop_px / recipe.geometry.zoom[0]))
 
 
 def _scored_images(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:

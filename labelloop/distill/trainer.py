@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 
 from labelloop.data.objects import SoftObjects
+from labelloop.data.parts import Part, whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.batches import BatchPlan, repeated_ids, rng_for
 from labelloop.distill.checkpoint import (
@@ -53,8 +54,8 @@ class Trainer:
         device: Where to compute.
         precision: In Lightning Fabric's words.
         labelled: Objects of the labelled images by image id.
-        records: Every image that may be read.
-        pool_ids: Images without labels.
+        images: The labelled images.
+        pool: Parts of the images without labels.
         progress: Told of every stage and step.
     """
 
@@ -67,13 +68,15 @@ class Trainer:
     device: torch.device
     precision: str
     labelled: Mapping[int, SoftObjects]
-    records: Sequence[ImageRecord]
-    pool_ids: Sequence[int]
+    images: Sequence[ImageRecord]
+    pool: Sequence[Part]
     progress: Progress
 
     def __post_init__(self) -> None:
         self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=cast(Any, self.precision))
-        self.load = ImageLoader(self.records, intensity_percentile=self.stats.intensity_percentile)
+        self.load = ImageLoader(
+            [*map(whole, self.images), *self.pool], intensity_percentile=self.stats.intensity_percentile
+        )
         self.small_area_px = float(np.pi / 4 * self.stats.diameter_px[0] ** 2)
         self.waited_s = 0.0
 
@@ -157,7 +160,7 @@ class Trainer:
             batches = replace(batches, labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch)
         else:
             cached = self._cached_labels(name)
-            pool = list(self.pool_ids) if cached is None else sorted(cached)
+            pool = [part.id for part in self.pool] if cached is None else sorted(cached)
             batches = replace(
                 batches, unlabelled_ids=pool, unlabelled_batch=recipe.unlabelled_batch, pseudo=cached
             )
@@ -204,8 +207,8 @@ class Trainer:
             return
         partial = path.with_suffix(".part.npz")
         found = load_predictions(partial) if partial.exists() else {}
-        size = {record.id: record.size_hw for record in self.records}
-        wanted = [i for i in sorted(self.cached_ids(maker), key=lambda i: (size[i], i)) if i not in found]
+        order = sorted(self.cached_parts(maker), key=lambda part: (part.size_hw, part.image.id, part.id))
+        wanted = [part.id for part in order if part.id not in found]
         model, saved = teacher(), time.monotonic()
         self.progress.start(stage, len(wanted))
         for start in range(0, len(wanted), PSEUDO_BATCH):
@@ -240,14 +243,14 @@ class Trainer:
         model = self._fresh_model("labels")
         return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
 
-    def cached_ids(self, maker: str) -> list[int]:
+    def cached_parts(self, maker: str) -> list[Part]:
         """The part of the pool that a teacher labels; in turns, the first one labels the first half."""
-        order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool_ids))
-        ids = [self.pool_ids[i] for i in order[: self.schedule.cached_images]]
+        order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool))
+        parts = [self.pool[i] for i in order[: self.schedule.cached_images]]
         if not self._labelled_in_turns:
-            return ids
-        half = (len(ids) + 1) // 2
-        return ids[:half] if maker == "teacher" else ids[half:]
+            return parts
+        half = (len(parts) + 1) // 2
+        return parts[:half] if maker == "teacher" else parts[half:]
 
     @property
     def _labelled_in_turns(self) -> bool:

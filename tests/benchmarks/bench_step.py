@@ -51,7 +51,7 @@ def main() -> None:
     burn_in = trainer.student_plan("burn-in")
     online = replace(
         burn_in,
-        batches=replace(burn_in.batches, pseudo=None, unlabelled_ids=list(trainer.pool_ids)),
+        batches=replace(burn_in.batches, pseudo=None, unlabelled_ids=[part.id for part in trainer.pool]),
         online=replace(REFERENCE.pseudo, min_area_px=0.0),
         ema_decay=0.99,
     )

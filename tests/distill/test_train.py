@@ -17,12 +17,15 @@ import pytest
 import torch
 
 import labelloop.distill.train as train_module
+from labelloop.data.parts import image_of
 from labelloop.data.pool import draw_labels, parse_label_budget
 from labelloop.distill import naming
+from labelloop.distill.checkpoint import RunFiles, load_predictions
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.project.adding import add_images
 from labelloop.project.project import Project
 
 SHORT = TrainRequest(iterations=6)
@@ -97,6 +100,16 @@ def test_the_promoted_model_loads_and_predicts(project, finished):
     loaded = load_model(project)
     assert (loaded.run, loaded.which, loaded.classes) == ("first", "guided", ("organoid",))
     assert loaded.model.predict([torch.rand(3, 64, 64)])[0].size_hw == (64, 64)
+
+
+def test_a_large_field_of_the_pool_is_labelled_and_learnt_by_parts(project, write_set):
+    add_images(project, [str(write_set("field", 1, seed=5, truth=False, size=1100))])
+    train(project, dataclasses.replace(SHORT, name="parts", iterations=60))
+    field = max(project.images(split="train"), key=lambda image: image.size_hw)
+    labelled = load_predictions(RunFiles(folder=project.runs_dir / "parts").pseudo_labels("teacher"))
+    of_field = [p.size_hw for part, p in labelled.items() if image_of(part) == field.id]
+    assert len(of_field) >= 3
+    assert max(max(size_hw) for size_hw in of_field) < 600
 
 
 @pytest.mark.parametrize("recipe", ["default", "reference", "in turns"])

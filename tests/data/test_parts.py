@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from labelloop.data.parts import image_of, parts_of, whole
+from labelloop.data.pool import ImageLoader
+from labelloop.project.project import ImageRecord
+
+
+def record(image_id: int, size_hw: tuple[int, int], path: Path = Path("x.png")) -> ImageRecord:
+    return ImageRecord(image_id, path, path.name, size_hw, "train", None, 0, -1, None, "0")
+
+
+@given(height=st.integers(1, 900), width=st.integers(1, 900), side=st.integers(32, 400))
+def test_every_pixel_is_in_exactly_one_part_and_no_part_is_much_longer_than_asked(height, width, side):
+    parts = parts_of([record(7, (height, width))], side_px=side)
+    seen = np.zeros((height, width), np.int8)
+    for part in parts:
+        top, left, rows, columns = part.window
+        seen[top : top + rows, left : left + columns] += 1
+        assert max(rows, columns) <= 1.5 * side + 1
+    assert (seen == 1).all()
+    assert len({part.id for part in parts}) == len(parts)
+    assert {image_of(part.id) for part in parts} == {7}
+
+
+def test_a_small_image_is_its_own_part_and_a_large_one_can_stand_beside_its_parts():
+    small, large = record(1, (140, 90)), record(2, (300, 100))
+    parts = parts_of([small, large], side_px=100)
+    assert parts[0] == whole(small)
+    assert [part.size_hw for part in parts] == [(140, 90), (100, 100), (100, 100), (100, 100)]
+    assert whole(large).id not in {part.id for part in parts}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_part_is_normalised_as_its_whole_image_is(tmp_path, dtype):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (120, 260)).astype(dtype)
+    pixels[:, :130] //= 4  # parts that were normalised by themselves would look alike
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = record(3, (120, 260), tmp_path / "a.png")
+    left, right = parts_of([image], side_px=120)
+    load = ImageLoader([whole(image), left, right], intensity_percentile=(0.5, 99.5))
+    assert np.array_equal(np.concatenate([load(left.id), load(right.id)], axis=2), load(image.id))
+    assert np.array_equal(load(right.id, (10, 20, 30, 40)), load(right.id)[:, 10:40, 20:60])
+    assert load.size_hw(right.id) == (120, 130)
