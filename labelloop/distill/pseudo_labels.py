@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
+from labelloop.masks import resample_mask
 from labelloop.models.protocol import InstanceModel, Prediction
 
-ORIENTATIONS = tuple((turns, flip) for flip in (False, True) for turns in range(4))
+# (quarter turns, flip); those that differ most come first: flipped or not by turns, opposite turns first.
+ORIENTATIONS = (
+    (0, False), (0, True), (2, False), (2, True), (1, False), (1, True), (3, False), (3, True),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class PseudoLabelConfig:
             else every label is certain (reference).
         soft_masks: Masks keep the teacher's probabilities; else they are cut at one half (reference).
         views: Flips and turns that the cached predictions are averaged over, 1..8.
+        zooms: Sizes of the views, by turns; small organoids show more when they are enlarged.
     """
 
     min_score: float = 0.7
@@ -42,33 +48,71 @@ class PseudoLabelConfig:
     soft_scores: bool = False
     soft_masks: bool = False
     views: int = 1
+    zooms: tuple[float, ...] = (1.0,)
+
+    @property
+    def pixels_per_image(self) -> float:
+        """How many times its own pixels a teacher looks at to label an image."""
+        return sum(self.zooms[i % len(self.zooms)] ** 2 for i in range(self.views))
 
 
 def predict_views(
-    model: InstanceModel, images: Sequence[Tensor], *, views: int, min_score: float = 0.05
+    model: InstanceModel,
+    images: Sequence[Tensor],
+    *,
+    views: int,
+    zooms: Sequence[float] = (1.0,),
+    min_score: float = 0.05,
 ) -> list[Prediction]:
-    """A model's predictions averaged over flips and quarter turns of the images.
+    """A model's predictions averaged over flips, quarter turns and sizes of the images.
 
     Args:
         model: Any.
         images: float32 (3, h, w) each.
         views: How many of the eight orientations, 1..8.
+        zooms: Sizes of the views, by turns.
         min_score: Of the single predictions.
     """
-    if views == 1:
-        return model.predict(images, min_score=min_score)
     seen: list[list[Prediction]] = [[] for _ in images]
-    for turns, flip in chosen_orientations(views):
-        turned = [torch.rot90(i.flip(-1) if flip else i, turns, (-2, -1)).contiguous() for i in images]
-        for back, prediction in zip(seen, model.predict(turned, min_score=min_score), strict=True):
-            back.append(turn_back(prediction, turns=turns, flip=flip))
-    return [merge_views(predictions) for predictions in seen]
+    for number, (turns, flip) in enumerate(ORIENTATIONS[:views]):
+        zoom = zooms[number % len(zooms)]
+        turned = [
+            torch.rot90(i.flip(-1) if flip else i, turns, (-2, -1)).contiguous()
+            for i in (resized(image, zoom) for image in images)
+        ]
+        predictions = model.predict(turned, min_score=min_score)
+        for back, image, prediction in zip(seen, images, predictions, strict=True):
+            upright = turn_back(prediction, turns=turns, flip=flip)
+            back.append(size_back(upright, (int(image.shape[1]), int(image.shape[2]))))
+    return [predictions[0] if views == 1 else merge_views(predictions) for predictions in seen]
 
 
-def chosen_orientations(views: int) -> list[tuple[int, bool]]:
-    """Orientations that differ most: alternately unflipped and flipped, opposite turns first."""
-    order = [(0, False), (0, True), (2, False), (2, True), (1, False), (1, True), (3, False), (3, True)]
-    return order[:views]
+def resized(image: Tensor, zoom: float) -> Tensor:
+    """An image (3, h, w) made larger or smaller."""
+    if zoom == 1.0:
+        return image
+    size_hw = [max(round(side * zoom), 1) for side in image.shape[1:]]
+    larger: Tensor = F.interpolate(image[None], size_hw, mode="bilinear", antialias=zoom < 1)[0]
+    return larger
+
+
+def size_back(prediction: Prediction, size_hw: tuple[int, int]) -> Prediction:
+    """The prediction on an image that was resized, in the image of this size."""
+    if prediction.size_hw == size_hw:
+        return prediction
+    per_y, per_x = (ours / theirs for ours, theirs in zip(size_hw, prediction.size_hw, strict=True))
+    crops, offsets = [], []
+    for crop, (y, x) in zip(prediction.crops, prediction.offsets_yx, strict=True):
+        box = (x * per_x, y * per_y, (x + crop.shape[1]) * per_x, (y + crop.shape[0]) * per_y)
+        own, top, left = resample_mask(np.multiply(crop, 1 / 255, dtype=np.float32), box, size_hw)
+        crops.append(own)
+        offsets.append((top, left))
+    return replace(
+        prediction,
+        size_hw=size_hw,
+        crops=tuple(crops),
+        offsets_yx=np.array(offsets, np.int64).reshape(-1, 2),
+    )
 
 
 def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:

@@ -57,7 +57,7 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
     begun = time.perf_counter()
     trainer.label_images(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
-    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.views / math.prod(part.size_hw)
+    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.pixels_per_image / math.prod(part.size_hw)
     progress.finish()
     return Costs(
         labelled_image=statistics.median(spent[1:]) / plan.batches.labelled_batch,
@@ -75,7 +75,7 @@ def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervi
         return seconds
     both = recipe.labelled_batch + recipe.unlabelled_batch
     seconds += schedule.student * both * costs.labelled_image
-    seconds += schedule.cached_images * recipe.pseudo.views * costs.prediction
+    seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":
         online = schedule.distillation

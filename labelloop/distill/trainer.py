@@ -114,8 +114,9 @@ class Trainer:
     ) -> list[Prediction]:
         """A teacher's predictions of some images, averaged over the recipe's views."""
         images = [torch.from_numpy(self.load(i)).to(self.device) for i in ids]
+        pseudo = self.recipe.pseudo
         with self.fabric.autocast():
-            return predict_views(teacher, images, views=self.recipe.pseudo.views, min_score=min_score)
+            return predict_views(teacher, images, views=pseudo.views, zooms=pseudo.zooms, min_score=min_score)
 
     def train_student(self) -> None:
         """Guided burn-in, distillation and fine-tuning: one schedule, one optimiser."""

@@ -88,6 +88,23 @@ def test_a_model_that_turns_with_the_image_answers_the_same_over_all_eight_views
     assert eight.scores == pytest.approx(one.scores)
 
 
+@pytest.mark.parametrize("zoom", [0.8, 1.3, 2.0])
+def test_a_view_of_another_size_answers_in_the_size_of_the_image(zoom):
+    yy, xx = np.mgrid[:60, :83]
+    disc = (yy - 28) ** 2 + (xx - 50) ** 2 <= 17**2
+    image = torch.from_numpy(disc.astype(np.float32))[None].expand(3, -1, -1).contiguous()
+    (seen,) = predict_views(Bright(), [image], views=2, zooms=(zoom,))
+    assert seen.size_hw == (60, 83)
+    mask = to_instances(seen).to_dense()[0]
+    assert (mask & disc).sum() / (mask | disc).sum() > 0.93
+    assert seen.scores == pytest.approx([0.9])  # both views saw one object, not two
+
+
+def test_what_a_teacher_looks_at_counts_every_view_by_its_size():
+    assert PseudoLabelConfig(views=4, zooms=(1.0, 1.5)).pixels_per_image == pytest.approx(2 + 2 * 2.25)
+    assert PseudoLabelConfig(views=3).pixels_per_image == 3
+
+
 def test_an_object_that_half_of_the_views_miss_has_half_the_score():
     seen = prediction([(5, 5, 10, 10, 0.8), (25, 30, 8, 8, 0.9)])
     half = prediction([(5, 5, 10, 10, 0.8)])
