@@ -63,6 +63,8 @@ class Recipe:
         repeat_threshold: The student sees images with rare classes more often; 0 is off. Reference: 10.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
+        labelled_every: 1 shows the student both kinds of images in every step (reference); above it, every
+            so-many-th step is on labelled images alone, and the others are on unlabelled ones alone.
         supervised_batch: Labelled images per step of the teacher.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
@@ -93,6 +95,7 @@ class Recipe:
     repeat_threshold: float = 0.0
     labelled_batch: int = 1
     unlabelled_batch: int = 1
+    labelled_every: int = 1
     supervised_batch: int = 2
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99

@@ -115,6 +115,7 @@ def run_stage(
         NonFiniteLossError: Before the optimiser step that would have spoilt the model.
     """
     waited = 0.0
+    shown: dict[str, float] = {}  # a step on unlabelled images alone has no loss on labels
     batches = prefetched(lambda step: make_batch(plan.batches, load, step), plan.start, plan.stop)
     learner.student.module().train()
     step = plan.start
@@ -124,7 +125,8 @@ def run_stage(
         facts = train_step(step, batch, plan, learner, fabric)
         step += 1
         after_step(step, facts)
-        progress.advance(1, **facts)
+        shown |= facts
+        progress.advance(1, **shown)
         asked = time.perf_counter()
     return waited
 
@@ -139,9 +141,11 @@ def train_step(
     pseudo = [t.to(fabric.device) for t in batch.pseudo]
     if batch.weak and plan.online is not None:
         pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
-    losses = _losses(batch.labelled, learner.student, fabric)
-    total: Tensor = sum(losses.values(), start=torch.zeros((), device=fabric.device))
-    facts = {"loss": float(total.detach())}
+    total, losses, facts = torch.zeros((), device=fabric.device), {}, {}
+    if batch.labelled:
+        losses = _losses(batch.labelled, learner.student, fabric)
+        total = sum(losses.values(), start=total)
+        facts["loss"] = float(total.detach())
     if batch.strong:
         extra = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
         unlabelled: Tensor = sum(extra.values(), start=torch.zeros((), device=fabric.device))

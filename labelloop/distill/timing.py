@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelloop.distill.batches import make_batch
 from labelloop.distill.recipe import Recipe
@@ -17,7 +17,7 @@ from labelloop.errors import UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
-TIMED_STEPS = 4
+TIMED_STEPS = 5  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
 
@@ -27,12 +27,14 @@ class Costs:
     """Seconds, measured.
 
     Attributes:
-        labelled_image: A training step per labelled image.
+        supervised_step: A training step of the teacher.
+        single_step: A training step on one image.
         prediction: Of one view of an image of the pool; they cost as much as they have pixels.
         evaluation: Of the images that measure a model.
     """
 
-    labelled_image: float
+    supervised_step: float
+    single_step: float
     prediction: float
     evaluation: float
 
@@ -47,20 +49,23 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     """
     learner = trainer.labels_learner()
     plan = trainer.labels_plan(100)
-    progress.start("timing", TIMED_STEPS + 1)
-    spent = []
-    for step in range(TIMED_STEPS + 1):
-        begun = time.perf_counter()
-        train_step(step, make_batch(plan.batches, trainer.load, step), plan, learner, trainer.fabric)
-        spent.append(time.perf_counter() - begun)
-        progress.advance(1)
+    single = replace(plan, batches=replace(plan.batches, labelled_batch=1))
+    progress.start("timing", 2 * TIMED_STEPS)
+    spent: tuple[list[float], list[float]] = ([], [])
+    for step in range(TIMED_STEPS):
+        for kind, seconds in zip((plan, single), spent, strict=True):
+            begun = time.perf_counter()
+            train_step(step, make_batch(kind.batches, trainer.load, step), kind, learner, trainer.fabric)
+            seconds.append(time.perf_counter() - begun)
+            progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
     begun = time.perf_counter()
     trainer.label_images(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
     per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.pixels_per_image / math.prod(part.size_hw)
     progress.finish()
     return Costs(
-        labelled_image=statistics.median(spent[1:]) / plan.batches.labelled_batch,
+        supervised_step=statistics.median(spent[0][1:]),
+        single_step=statistics.median(spent[1][1:]),
         prediction=per_px * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool),
         evaluation=per_px * sum(math.prod(image.size_hw) for image in evaluated),
     )
@@ -69,12 +74,15 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
 def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervised: bool) -> float:
     """How long a schedule will take."""
     labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
-    seconds = labelled_steps * recipe.supervised_batch * costs.labelled_image
+    seconds = labelled_steps * costs.supervised_step
     seconds += costs.evaluation * (1 if supervised else 2)
     if supervised:
         return seconds
-    both = recipe.labelled_batch + recipe.unlabelled_batch
-    seconds += schedule.student * both * costs.labelled_image
+    both = recipe.labelled_batch + recipe.unlabelled_batch  # each kind has a forward pass of its own
+    share = 1 / recipe.labelled_every
+    images = both if share == 1 else share * recipe.labelled_batch + (1 - share) * recipe.unlabelled_batch
+    seconds += (schedule.burn_in + schedule.distillation) * images * costs.single_step
+    seconds += schedule.fine_tune * both * costs.supervised_step / recipe.supervised_batch
     seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":
@@ -115,7 +123,7 @@ def fit_iterations(
     if low == 0:
         raise UsageError(
             "the time is too short for a run",
-            value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.labelled_image * 4:.1f} s",
+            value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.supervised_step:.1f} s",
             way_out="Give more --time.",
         )
     high = low * 2

@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from labelloop.data.objects import SoftObjects, objects_of
+from labelloop.data.parts import whole
+from labelloop.data.pool import ImageLoader
 from labelloop.data.views import GeometryConfig, PhotometryConfig, draw_geometry, view_image, view_objects
-from labelloop.distill.batches import epoch_order, prefetched, repeated_ids
+from labelloop.distill.batches import BatchPlan, epoch_order, make_batch, prefetched, repeated_ids
 from labelloop.instances import Instances
+from labelloop.project.project import ImageRecord
 
 
 def with_classes(*labels: int) -> SoftObjects:
@@ -25,6 +31,50 @@ def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_noth
     rare = common | {8: with_classes(0, 1)}  # class 1 in a ninth of the images: three times as often
     assert repeated_ids(rare, threshold=10.0).count(8) == 3
     assert repeated_ids(rare, threshold=0.0) == list(range(9))
+
+
+@pytest.fixture
+def plan_and_loader(tmp_path):
+    """Three labelled images, 1 to 3, and five without labels, 4 to 8, of 24 px; the plan takes one of each."""
+    records = []
+    for i in range(1, 9):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((24, 24), 20 * i, np.uint8)).save(path)
+        records.append(ImageRecord(i, path, path.name, (24, 24), "train", None, 0, -1, None, str(i)))
+    objects = objects_of(Instances.from_dense(np.ones((1, 24, 24)), (0,), size_hw=(24, 24)))
+    plan = BatchPlan(
+        seed=0,
+        stage="s",
+        labelled={i: objects for i in (1, 2, 3)},
+        labelled_ids=(1, 2, 3),
+        labelled_batch=1,
+        unlabelled_ids=(4, 5, 6, 7, 8),
+        unlabelled_batch=1,
+        labelled_every=1,
+        pseudo={i: objects for i in range(4, 9)},
+        geometry=GeometryConfig(),
+        weak=PhotometryConfig(),
+        strong=PhotometryConfig(),
+    )
+    return plan, ImageLoader(map(whole, records), intensity_percentile=(0.0, 100.0))
+
+
+def test_a_step_sees_both_kinds_of_images_or_one_kind_by_turns(plan_and_loader):
+    plan, load = plan_and_loader
+    both = make_batch(plan, load, 7)
+    assert (len(both.labelled), len(both.strong), len(both.pseudo)) == (1, 1, 1)
+    by_turns = replace(plan, labelled_every=4)
+    batches = [make_batch(by_turns, load, step) for step in range(20)]
+    assert [len(b.labelled) for b in batches] == [1, 0, 0, 0] * 5
+    assert [len(b.strong) for b in batches] == [0, 1, 1, 1] * 5
+
+
+def test_by_turns_every_pass_still_sees_every_image_once(plan_and_loader):
+    plan, load = plan_and_loader
+    seen = [make_batch(replace(plan, labelled_every=4), load, step).image_ids[0] for step in range(40)]
+    labelled, unlabelled = seen[::4], [i for step, i in enumerate(seen) if step % 4]
+    assert [sorted(labelled[i : i + 3]) for i in (0, 3, 6)] == [[1, 2, 3]] * 3
+    assert [sorted(unlabelled[i : i + 5]) for i in range(0, 30, 5)] == [[4, 5, 6, 7, 8]] * 6
 
 
 def test_what_the_background_thread_raises_is_raised_where_batches_are_used():

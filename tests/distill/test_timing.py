@@ -8,7 +8,7 @@ from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seco
 from labelloop.errors import UsageError
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
-COSTS = Costs(labelled_image=0.25, prediction=0.07, evaluation=0.7)
+COSTS = Costs(supervised_step=0.5, single_step=0.25, prediction=0.07, evaluation=0.7)
 
 
 def guided(iterations: int) -> Schedule:
@@ -28,7 +28,7 @@ def test_no_longer_run_would_end_in_time(seconds):
 
 def test_time_goes_to_the_student_rather_than_to_a_baseline_apart():
     steps_of_two = 540  # seconds of them: enough for the best teacher and some student, not for all three
-    seconds = steps_of_two * 2 * COSTS.labelled_image / MARGIN + 200 * 8 * COSTS.prediction
+    seconds = steps_of_two * COSTS.supervised_step / MARGIN + 200 * 8 * COSTS.prediction
     schedule = guided(fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=seconds, supervised=False))
     assert not schedule.apart
     assert schedule.student >= 100
