@@ -35,7 +35,7 @@ def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_noth
 
 @pytest.fixture
 def plan_and_loader(tmp_path):
-    """Three labelled images, 1 to 3, and five without labels, 4 to 8, of 24 px; the plan takes one of each."""
+    """Three labelled images, 1 to 3, and five without labels, 4 to 8; the plan takes one of each."""
     records = []
     for i in range(1, 9):
         path = tmp_path / f"{i}.png"
