@@ -56,8 +56,6 @@ class BatchPlan:
         labelled: Objects of the labelled images, by image id.
         labelled_ids: What a pass shuffles; an image that is named twice is seen twice as often.
         labelled_batch: Labelled images per step.
-        labelled_every: 1 for both kinds in every step; above it, every so-many-th step is on labelled images
-            alone, and the others are on unlabelled ones alone.
         unlabelled_ids: Parts of images without labels; with ``pseudo``, those that have pseudo-labels.
         unlabelled_batch: Unlabelled images per step.
         pseudo: Cached pseudo-labels by part, or None.
@@ -73,7 +71,6 @@ class BatchPlan:
     labelled_batch: int
     unlabelled_ids: Sequence[int]
     unlabelled_batch: int
-    labelled_every: int
     pseudo: Mapping[int, SoftObjects] | None
     geometry: GeometryConfig
     weak: PhotometryConfig
@@ -115,27 +112,14 @@ def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> li
     return [i for i in ids for _ in range(round(factors[i] / smallest))]
 
 
-def _turns(plan: BatchPlan, step: int) -> tuple[int | None, int | None]:
-    """How many steps before this saw labelled and unlabelled images; None for a kind that it does not see."""
-    if plan.labelled_every == 1 or not (plan.unlabelled_batch and plan.unlabelled_ids):
-        return step, step
-    labelled, rest = divmod(step, plan.labelled_every)
-    return (labelled, None) if rest == 0 else (None, step - labelled - 1)
-
-
 def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     """The batch of a step. Safe to call from any thread."""
-    labelled_turn, unlabelled_turn = _turns(plan, step)
-    labelled_ids = (
-        epoch_order(
-            plan.labelled_ids,
-            seed=plan.seed,
-            stage="labelled",
-            start=labelled_turn * plan.labelled_batch,
-            count=plan.labelled_batch,
-        )
-        if labelled_turn is not None
-        else []
+    labelled_ids = epoch_order(
+        plan.labelled_ids,
+        seed=plan.seed,
+        stage="labelled",
+        start=step * plan.labelled_batch,
+        count=plan.labelled_batch,
     )
     labelled = []
     for slot, image_id in enumerate(labelled_ids):
@@ -150,10 +134,10 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
             pool,
             seed=plan.seed,
             stage="pool",
-            start=unlabelled_turn * plan.unlabelled_batch,
+            start=step * plan.unlabelled_batch,
             count=plan.unlabelled_batch,
         )
-        if unlabelled_turn is not None and plan.unlabelled_batch and pool
+        if plan.unlabelled_batch and pool
         else []
     )
     weak, strong, pseudo = [], [], []

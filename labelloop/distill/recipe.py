@@ -63,8 +63,6 @@ class Recipe:
         repeat_threshold: The student sees images with rare classes more often; 0 is off. Reference: 10.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
-        labelled_every: 1 shows the student both kinds of images in every step (reference); above it, every
-            so-many-th step is on labelled images alone, and the others are on unlabelled ones alone.
         supervised_batch: Labelled images per step of the teacher.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
@@ -95,7 +93,6 @@ class Recipe:
     repeat_threshold: float = 0.0
     labelled_batch: int = 1
     unlabelled_batch: int = 1
-    labelled_every: int = 1
     supervised_batch: int = 2
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99
@@ -103,7 +100,13 @@ class Recipe:
     cached_images: int = 300
     distillation_labels: DistillationLabels = "cached"
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
-        min_score=0.1, soft_scores=True, min_area_px=0.0, min_area_share=0.3, soft_masks=True, views=8
+        min_score=0.1,
+        soft_scores=True,
+        min_area_px=0.0,
+        min_area_share=0.3,
+        soft_masks=True,
+        views=6,
+        zooms=(1.3, 1.0),
     )
     optimiser: OptimiserConfig = OptimiserConfig()
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)

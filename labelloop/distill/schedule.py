@@ -90,8 +90,7 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
     burn_in = max(round(student * recipe.burn_in_share), 1)
     distillation = max(student - fine_tune - burn_in, 0)
     burn_in = student - fine_tune - distillation
-    alone = 1 / recipe.labelled_every if recipe.labelled_every > 1 else 0.0
-    seen = round((burn_in + distillation) * (1 - alone)) * recipe.unlabelled_batch
+    seen = (burn_in + distillation) * recipe.unlabelled_batch
     return Schedule(
         teacher=teacher,
         supervised=max(min(best, iterations), teacher),

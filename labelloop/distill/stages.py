@@ -115,7 +115,6 @@ def run_stage(
         NonFiniteLossError: Before the optimiser step that would have spoilt the model.
     """
     waited = 0.0
-    shown: dict[str, float] = {}  # a step on unlabelled images alone has no loss on labels
     batches = prefetched(lambda step: make_batch(plan.batches, load, step), plan.start, plan.stop)
     learner.student.module().train()
     step = plan.start
@@ -125,8 +124,7 @@ def run_stage(
         facts = train_step(step, batch, plan, learner, fabric)
         step += 1
         after_step(step, facts)
-        shown |= facts
-        progress.advance(1, **shown)
+        progress.advance(1, **facts)
         asked = time.perf_counter()
     return waited
 
@@ -141,11 +139,9 @@ def train_step(
     pseudo = [t.to(fabric.device) for t in batch.pseudo]
     if batch.weak and plan.online is not None:
         pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
-    total, losses, facts = torch.zeros((), device=fabric.device), {}, {}
-    if batch.labelled:
-        losses = _losses(batch.labelled, learner.student, fabric)
-        total = sum(losses.values(), start=total)
-        facts["loss"] = float(total.detach())
+    losses = _losses(batch.labelled, learner.student, fabric)
+    total: Tensor = sum(losses.values(), start=torch.zeros((), device=fabric.device))
+    facts = {"loss": float(total.detach())}
     if batch.strong:
         extra = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
         unlabelled: Tensor = sum(extra.values(), start=torch.zeros((), device=fabric.device))

@@ -79,9 +79,7 @@ def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervi
     if supervised:
         return seconds
     both = recipe.labelled_batch + recipe.unlabelled_batch  # each kind has a forward pass of its own
-    share = 1 / recipe.labelled_every
-    images = both if share == 1 else share * recipe.labelled_batch + (1 - share) * recipe.unlabelled_batch
-    seconds += (schedule.burn_in + schedule.distillation) * images * costs.single_step
+    seconds += (schedule.burn_in + schedule.distillation) * both * costs.single_step
     seconds += schedule.fine_tune * both * costs.supervised_step / recipe.supervised_batch
     seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0

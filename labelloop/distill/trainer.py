@@ -155,7 +155,6 @@ class Trainer:
         batches = replace(
             self._batches(name),
             labelled_batch=recipe.labelled_batch,
-            labelled_every=recipe.labelled_every,
             labelled_ids=repeated_ids(self.labelled, threshold=recipe.repeat_threshold),
         )
         if name == "fine-tuning":
@@ -345,7 +344,6 @@ class Trainer:
             labelled_batch=self.recipe.supervised_batch,
             unlabelled_ids=(),
             unlabelled_batch=0,
-            labelled_every=1,
             pseudo=None,
             geometry=self.recipe.geometry,
             weak=self.recipe.weak,

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,7 +48,6 @@ def plan_and_loader(tmp_path):
         labelled_batch=1,
         unlabelled_ids=(4, 5, 6, 7, 8),
         unlabelled_batch=1,
-        labelled_every=1,
         pseudo={i: objects for i in range(4, 9)},
         geometry=GeometryConfig(),
         weak=PhotometryConfig(),
@@ -59,22 +56,13 @@ def plan_and_loader(tmp_path):
     return plan, ImageLoader(map(whole, records), intensity_percentile=(0.0, 100.0))
 
 
-def test_a_step_sees_both_kinds_of_images_or_one_kind_by_turns(plan_and_loader):
+def test_a_step_sees_both_kinds_of_images_and_every_pass_sees_each_once(plan_and_loader):
     plan, load = plan_and_loader
-    both = make_batch(plan, load, 7)
-    assert (len(both.labelled), len(both.strong), len(both.pseudo)) == (1, 1, 1)
-    by_turns = replace(plan, labelled_every=4)
-    batches = [make_batch(by_turns, load, step) for step in range(20)]
-    assert [len(b.labelled) for b in batches] == [1, 0, 0, 0] * 5
-    assert [len(b.strong) for b in batches] == [0, 1, 1, 1] * 5
-
-
-def test_by_turns_every_pass_still_sees_every_image_once(plan_and_loader):
-    plan, load = plan_and_loader
-    seen = [make_batch(replace(plan, labelled_every=4), load, step).image_ids[0] for step in range(40)]
-    labelled, unlabelled = seen[::4], [i for step, i in enumerate(seen) if step % 4]
-    assert [sorted(labelled[i : i + 3]) for i in (0, 3, 6)] == [[1, 2, 3]] * 3
-    assert [sorted(unlabelled[i : i + 5]) for i in range(0, 30, 5)] == [[4, 5, 6, 7, 8]] * 6
+    batches = [make_batch(plan, load, step) for step in range(15)]
+    assert all((len(b.labelled), len(b.strong), len(b.pseudo)) == (1, 1, 1) for b in batches)
+    labelled, unlabelled = zip(*(b.image_ids for b in batches), strict=True)
+    assert [sorted(labelled[i : i + 3]) for i in range(0, 15, 3)] == [[1, 2, 3]] * 5
+    assert [sorted(unlabelled[i : i + 5]) for i in range(0, 15, 5)] == [[4, 5, 6, 7, 8]] * 3
 
 
 def test_what_the_background_thread_raises_is_raised_where_batches_are_used():
