@@ -18,6 +18,8 @@ import torch
 from labelloop.errors import OutputError, TrainingError
 from labelloop.models.protocol import Prediction
 
+CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:

@@ -60,7 +60,7 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
             progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
     begun = time.perf_counter()
-    trainer.label_images(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
+    trainer.labelling.see(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
     per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.pixels_per_image / math.prod(part.size_hw)
     progress.finish()
     return Costs(

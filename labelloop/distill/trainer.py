@@ -16,28 +16,18 @@ from lightning_fabric import Fabric
 from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part, whole
 from labelloop.data.pool import ImageLoader
-from labelloop.distill.batches import BatchPlan, repeated_ids, rng_for
-from labelloop.distill.checkpoint import (
-    RunFiles,
-    load_predictions,
-    load_tensors,
-    save_predictions,
-    save_tensors,
-)
+from labelloop.distill.batches import BatchPlan, repeated_ids
+from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_tensors, save_tensors
 from labelloop.distill.ema import ema_update
 from labelloop.distill.interrupts import interrupts_held
-from labelloop.distill.pseudo_labels import predict_views, pseudo_objects
+from labelloop.distill.labelling import Labelling
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
 from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats, InstanceModel, Prediction
+from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
-
-CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
-PSEUDO_BATCH = 2  # images that the frozen teacher labels at once: of one size where possible, none is padded
-LOWEST_KEPT_SCORE = 0.1  # of the frozen teacher's predictions
 
 
 @dataclass
@@ -78,6 +68,17 @@ class Trainer:
             [*map(whole, self.images), *self.pool], intensity_percentile=self.stats.intensity_percentile
         )
         self.small_area_px = float(np.pi / 4 * self.stats.diameter_px[0] ** 2)
+        self.labelling = Labelling(
+            files=self.files,
+            recipe=self.recipe,
+            schedule=self.schedule,
+            seed=self.seed,
+            pool=self.pool,
+            load=self.load,
+            fabric=self.fabric,
+            small_area_px=self.small_area_px,
+            progress=self.progress,
+        )
         self.waited_s = 0.0
 
     def run(self, *, supervised_only: bool) -> dict[str, float]:
@@ -107,16 +108,7 @@ class Trainer:
     def label_pool(self) -> None:
         """The frozen teacher's labels of a part of the pool."""
         if self.schedule.cached_images > 0:
-            self._label("pseudo-labels", self._teacher, "teacher")
-
-    def label_images(
-        self, teacher: InstanceModel, ids: Sequence[int], *, min_score: float = LOWEST_KEPT_SCORE
-    ) -> list[Prediction]:
-        """A teacher's predictions of some images, averaged over the recipe's views."""
-        images = [torch.from_numpy(self.load(i)).to(self.device) for i in ids]
-        pseudo = self.recipe.pseudo
-        with self.fabric.autocast():
-            return predict_views(teacher, images, views=pseudo.views, zooms=pseudo.zooms, min_score=min_score)
+            self.labelling.make("pseudo-labels", self._teacher, "teacher")
 
     def train_student(self) -> None:
         """Guided burn-in, distillation and fine-tuning: one schedule, one optimiser."""
@@ -160,7 +152,7 @@ class Trainer:
         if name == "fine-tuning":
             batches = replace(batches, labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch)
         else:
-            cached = self._cached_labels(name)
+            cached = self.labelling.labels(name)
             pool = [part.id for part in self.pool] if cached is None else sorted(cached)
             batches = replace(
                 batches, unlabelled_ids=pool, unlabelled_batch=recipe.unlabelled_batch, pseudo=cached
@@ -185,43 +177,8 @@ class Trainer:
         if not self._average_is_student:
             if anew:
                 ema_update(learner.average.module(), learner.student.module(), decay=0.0)
-        elif self._labelled_in_turns:
-            self._label("new pseudo-labels", lambda: learner.average, "student")
-
-    def _cached_labels(self, stage: str) -> dict[int, SoftObjects] | None:
-        """The labels that serve a stage, or None where its teacher makes them in every step."""
-        online = stage == "distillation" and self.recipe.distillation_labels == "online"
-        if self.schedule.cached_images == 0 or online:
-            return None
-        found = load_predictions(self.files.pseudo_labels("teacher"))
-        if stage == "distillation" and self._labelled_in_turns:
-            found |= load_predictions(self.files.pseudo_labels("student"))
-        return {
-            image_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
-            for image_id, p in found.items()
-        }
-
-    def _label(self, stage: str, teacher: Callable[[], InstanceModel], maker: str) -> None:
-        """Labels a teacher's part of the pool once; an interruption costs the last minute at most."""
-        path = self.files.pseudo_labels(maker)
-        if path.exists():
-            return
-        partial = path.with_suffix(".part.npz")
-        found = load_predictions(partial) if partial.exists() else {}
-        order = sorted(self.cached_parts(maker), key=lambda part: (part.size_hw, part.image.id, part.id))
-        wanted = [part.id for part in order if part.id not in found]
-        model, saved = teacher(), time.monotonic()
-        self.progress.start(stage, len(wanted))
-        for start in range(0, len(wanted), PSEUDO_BATCH):
-            ids = wanted[start : start + PSEUDO_BATCH]
-            found |= dict(zip(ids, self.label_images(model, ids), strict=True))
-            self.progress.advance(len(ids))
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
-                save_predictions(partial, found)
-                saved = time.monotonic()
-        save_predictions(path, found)
-        partial.unlink(missing_ok=True)
-        self.progress.finish()
+        elif self.labelling.in_turns:
+            self.labelling.make("new pseudo-labels", lambda: learner.average, "student")
 
     def labels_plan(self, steps: int) -> StagePlan:
         """A schedule on labels alone; teacher and supervised baseline differ in its length only."""
@@ -243,19 +200,6 @@ class Trainer:
         """A model on labels alone as it begins."""
         model = self._fresh_model("labels")
         return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
-
-    def cached_parts(self, maker: str) -> list[Part]:
-        """The part of the pool that a teacher labels; in turns, the first one labels the first half."""
-        order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool))
-        parts = [self.pool[i] for i in order[: self.schedule.cached_images]]
-        if not self._labelled_in_turns:
-            return parts
-        half = (len(parts) + 1) // 2
-        return parts[:half] if maker == "teacher" else parts[half:]
-
-    @property
-    def _labelled_in_turns(self) -> bool:
-        return self.recipe.distillation_labels == "in turns" and self.schedule.distillation > 0
 
     @property
     def _average_is_student(self) -> bool:

@@ -1,0 +1,123 @@
+"""Labelling: what a run's teachers see in the pool, made once and kept in the run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+
+from labelloop.data.objects import SoftObjects
+from labelloop.data.parts import Part
+from labelloop.data.pool import ImageLoader
+from labelloop.distill.batches import rng_for
+from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_predictions, save_predictions
+from labelloop.distill.pseudo_labels import predict_views, pseudo_objects
+from labelloop.distill.recipe import Recipe
+from labelloop.distill.schedule import Schedule
+from labelloop.models.protocol import InstanceModel, Prediction
+from labelloop.progress import Progress
+
+LABELLED_AT_ONCE = 2  # images; of one size where possible, so that none is padded
+LOWEST_KEPT_SCORE = 0.1  # of a teacher's predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """The cached pseudo-labels of a run.
+
+    Attributes:
+        files: Where they are kept.
+        recipe: Views, thresholds, and whose labels serve which stage.
+        schedule: How many images are labelled.
+        seed: Decides which.
+        pool: Parts of the images without labels.
+        load: Where images come from.
+        fabric: Device and precision.
+        small_area_px: Area of a 5th-percentile object of the labelled data.
+        progress: Told of every image.
+    """
+
+    files: RunFiles
+    recipe: Recipe
+    schedule: Schedule
+    seed: int
+    pool: Sequence[Part]
+    load: ImageLoader
+    fabric: Fabric
+    small_area_px: float
+    progress: Progress
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether the student's average labels a half of the images as it becomes the teacher."""
+        return self.recipe.distillation_labels == "in turns" and self.schedule.distillation > 0
+
+    def parts(self, maker: str) -> list[Part]:
+        """The parts of the pool that a teacher labels; in turns, the first one labels the first half.
+
+        Args:
+            maker: ``teacher`` or ``student``.
+        """
+        order = rng_for(self.seed, "pool-part", 0).permutation(len(self.pool))
+        parts = [self.pool[i] for i in order[: self.schedule.cached_images]]
+        if not self.in_turns:
+            return parts
+        half = (len(parts) + 1) // 2
+        return parts[:half] if maker == "teacher" else parts[half:]
+
+    def see(
+        self, teacher: InstanceModel, ids: Sequence[int], *, min_score: float = LOWEST_KEPT_SCORE
+    ) -> list[Prediction]:
+        """A teacher's predictions of some parts, averaged over the recipe's views."""
+        images = [torch.from_numpy(self.load(i)).to(self.fabric.device) for i in ids]
+        pseudo = self.recipe.pseudo
+        with self.fabric.autocast():
+            return predict_views(teacher, images, views=pseudo.views, zooms=pseudo.zooms, min_score=min_score)
+
+    def make(self, stage: str, teacher: Callable[[], InstanceModel], maker: str) -> None:
+        """Labels a teacher's parts of the pool once; an interruption costs the last minute at most.
+
+        Args:
+            stage: What progress calls it.
+            teacher: Gives the model; not called where the labels are there.
+            maker: ``teacher`` or ``student``.
+        """
+        path = self.files.pseudo_labels(maker)
+        if path.exists():
+            return
+        partial = path.with_suffix(".part.npz")
+        found = load_predictions(partial) if partial.exists() else {}
+        order = sorted(self.parts(maker), key=lambda part: (part.size_hw, part.image.id, part.id))
+        wanted = [part.id for part in order if part.id not in found]
+        model, saved = teacher(), time.monotonic()
+        self.progress.start(stage, len(wanted))
+        for start in range(0, len(wanted), LABELLED_AT_ONCE):
+            ids = wanted[start : start + LABELLED_AT_ONCE]
+            found |= dict(zip(ids, self.see(model, ids), strict=True))
+            self.progress.advance(len(ids))
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                save_predictions(partial, found)
+                saved = time.monotonic()
+        save_predictions(path, found)
+        partial.unlink(missing_ok=True)
+        self.progress.finish()
+
+    def labels(self, stage: str) -> dict[int, SoftObjects] | None:
+        """The labels that serve a stage, by part, or None where its teacher makes them in every step.
+
+        Args:
+            stage: ``burn-in`` or ``distillation``.
+        """
+        online = stage == "distillation" and self.recipe.distillation_labels == "online"
+        if self.schedule.cached_images == 0 or online:
+            return None
+        found = load_predictions(self.files.pseudo_labels("teacher"))
+        if stage == "distillation" and self.in_turns:
+            found |= load_predictions(self.files.pseudo_labels("student"))
+        return {
+            part_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
+            for part_id, p in found.items()
+        }
