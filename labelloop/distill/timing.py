@@ -17,7 +17,7 @@ from labelloop.errors import UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
-TIMED_STEPS = 5  # of each kind; the first one warms up
+TIMED_STEPS = 7  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
 
@@ -64,8 +64,8 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.pixels_per_image / math.prod(part.size_hw)
     progress.finish()
     return Costs(
-        supervised_step=statistics.median(spent[0][1:]),
-        single_step=statistics.median(spent[1][1:]),
+        supervised_step=statistics.fmean(spent[0][1:]),  # the mean: a few large images cost most of the time
+        single_step=statistics.fmean(spent[1][1:]),
         prediction=per_px * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool),
         evaluation=per_px * sum(math.prod(image.size_hw) for image in evaluated),
     )
