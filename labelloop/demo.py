@@ -53,7 +53,7 @@ class DemoSize:
 
 
 # Large objects in small images: the network sees them at about their own scale, so steps are quick.
-_MICROGRAPHS = SyntheticConfig(objects=(4, 12), radius_px=(9.0, 40.0))
+_MICROGRAPHS = SyntheticConfig(objects=(4, 10), radius_px=(17.0, 52.0))
 
 
 def demo(

@@ -104,7 +104,7 @@ def test_the_promoted_model_loads_and_predicts(project, finished):
 
 def test_a_large_field_of_the_pool_is_labelled_and_learnt_by_parts(project, write_set):
     add_images(project, [str(write_set("field", 1, seed=5, truth=False, size=1100))])
-    train(project, dataclasses.replace(SHORT, name="parts", iterations=60))
+    train(project, dataclasses.replace(SHORT, name="parts", iterations=40))
     field = max(project.images(split="train"), key=lambda image: image.size_hw)
     labelled = load_predictions(RunFiles(folder=project.runs_dir / "parts").pseudo_labels("teacher"))
     of_field = [p.size_hw for part, p in labelled.items() if image_of(part) == field.id]
