@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
-from labelloop.distill.pseudo_labels import PseudoLabelConfig
+from labelloop.distill.pseudo_labels import ORIENTATIONS, PseudoLabelConfig
 from labelloop.errors import UsageError
 
 T = TypeVar("T")
@@ -67,8 +67,8 @@ class Recipe:
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
-        cached_images: Unlabelled images whose pseudo-labels are made once, averaged over views, and then used
-            over and over; 0 makes them in every step, as the reference does.
+        cached_images: Unlabelled images, or parts of large ones, whose pseudo-labels are made once, averaged
+            over views, and then used over and over; 0 makes them in every step, as the reference does.
         distillation_labels: What labels the distillation stage where labels are cached: ``in turns``, the
             first teacher labels half of the images and the student's average, as it becomes the teacher, the
             other half; ``online``, the moving average in every step; ``cached``, the first teacher's labels
@@ -135,6 +135,13 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         faults.append(
             f"distillation_labels is {recipe.distillation_labels!r}, not one of {', '.join(choices)}"
         )
+    views, zooms = recipe.pseudo.views, recipe.pseudo.zooms
+    if not 1 <= views <= len(ORIENTATIONS):
+        faults.append(f"pseudo.views is {views}, not 1 to {len(ORIENTATIONS)}")
+    if not zooms or not all(isinstance(zoom, int | float) and zoom > 0 for zoom in zooms):
+        faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
+    if not 0 <= recipe.least_student_share < 1:
+        faults.append(f"least_student_share is {recipe.least_student_share}, not 0 or more and below 1")
     if faults:
         raise UsageError(
             "the recipe has settings that cannot be used",

@@ -99,6 +99,24 @@ def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("[pseudo]\nviews = 0", "pseudo.views is 0"),
+        ("[pseudo]\nviews = 9", "pseudo.views is 9"),
+        ("[pseudo]\nzooms = []", "pseudo.zooms is ()"),
+        ("[pseudo]\nzooms = [1.3, 0.0]", "pseudo.zooms is (1.3, 0.0)"),
+        ("least_student_share = 1.0", "least_student_share is 1.0"),
+    ],
+)
+def test_a_setting_that_no_run_could_follow_is_named_before_the_run(tmp_path, setting, named):
+    path = tmp_path / "mine.toml"
+    path.write_text(setting + "\n")
+    with pytest.raises(UsageError) as caught:
+        find_recipe(str(path))
+    assert named in str(caught.value)
+
+
 def test_a_recipe_file_that_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         find_recipe(str(tmp_path / "none.toml"))
