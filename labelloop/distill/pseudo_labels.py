@@ -36,6 +36,8 @@ class PseudoLabelConfig:
         soft_scores: The student learns to be as sure of an object as the teacher was, from ``min_score`` on;
             else every label is certain (reference).
         soft_masks: Masks keep the teacher's probabilities; else they are cut at one half (reference).
+        mask_cut: The probability that becomes one half, where an object's outline lies. Reference: 0.5. Boxes
+            cut their masks off, each view's elsewhere, so the mean of the views is too small at one half.
         views: Flips and turns that the cached predictions are averaged over, 1..8.
         zooms: Sizes of the views, by turns; small organoids show more when they are enlarged.
     """
@@ -47,6 +49,7 @@ class PseudoLabelConfig:
     min_area_share: float = 0.0
     soft_scores: bool = False
     soft_masks: bool = False
+    mask_cut: float = 0.5
     views: int = 1
     zooms: tuple[float, ...] = (1.0,)
 
@@ -191,12 +194,14 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
         config: Thresholds.
         small_area_px: Area of a 5th-percentile object of the labelled data.
     """
-    soft_areas = np.array([c.sum(dtype=np.int64) / 255 for c in prediction.crops], np.float32)
+    moved = _levels(config.mask_cut)
+    recut = [moved[c] for c in prediction.crops]
+    soft_areas = np.array([c.sum(dtype=np.int64) / 255 for c in recut], np.float32)
     least = max(config.min_area_px, config.min_area_share * small_area_px)
     lowest = config.min_score if config.ignore_score is None else config.ignore_score
     keep = np.flatnonzero((prediction.scores > lowest) & (soft_areas > least))
     sure = (prediction.scores > config.min_score) & (prediction.quality >= config.min_quality)
-    crops = tuple(prediction.crops[i] for i in keep)
+    crops = tuple(recut[i] for i in keep)
     if not config.soft_masks:
         crops = tuple(np.where(c > 127, np.uint8(255), np.uint8(0)) for c in crops)
     return SoftObjects(
@@ -207,6 +212,11 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
         crops=crops,
         offsets_yx=prediction.offsets_yx[keep],
     )
+
+
+def _levels(cut: float) -> npt.NDArray[np.uint8]:
+    """For each of the 256 levels of a soft mask the one it becomes as ``cut`` moves to one half."""
+    return np.rint(np.interp(np.arange(256), (0, 255 * cut, 255), (0, 127.5, 255))).astype(np.uint8)
 
 
 @dataclass

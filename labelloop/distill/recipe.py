@@ -105,6 +105,7 @@ class Recipe:
         min_area_px=0.0,
         min_area_share=0.3,
         soft_masks=True,
+        mask_cut=0.4,
         views=6,
         zooms=(1.3, 1.0),
     )
@@ -140,6 +141,8 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         faults.append(f"pseudo.views is {views}, not 1 to {len(ORIENTATIONS)}")
     if not zooms or not all(isinstance(zoom, int | float) and zoom > 0 for zoom in zooms):
         faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
+    if not 0 < recipe.pseudo.mask_cut < 1:
+        faults.append(f"pseudo.mask_cut is {recipe.pseudo.mask_cut}, not above 0 and below 1")
     if not 0 <= recipe.least_student_share < 1:
         faults.append(f"least_student_share is {recipe.least_student_share}, not 0 or more and below 1")
     if faults:

@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "certain labels": {"pseudo": {"soft_scores": False, "min_score": 0.6, "ignore_score": 0.2}},
     "hard masks": {"pseudo": {"soft_masks": False}},
+    "masks cut at one half": {"pseudo": {"mask_cut": 0.5}},
     "one view": {"pseudo": {"views": 1, "zooms": [1.0]}},
     "one size": {"pseudo": {"views": 8, "zooms": [1.0]}},
     "fresh student": {"fresh_student": True},

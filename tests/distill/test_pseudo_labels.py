@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -158,6 +160,30 @@ def test_hard_labels_are_cut_at_one_half_and_soft_ones_kept():
     soft = pseudo_objects(seen, PseudoLabelConfig(min_area_px=0, soft_masks=True), small_area_px=0)
     assert hard.crops[0].max() == 255
     assert soft.crops[0].max() == 200
+
+
+def test_moving_the_cut_of_views_whose_boxes_cut_an_object_off_gives_it_its_size_back():
+    rng = np.random.default_rng(0)
+    side, views = 20, []
+    for _ in range(7):  # boxes are off by up to 2 px at each side; outside the object no view sees anything
+        top, left, bottom, right = np.maximum(rng.integers(-2, 3, 4), 0)
+        views.append(prediction([(5 + top, 5 + left, side - top - bottom, side - left - right, 0.9)]))
+    merged = merge_views(views)
+    areas = {}
+    for cut in (0.5, 0.4):
+        config = PseudoLabelConfig(min_area_px=0, soft_masks=True, mask_cut=cut)
+        crop = pseudo_objects(merged, config, small_area_px=0).crops[0]
+        areas[cut] = int((crop > 127).sum())
+        assert crop.max() == 255  # what is certain stays so
+    assert areas[0.5] < areas[0.4] <= side * side
+
+
+def test_a_cut_at_one_half_moves_no_level():
+    seen = prediction([(0, 0, 16, 16, 0.9)])
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    config = PseudoLabelConfig(min_area_px=0, soft_masks=True)
+    labels = pseudo_objects(replace(seen, crops=(levels,)), config, small_area_px=0)
+    assert np.array_equal(labels.crops[0], levels)
 
 
 @given(

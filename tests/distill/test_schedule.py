@@ -106,6 +106,7 @@ def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
         ("[pseudo]\nviews = 9", "pseudo.views is 9"),
         ("[pseudo]\nzooms = []", "pseudo.zooms is ()"),
         ("[pseudo]\nzooms = [1.3, 0.0]", "pseudo.zooms is (1.3, 0.0)"),
+        ("[pseudo]\nmask_cut = 1.0", "pseudo.mask_cut is 1.0"),
         ("least_student_share = 1.0", "least_student_share is 1.0"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_tiled_equals_untiled_for_objects_within_reach(
     whole = predict_array(components, pixels, stats=stats, layout=WHOLE)
     assert tiled.size_hw == whole.size_hw
     assert sorted(tiled.rles) == sorted(whole.rles)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, WHOLE])
+@pytest.mark.parametrize(("probability", "pixels_inside"), [(0.45, 20 * 20), (0.4, 0)])
+def test_outlines_lie_a_little_below_one_half_in_tiles_as_in_whole_images(
+    layout: TileLayout, probability: float, pixels_inside: int, components, stats: DataStats, monkeypatch
+) -> None:
+    sure = components.predict
+
+    def unsure(images, *, min_score: float) -> list[Prediction]:
+        return [
+            replace(p, crops=tuple(np.multiply(c, probability).astype(np.uint8) for c in p.crops))
+            for p in sure(images, min_score=min_score)
+        ]
+
+    monkeypatch.setattr(components, "predict", unsure)
+    pixels = np.zeros((250, 250, 3), np.uint8)
+    pixels[100:120, 90:110] = 200
+    found = predict_array(components, pixels, stats=stats, layout=layout)
+    assert found.areas.sum() == pixels_inside
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
