@@ -216,7 +216,8 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
 
 def _levels(cut: float) -> npt.NDArray[np.uint8]:
     """For each of the 256 levels of a soft mask the one it becomes as ``cut`` moves to one half."""
-    return np.rint(np.interp(np.arange(256), (0, 255 * cut, 255), (0, 127.5, 255))).astype(np.uint8)
+    levels: npt.NDArray[np.float64] = np.interp(np.arange(256), (0, 255 * cut, 255), (0, 127.5, 255))
+    return np.rint(levels).astype(np.uint8)
 
 
 @dataclass
