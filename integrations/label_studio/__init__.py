@@ -1,0 +1,1 @@
+"""Label Studio: masks go there as pre-annotations, corrections come back."""
