@@ -190,7 +190,8 @@ def test_a_bug_keeps_its_traceback(error: Exception, arguments: list[str]) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_exits_130_without_a_traceback() -> None:
     script = (
-        "import sys, time, typer\n"
+        "import signal, sys, time, typer\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored\n"
         "from labelloop.cli.app import Program\n"
         "app = typer.Typer(cls=Program, pretty_exceptions_enable=False)\n"
         "@app.callback()\n"
