@@ -95,7 +95,7 @@ def brush_runs(rle: bytes | Sequence[int], size_hw: tuple[int, int]) -> tuple[In
         ValueError: It is damaged, or of an image of another size.
     """
     try:
-        packed = np.frombuffer(bytes(rle), np.uint8)
+        packed = np.frombuffer(bytes(iter(rle)), np.uint8)  # bytes(7) would be seven zeros
     except (TypeError, ValueError) as error:
         raise ValueError("it holds something else than bytes") from error
     lengths, words = _words(packed, size_hw[0] * size_hw[1] * _CHANNELS)

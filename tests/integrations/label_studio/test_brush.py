@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -62,12 +64,31 @@ def test_runs_are_pixels_row_by_row_and_neighbours_are_one_run() -> None:
     assert stops.tolist() == [6]
 
 
+@given(st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=8)), min_size=1, max_size=30))
+def test_any_records_are_read_as_the_sdk_reads_them(records: list[tuple[bool, bytes]]) -> None:
+    n_words = sum(len(words) for _, words in records)
+    n_words_of_pixels = -(-n_words // 4) * 4
+    code = f"{n_words_of_pixels:032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
+    if n_words_of_pixels > n_words:
+        records = [*records, (False, bytes(n_words_of_pixels - n_words))]
+    for is_run, words in records:
+        said = words[:1] if is_run else words
+        code += f"{is_run:d}00{len(words) - 1:03b}" + "".join(f"{word:08b}" for word in said)
+    packed = int(code.ljust(-(-len(code) // 8) * 8, "0"), 2).to_bytes(-(-len(code) // 8))
+    size_hw = (1, n_words_of_pixels // 4)
+    alpha = decode_rle(list(packed)).reshape(*size_hw, 4)[..., 3]
+    assert np.array_equal(decode_brush(packed, size_hw), alpha >= 128)
+
+
 @given(st.binary(max_size=60))
-def test_rubbish_is_refused_or_read_but_never_anything_else(rubbish: bytes) -> None:
+def test_rubbish_behind_a_good_header_is_refused_or_a_mask_of_the_image(rubbish: bytes) -> None:
+    header = encode_brush(np.zeros((4, 4), np.bool_))[:6]
     try:
-        decode_brush(rubbish, (4, 4))
+        mask = decode_brush(header + rubbish, (4, 4))
     except ValueError:
-        pass
+        return
+    assert mask.shape == (4, 4)
+    assert mask.dtype == np.bool_
 
 
 @given(MASKS, st.data())
@@ -80,8 +101,14 @@ def test_a_code_that_is_cut_off_is_refused(mask: npt.NDArray[np.bool_], data: st
 
 @pytest.mark.parametrize(
     ("rle", "reason"),
-    [(list(encode_brush(disc(8, 3))), "it covers"), ([300, 1], "bytes"), (["a"], "bytes"), (b"", "short")],
+    [
+        (list(encode_brush(disc(8, 3))), "it covers"),
+        (7, "else than bytes"),
+        ([300, 1], "else than bytes"),
+        (["a"], "else than bytes"),
+        (b"", "short"),
+    ],
 )
-def test_what_cannot_be_used_says_why(rle: list[int], reason: str) -> None:
+def test_what_cannot_be_used_says_why(rle: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         decode_brush(rle, (9, 8))
