@@ -8,7 +8,8 @@
     ├── ModelError            a model that cannot be built, loaded or fitted to the data
     ├── TrainingError         training that cannot start or go on
     │   └── NonFiniteLossError
-    └── OutputError           a result that cannot be written
+    ├── OutputError           a result that cannot be written
+    └── ServerError           an annotation server that cannot be reached, or refuses
 
 A message says what happened, the value that was given, and the way out. The command line prints it as one
 line and exits with 1; anything else that is raised is a bug and keeps its traceback.
@@ -70,3 +71,7 @@ class NonFiniteLossError(TrainingError):
 
 class OutputError(LabelloopError):
     """A result cannot be written."""
+
+
+class ServerError(LabelloopError):
+    """An annotation server cannot be reached, or refuses."""

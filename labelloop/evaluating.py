@@ -15,8 +15,9 @@ from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
-from labelloop.project.ledger import PredictionRow, decode_instances, encode_instances
+from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.project.tables import PredictionRow
 
 STORE_EVERY = 16  # images; what an interruption may cost
 

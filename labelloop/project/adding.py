@@ -19,10 +19,10 @@ from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.finding import ImageIndex, find_files, folder_files
-from labelloop.project.ledger import ImageRow
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
 from labelloop.project.storing import KnownImages, LabelledFile, NewClasses, Revisions
+from labelloop.project.tables import ImageRow
 
 __all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
 

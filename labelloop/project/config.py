@@ -5,12 +5,39 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelloop.errors import ProjectError
 
 FILE_NAME = "labelloop.toml"
+
+
+class LabelStudioConfig(BaseModel):
+    """Where the project's reviews take place. Never a token: that comes from the environment or a keyring.
+
+    Attributes:
+        url: Address of the server, with a path where it lies behind one.
+        project: Number of the project there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    project: int = Field(ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an address begins with http:// or https://")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an address must not hold a name or a password")
+        if parts.query or parts.fragment:
+            raise ValueError("an address ends with its path")
+        return url.rstrip("/")
 
 
 class ProjectConfig(BaseModel):
@@ -21,6 +48,7 @@ class ProjectConfig(BaseModel):
         classes: Names of the object classes; their order gives the class indices. Empty until the first
             labels name them.
         pixel_size_um: Side of a pixel, µm, for images whose files do not say.
+        label_studio: Where reviews take place, as ``labelloop connect`` wrote it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +56,7 @@ class ProjectConfig(BaseModel):
     name: str = Field(min_length=1)
     classes: tuple[str, ...] = ()
     pixel_size_um: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    label_studio: LabelStudioConfig | None = None
 
     @field_validator("classes")
     @classmethod
@@ -69,6 +98,9 @@ def config_text(config: ProjectConfig) -> str:
     ]
     if config.pixel_size_um is not None:
         lines.append(f"pixel_size_um = {config.pixel_size_um}")
+    if config.label_studio is not None:
+        url = json.dumps(config.label_studio.url, ensure_ascii=False)
+        lines += ["", "[label_studio]", f"url = {url}", f"project = {config.label_studio.project}"]
     return "\n".join(lines) + "\n"
 
 

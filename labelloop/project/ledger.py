@@ -1,4 +1,4 @@
-"""The ledger's tables, and how a transaction is made."""
+"""The ledger: how a transaction is made, and how instances are stored."""
 
 from __future__ import annotations
 
@@ -6,97 +6,20 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, UniqueConstraint, create_engine, event
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
+from labelloop.project.tables import Base, Meta
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: the tables of review
 WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
-
-
-def now() -> datetime:
-    """The present in UTC, without a zone, as the ledger keeps times."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-class Base(DeclarativeBase):
-    """Base of the ledger's tables."""
-
-
-class Meta(Base):
-    """Facts about the ledger itself."""
-
-    __tablename__ = "meta"
-    key: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str]
-
-
-class ImageRow(Base):
-    """One image: a page and channel of a file, recognised by the content of that file."""
-
-    __tablename__ = "images"
-    __table_args__ = (UniqueConstraint("sha256", "page", "channel"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    sha256: Mapped[str] = mapped_column(index=True)
-    page: Mapped[int] = mapped_column(default=0)
-    channel: Mapped[int] = mapped_column(default=-1)  # -1: all of gray or RGB
-    path: Mapped[str]  # absolute, or relative to the project when inside it
-    file_name: Mapped[str] = mapped_column(index=True)
-    height: Mapped[int]
-    width: Mapped[int]
-    pixel_size_um: Mapped[float | None]
-    group: Mapped[str | None] = mapped_column("group_name")
-    split: Mapped[str] = mapped_column(default="train", index=True)  # train, val or test
-    added_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class LabelRow(Base):
-    """One revision of an image's labels; the highest revision counts, none is ever overwritten."""
-
-    __tablename__ = "label_revisions"
-    __table_args__ = (UniqueConstraint("image_id", "revision"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    revision: Mapped[int]
-    source: Mapped[str]
-    n_objects: Mapped[int]
-    instances: Mapped[bytes] = mapped_column(LargeBinary)
-    added_at: Mapped[datetime] = mapped_column(default=now)
-
-
-class RunRow(Base):
-    """One training run. Its files lie in runs/<name>/."""
-
-    __tablename__ = "runs"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[str]  # running, finished
-    method: Mapped[str]
-    model: Mapped[str]
-    seed: Mapped[int]
-    promoted: Mapped[str | None]  # guided or supervised
-    config: Mapped[dict[str, Any]] = mapped_column(JSON)
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
-    started_at: Mapped[datetime] = mapped_column(default=now)
-    finished_at: Mapped[datetime | None]
-
-
-class PredictionRow(Base):
-    """What one model of one run sees in one image, scores 0.05 and up."""
-
-    __tablename__ = "predictions"
-    run: Mapped[str] = mapped_column(ForeignKey("runs.name"), primary_key=True)
-    which: Mapped[str] = mapped_column(primary_key=True)  # guided or supervised
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
-    instances: Mapped[bytes] = mapped_column(LargeBinary)
-    added_at: Mapped[datetime] = mapped_column(default=now)
 
 
 def encode_instances(instances: Instances) -> bytes:
@@ -147,19 +70,29 @@ class Ledger:
                 session.add(Meta(key="schema", value=str(SCHEMA_VERSION)))
 
     def check(self) -> None:
-        """Looks whether this version can work with the ledger.
+        """Looks whether this version can work with the ledger. An older one is brought up to date.
 
         Raises:
             ProjectError: It is damaged, not a ledger, or written by a newer labelloop.
         """
         with self.read() as session:
             meta = session.get(Meta, "schema")
+        if meta is not None and int(meta.value) == 1:
+            self._upgrade()
+            return
         if meta is None or int(meta.value) != SCHEMA_VERSION:
             raise ProjectError(
                 "the ledger has another version than this labelloop",
                 value=f"{meta.value if meta else 'none'}, not {SCHEMA_VERSION}",
                 way_out="Use the labelloop version that wrote it.",
             )
+
+    def _upgrade(self) -> None:
+        """From version 1: the tables that came since are made; nothing else changes."""
+        with _translated(self.engine):
+            Base.metadata.create_all(self.engine)
+        with self.write() as session:
+            session.merge(Meta(key="schema", value=str(SCHEMA_VERSION)))
 
     @contextmanager
     def read(self) -> Iterator[Session]:

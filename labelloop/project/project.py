@@ -12,16 +12,9 @@ from sqlalchemy import func, select
 from labelloop.errors import ProjectError, UsageError
 from labelloop.instances import Instances
 from labelloop.paths import plain_path
-from labelloop.project.config import FILE_NAME, ProjectConfig, read_config, write_config
-from labelloop.project.ledger import (
-    ImageRow,
-    LabelRow,
-    Ledger,
-    RunRow,
-    decode_instances,
-    now,
-    sqlite_url,
-)
+from labelloop.project.config import FILE_NAME, LabelStudioConfig, ProjectConfig, read_config, write_config
+from labelloop.project.ledger import Ledger, decode_instances, sqlite_url
+from labelloop.project.tables import ImageRow, LabelRow, RunRow, now
 
 SPLITS = ("train", "val", "test")
 
@@ -143,6 +136,11 @@ class Project:
     def set_classes(self, classes: tuple[str, ...]) -> None:
         """Writes the class names into labelloop.toml."""
         self.config = self.config.model_copy(update={"classes": classes})
+        write_config(self.root / FILE_NAME, self.config)
+
+    def set_label_studio(self, settings: LabelStudioConfig) -> None:
+        """Writes into labelloop.toml where reviews take place."""
+        self.config = read_config(self.root / FILE_NAME).model_copy(update={"label_studio": settings})
         write_config(self.root / FILE_NAME, self.config)
 
     def images(self, *, split: str | None = None, labelled: bool | None = None) -> list[ImageRecord]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from labelloop.project.ledger import LabelRow
 from labelloop.project.project import Project, RunRecord
+from labelloop.project.tables import LabelRow
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 

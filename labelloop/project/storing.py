@@ -12,9 +12,10 @@ from labelloop.errors import LabelloopError, ProjectError
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.project.config import FILE_NAME, read_config, write_config
-from labelloop.project.ledger import ImageRow, LabelRow, decode_instances, encode_instances
+from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
+from labelloop.project.tables import ImageRow, LabelRow
 
 _CHUNK = 500  # values in one SQL statement
 
@@ -83,7 +84,7 @@ class Revisions:
         self._known = known
         self._source = source
         self._taken: dict[ImageRow, LabelledFile] = {}
-        self._newest = _newest_labels(session, known.ids)
+        self._newest = newest_labels(session, known.ids)
         self.known = self.revised = self.objects = self.empty = 0
         self.skipped: list[SkippedFile] = []
 
@@ -91,13 +92,13 @@ class Revisions:
         """Stores the labels of an image that has its id already."""
         first = self._taken.setdefault(row, item)
         if first is not item:
-            differ = "" if _same_objects(first.labels, item.labels) else ", and its labels differ"
+            differ = "" if same_objects(first.labels, item.labels) else ", and its labels differ"
             reason = f"it is the same image as {first.image.path}, whose labels were taken{differ}"
             self.skipped.append(SkippedFile(path=str(item.image.path), reason=reason))
             return
         is_old = self._known.is_old(row)
         revision, labels = self._newest.get(row.id, (0, None)) if is_old else (0, None)
-        if labels is not None and _same_objects(labels, item.labels):
+        if labels is not None and same_objects(labels, item.labels):
             self.known += 1
             return
         n_objects = len(item.labels)
@@ -160,7 +161,7 @@ class NewClasses:
                 error.add_note(f"labelloop.toml keeps the new classes ({fault.strerror})")
 
 
-def _newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[int, Instances]]:
+def newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[int, Instances]]:
     """Newest revision and labels by image id."""
     newest: dict[int, tuple[int, Instances]] = {}
     for start in range(0, len(image_ids), _CHUNK):
@@ -179,7 +180,7 @@ def _newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tupl
     return newest
 
 
-def _same_objects(one: Instances, other: Instances) -> bool:
+def same_objects(one: Instances, other: Instances) -> bool:
     """Whether both hold the same objects, in whatever order."""
 
     def objects(instances: Instances) -> list[tuple[bytes, int, bool]]:

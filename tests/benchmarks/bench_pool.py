@@ -15,9 +15,9 @@ from pathlib import Path
 from labelloop.data.pool import draw_labels
 from labelloop.distill.batches import epoch_order
 from labelloop.project.config import ProjectConfig
-from labelloop.project.ledger import ImageRow
 from labelloop.project.project import Project
 from labelloop.project.status import project_status
+from labelloop.project.tables import ImageRow
 
 
 def main() -> None:

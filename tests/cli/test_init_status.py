@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from labelloop.instances import Instances
-from labelloop.project.ledger import ImageRow, LabelRow, encode_instances
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
+from labelloop.project.tables import ImageRow, LabelRow
 
 
 def test_init_writes_what_it_was_told(labelloop, tmp_path: Path) -> None:

@@ -150,7 +150,8 @@ def test_a_run_killed_at_any_stage_goes_on_to_the_same_weights(project, tmp_path
 def test_labels_of_images_that_were_not_drawn_are_used_nowhere(project):
     """The labels that were not drawn are replaced by nonsense: nothing changes."""
     from labelloop.instances import Instances
-    from labelloop.project.ledger import LabelRow, encode_instances
+    from labelloop.project.ledger import encode_instances
+    from labelloop.project.tables import LabelRow
 
     one = dataclasses.replace(SHORT, labels="1")
     train(project, dataclasses.replace(one, name="before"))

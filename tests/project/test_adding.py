@@ -15,8 +15,8 @@ from labelloop.errors import FormatError, ProjectError, UsageError
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
-from labelloop.project.ledger import ImageRow, LabelRow
 from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow, LabelRow
 
 H, W = 24, 32
 

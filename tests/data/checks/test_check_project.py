@@ -13,8 +13,9 @@ from labelloop.data.checks import CheckReport, check_project
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.instances import Instances
 from labelloop.project.config import ProjectConfig
-from labelloop.project.ledger import ImageRow, LabelRow, encode_instances
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow, LabelRow
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Review: what a person is shown, and what the corrections say."""

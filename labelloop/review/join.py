@@ -1,0 +1,219 @@
+"""Joins what came back from the tiles of an image into its labels.
+
+1. The tile that owns an object decides whether it is one, and its class.
+2. An object that nobody touched keeps its mask bit for bit. Where a tile changed it, its mask inside that
+   tile is the tile's; where two tiles changed it, the owner's counts in what both show.
+3. A part that another tile deleted loses only what the owner does not show.
+4. Objects drawn in two tiles that agree where both look are one object, cut by the seam; so is one drawn in a
+   tile that did not show an object which another tile holds there.
+5. Where no tile has come back, nothing is known: that area, and the objects owned there, are marked as crowd,
+   which training ignores and no metric counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from labelloop.instances import BoolArray, Instances
+from labelloop.predict.tiles import Tile
+from labelloop.review.edits import KeyedInstances
+
+SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
+COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReturnedTile:
+    """What came back from one tile.
+
+    Attributes:
+        tile: Where it lies.
+        shown: Keys of the objects that it had shown.
+        owned: Those of them that belong to it.
+        returned: What came back, in the tile's coordinates.
+        untouched: Keys that came back as they were sent.
+    """
+
+    tile: Tile
+    shown: frozenset[str]
+    owned: frozenset[str]
+    returned: KeyedInstances
+    untouched: frozenset[str]
+
+
+def join_tiles(
+    proposed: KeyedInstances, returned: Sequence[ReturnedTile], all_tiles: Sequence[Tile]
+) -> Instances:
+    """The labels of an image, without scores.
+
+    Args:
+        proposed: What was proposed for the whole image.
+        returned: The tiles that came back, one at least.
+        all_tiles: Of the image.
+    """
+    join = _Join(proposed=proposed, returned=returned)
+    join.keep_proposed()
+    join.add_drawn()
+    join.mark_unknown(all_tiles)
+    return join.labels()
+
+
+@dataclass(kw_only=True, eq=False)
+class _Join:
+    proposed: KeyedInstances
+    returned: Sequence[ReturnedTile]
+    rles: list[bytes] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    holders: list[frozenset[int]] = field(default_factory=list)  # tiles that show each object
+
+    def keep_proposed(self) -> None:
+        instances = self.proposed.instances
+        owners = {key: r for r, tile in enumerate(self.returned) for key in tile.owned}
+        for i, key in enumerate(self.proposed.keys):
+            holders = frozenset(r for r, tile in enumerate(self.returned) if key in tile.shown)
+            if key not in owners:
+                if holders:  # a part was looked at, but not by whom it belongs to
+                    self._add(instances.rles[i], int(instances.labels[i]), holders, crowd=True)
+                continue
+            owner = self.returned[owners[key]]
+            if key not in owner.returned.keys:
+                continue
+            label = int(owner.returned.instances.labels[owner.returned.keys.index(key)])
+            mask = self._mask(i, key, owners[key], holders)
+            if mask is None:
+                self._add(instances.rles[i], label, holders)
+            elif mask.any():
+                self._add(_encode(mask), label, holders)
+
+    def _mask(self, i: int, key: str, owner: int, holders: frozenset[int]) -> BoolArray | None:
+        """The object's mask after all changes; None where there are none."""
+        changing = [r for r in sorted(holders) if key not in self.returned[r].untouched]
+        if not changing:
+            return None
+        mask = self.proposed.instances.mask(i)
+        changing.sort(key=lambda r: r == owner)  # the owner last: its say counts
+        for r in changing:
+            tile = self.returned[r]
+            top, left, bottom, right = tile.tile.box
+            keys = tile.returned.keys
+            part = tile.returned.instances.mask(keys.index(key)) if key in keys else None
+            if r == owner and part is not None:
+                mask[top:bottom, left:right] = part
+                continue
+            elsewhere = np.ones(tile.tile.size_hw, np.bool_)  # what the owner does not show
+            _clear(elsewhere, tile.tile.box, self.returned[owner].tile.box)
+            if part is not None and key in self.returned[owner].untouched:
+                elsewhere[...] = True  # the owner left it alone: this tile's boundary counts everywhere
+            window = mask[top:bottom, left:right]
+            window[elsewhere] = part[elsewhere] if part is not None else False
+        return mask
+
+    def add_drawn(self) -> None:
+        drawn = [
+            (r, _paste(tile, j, self.proposed.instances.size_hw), int(tile.returned.instances.labels[j]))
+            for r, tile in enumerate(self.returned)
+            for j, key in enumerate(tile.returned.keys)
+            if key not in tile.shown
+        ]
+        groups: list[tuple[set[int], BoolArray, int]] = []
+        for r, mask, label in drawn:
+            partner = self._partner(groups, r, mask, label)
+            if partner is None:
+                groups.append(({r}, mask, label))
+            else:
+                partner[0].add(r)
+                partner[1][...] |= mask
+        for tiles, mask, label in groups:
+            if not self._absorbed(tiles, mask, label):
+                self._add(_encode(mask), label, frozenset(tiles))
+
+    def _partner(
+        self, groups: list[tuple[set[int], BoolArray, int]], r: int, mask: BoolArray, label: int
+    ) -> tuple[set[int], BoolArray, int] | None:
+        """The object of other tiles that a drawn one is the rest of."""
+        best, best_iou = None, SAME_OBJECT
+        for group in groups:
+            if group[2] != label or r in group[0]:
+                continue
+            for other in group[0]:
+                common = _common(self.returned[r].tile.box, self.returned[other].tile.box)
+                iou = _iou(_cut(mask, common), _cut(group[1], common))
+                if iou >= best_iou:
+                    best, best_iou = group, iou
+        return best
+
+    def _absorbed(self, tiles: set[int], mask: BoolArray, label: int) -> bool:
+        """Whether a drawn object is one that its tile had not shown; if so it grows by it."""
+        if len(self.returned) == 1:
+            return False
+        area = int(mask.sum())
+        for i, holders in enumerate(self.holders):
+            if holders & tiles or self.classes[i] != label or self.crowd[i]:
+                continue
+            other = Instances(
+                size_hw=self.proposed.instances.size_hw, rles=(self.rles[i],), labels=np.zeros(1, np.int64)
+            ).mask(0)
+            if int((other & mask).sum()) >= COVERED * area:
+                self.rles[i] = _encode(other | mask)
+                return True
+        return False
+
+    def mark_unknown(self, all_tiles: Sequence[Tile]) -> None:
+        known = np.zeros(self.proposed.instances.size_hw, np.bool_)
+        for tile in self.returned:
+            top, left, bottom, right = tile.tile.box
+            known[top:bottom, left:right] = True
+        if len(self.returned) < len(all_tiles) and not known.all():
+            self._add(_encode(~known), 0, frozenset(), crowd=True)
+
+    def labels(self) -> Instances:
+        return Instances(
+            size_hw=self.proposed.instances.size_hw,
+            rles=tuple(self.rles),
+            labels=np.asarray(self.classes, np.int64),
+            crowd=np.asarray(self.crowd, np.bool_),
+        )
+
+    def _add(self, rle: bytes, label: int, holders: frozenset[int], *, crowd: bool = False) -> None:
+        self.rles.append(rle)
+        self.classes.append(label)
+        self.holders.append(holders)
+        self.crowd.append(crowd)
+
+
+def _encode(mask: BoolArray) -> bytes:
+    return Instances.from_dense(mask[None]).rles[0]
+
+
+def _paste(tile: ReturnedTile, j: int, size_hw: tuple[int, int]) -> BoolArray:
+    """A tile's object in the image's coordinates."""
+    mask = np.zeros(size_hw, np.bool_)
+    top, left, bottom, right = tile.tile.box
+    mask[top:bottom, left:right] = tile.returned.instances.mask(j)
+    return mask
+
+
+def _common(a: Box, b: Box) -> Box:
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
+
+def _cut(mask: BoolArray, box: Box) -> BoolArray:
+    return mask[box[0] : max(box[2], box[0]), box[1] : max(box[3], box[1])]
+
+
+def _clear(mask: BoolArray, box: Box, other: Box) -> None:
+    """Makes False, in a mask of ``box``, what lies in another box."""
+    top, left, bottom, right = _common(box, other)
+    if top < bottom and left < right:
+        mask[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] = False
+
+
+def _iou(a: BoolArray, b: BoolArray) -> float:
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 0.0

@@ -1,0 +1,147 @@
+"""How an image is cut for review, and which objects each tile shows.
+
+An image is shown whole where it is not too large and has not too many objects; else by overlapping tiles.
+Every object belongs to one tile, its *owner*: the one that holds most of it. Other tiles show the part of it
+that they hold, so that nobody draws it again, unless that part is a sliver.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.instances import Instances
+from labelloop.predict.tiles import Tile, TileLayout, plan_tiles
+
+MAX_OBJECTS = 60  # shown in one task; an editor with 50 polygons opens in seconds, with 300 it does not
+MAX_SIDE_PX = 1536  # of a tile: a screen shows it at more than half its size
+OVERLAP_PER_BOX_SIDE = 1.25  # overlap over the objects' 95th percentile box side
+SHOWN_SHARE = 0.2  # a part of an object is shown from this share of it on,
+SHOWN_OF_TILE = 0.01  # or from this share of the tile
+SMALLEST_SIDE_PX = 32  # smaller tiles are not made, however many objects they show
+_MARGIN_PX = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TileView:
+    """One tile and the objects in it.
+
+    Attributes:
+        tile: Where it lies.
+        shown: int64 (k,), indices of the image's objects that it shows, rising.
+        owned: bool (k,), which of them belong to it.
+    """
+
+    tile: Tile
+    shown: npt.NDArray[np.int64]
+    owned: npt.NDArray[np.bool_]
+
+
+def review_tiles(
+    instances: Instances, *, max_objects: int = MAX_OBJECTS, max_side_px: int = MAX_SIDE_PX
+) -> tuple[TileView, ...]:
+    """Cuts an image for review: into as few equal tiles as keep both limits.
+
+    Args:
+        instances: What will be proposed.
+        max_objects: No tile shows more, unless they lie over each other.
+        max_side_px: No tile is longer.
+    """
+    sides = instances.boxes_xywh[:, 2:].max(axis=1) if len(instances) else np.zeros(1)
+    overlap = math.ceil(OVERLAP_PER_BOX_SIDE * float(np.percentile(sides, 95))) + 2 * _MARGIN_PX
+    pieces = 1
+    while True:
+        tiles, side = _plan(instances.size_hw, pieces, overlap)
+        if side <= max_side_px:
+            views = _views(instances, tiles)
+            if side <= SMALLEST_SIDE_PX or max(len(view.shown) for view in views) <= max_objects:
+                return views
+        pieces += 1
+
+
+def _plan(size_hw: tuple[int, int], pieces: int, overlap: int) -> tuple[tuple[Tile, ...], int]:
+    """Square tiles, so many along the longer side, and how long they are.
+
+    Neighbours share a third of a tile at most.
+    """
+    longest = max(size_hw)
+    with_overlap = math.ceil((longest + (pieces - 1) * overlap) / pieces)
+    side = min(with_overlap, math.ceil(3 * longest / (2 * pieces + 1)))
+    common = min(overlap, side // 3)
+    layout = TileLayout(side_hw=(side, side), overlap=common, margin=_MARGIN_PX, untiled_hw=(side, side))
+    return plan_tiles(size_hw, layout), side
+
+
+def _views(instances: Instances, tiles: tuple[Tile, ...]) -> tuple[TileView, ...]:
+    inside = np.stack([areas_inside(instances, tile.box) for tile in tiles])
+    owner = _owners(instances, tiles, inside)
+    areas = instances.areas
+    views = []
+    for t, tile in enumerate(tiles):
+        height, width = tile.size_hw
+        enough = (inside[t] >= SHOWN_SHARE * areas) | (inside[t] >= SHOWN_OF_TILE * height * width)
+        shown = np.flatnonzero((inside[t] > 0) & enough | (owner == t))
+        views.append(TileView(tile=tile, shown=shown, owned=owner[shown] == t))
+    return tuple(views)
+
+
+def _owners(
+    instances: Instances, tiles: tuple[Tile, ...], inside: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """int64 (n,), the tile that holds most of each object; of several the one whose core has its centre."""
+    boxes = instances.boxes_xyxy
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    owner = np.zeros(len(instances), np.int64)
+    for i, (x, y) in enumerate(centres):
+        most = np.flatnonzero(inside[:, i] == inside[:, i].max())
+        owner[i] = next((t for t in most if tiles[t].owns(y, x)), most[0])
+    return owner
+
+
+def areas_inside(instances: Instances, box: tuple[int, int, int, int]) -> npt.NDArray[np.int64]:
+    """int64 (n,), how many px of each object lie in a box (top, left, bottom, right)."""
+    boxes = instances.boxes_xyxy
+    top, left, bottom, right = box
+    areas = instances.areas.copy()
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        if x0 >= left and y0 >= top and x1 <= right and y1 <= bottom:
+            continue
+        if x1 <= left or y1 <= top or x0 >= right or y0 >= bottom:
+            areas[i] = 0
+        else:
+            mask, at_top, at_left = instances.crop(i)
+            areas[i] = int(_window(mask, at_top, at_left, box).sum())
+    return areas
+
+
+def cut_to_box(instances: Instances, box: tuple[int, int, int, int]) -> Instances:
+    """The objects as a tile shows them: cut to the box, in its coordinates."""
+    top, left, bottom, right = box
+    if (top, left, bottom, right) == (0, 0, *instances.size_hw):
+        return instances
+    dense = np.zeros((len(instances), bottom - top, right - left), np.bool_)
+    for i in range(len(instances)):
+        mask, at_top, at_left = instances.crop(i)
+        part = _window(mask, at_top, at_left, box)
+        if part.size:
+            y, x = max(at_top - top, 0), max(at_left - left, 0)
+            dense[i, y : y + part.shape[0], x : x + part.shape[1]] = part
+    cut = Instances.from_dense(
+        dense, instances.labels, instances.scores, size_hw=(bottom - top, right - left)
+    )
+    return Instances(
+        size_hw=cut.size_hw, rles=cut.rles, labels=cut.labels, scores=cut.scores, crowd=instances.crowd
+    )
+
+
+def _window(
+    mask: npt.NDArray[np.bool_], at_top: int, at_left: int, box: tuple[int, int, int, int]
+) -> npt.NDArray[np.bool_]:
+    """The part of a crop that lies in a box."""
+    top, left, bottom, right = box
+    return mask[
+        max(top - at_top, 0) : max(bottom - at_top, 0), max(left - at_left, 0) : max(right - at_left, 0)
+    ]
