@@ -53,7 +53,12 @@ def images(
 
 
 def labels(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A COCO file, or a folder of label images.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="A COCO file, a JSON export of Label Studio, or a folder of label images."
+        ),
+    ],
     format_name: Annotated[
         str, typer.Option("--format", metavar="auto|NAME", help="The annotation format; auto looks at PATH.")
     ] = "auto",
@@ -72,6 +77,7 @@ def labels(
 
     Example: `labelloop add labels train.json --images train/`
     """
+    from labelloop.integrations.label_studio.export import READER
     from labelloop.project.adding import add_labels
 
     opened = open_project(project)
@@ -83,6 +89,7 @@ def labels(
             images=images,
             split=None if split is None else split.value,
             group_by=group_by,
+            readers=[READER],
             progress=progress,
         )
     _print_report(report, as_json=as_json)

@@ -19,14 +19,30 @@ import typer
 from typer.core import TyperGroup
 
 from labelloop import __version__
-from labelloop.cli import add, check, demo, doctor, evaluate, init, models, predict, status, train
+from labelloop.cli import (
+    add,
+    check,
+    connect,
+    demo,
+    doctor,
+    evaluate,
+    init,
+    models,
+    predict,
+    pull,
+    push,
+    server,
+    status,
+    train,
+)
 from labelloop.cli.options import PROJECT_HELP, Invocation
 from labelloop.cli.output import print_error
 from labelloop.errors import LabelloopError, OutputError, UsageError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
-    "demo", "init", "add", "check", "train", "evaluate", "predict", "status", "models", "doctor",
+    "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
+    "status", "models", "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -153,6 +169,11 @@ _add = typer.Typer(no_args_is_help=True, help="Add images or labels to the proje
 _add.command("images")(add.images)
 _add.command("labels")(add.labels)
 
+_server = typer.Typer(no_args_is_help=True, help="Run a local Label Studio, for labs that have none.")
+_server.command("up")(server.up)
+_server.command("down")(server.down)
+_server.command("status")(server.status)
+
 app.command("demo")(demo.demo)
 app.command("init")(init.init)
 app.add_typer(_add, name="add")
@@ -160,6 +181,10 @@ app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.add_typer(_server, name="server")
+app.command("connect")(connect.connect)
+app.command("push")(push.push)
+app.command("pull")(pull.pull)
 app.command("status")(status.status)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

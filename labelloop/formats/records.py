@@ -31,11 +31,13 @@ class LabelledImage:
         by_stem: Only the name without ending is known, so any image of that stem is meant.
         instances: The objects; labels index ``LabelSet.classes``. None of them is a fact too: an image in
             which somebody looked and found nothing.
+        any_size: There is no object, and the annotations do not say the image's size.
     """
 
     image: str
     instances: Instances
     by_stem: bool = False
+    any_size: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

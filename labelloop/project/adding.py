@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from labelloop.errors import UsageError
-from labelloop.formats.catalog import AUTO, read_labels
+from labelloop.formats.catalog import AUTO, LabelReader, read_labels
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
+from labelloop.instances import Instances
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.finding import ImageIndex, find_files, folder_files
@@ -110,6 +111,7 @@ def add_labels(
     images: str | None = None,
     split: str | None = None,
     group_by: str | None = None,
+    readers: Sequence[LabelReader] = (),
     progress: Progress = _SILENT,
 ) -> AddReport:
     """Adds annotations, and their images where these are new.
@@ -120,10 +122,11 @@ def add_labels(
     Args:
         project: Where to.
         path: A file or a folder of annotations.
-        format: ``coco``, ``label-image``, ``mask-folder`` or ``auto``.
+        format: ``coco``, ``label-image``, ``mask-folder``, a reader's name, or ``auto``.
         images: Folder of the images; if None, the annotations' own folder, then the project's images.
         split: train, val or test; None leaves known images where they are and puts new ones into train.
         group_by: As in ``add_images``.
+        readers: Of formats of other software.
         progress: Is told of each image.
 
     Raises:
@@ -136,7 +139,7 @@ def add_labels(
         _require_split(split)
     group_of = _grouping(group_by)
     place = plain_path(Path(path))
-    label_set = read_labels(place, format)
+    label_set = read_labels(place, format, readers=readers)
     classes, records = _in_classes(label_set, project.config.classes, path)
     labelled, skipped = _with_images(project, records, place, images, label_set, progress)
     if not labelled:
@@ -229,9 +232,10 @@ def _with_images(
     by_path = {image.path: image for image in read}
     labelled: list[LabelledFile] = []
     for file, record in found:
-        image, labels = by_path.get(file), record.instances
+        image = by_path.get(file)
         if image is None:
             continue
+        labels = Instances(size_hw=image.size_hw) if record.any_size else record.instances
         if labels.size_hw == image.size_hw:
             labelled.append(LabelledFile(image=image, labels=labels))
         else:

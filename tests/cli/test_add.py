@@ -78,6 +78,30 @@ def test_labels_bring_their_images_and_their_split(labelloop, project: Path, tmp
     assert found["objects"] == 6
 
 
+def test_an_export_of_label_studio_is_added(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path, 2)
+    corners = [[20, 20], [60, 20], [60, 60], [20, 60]]
+    region = {
+        "id": "a", "type": "polygonlabels", "from_name": "polygon", "to_name": "image", "image_rotation": 0,
+        "original_width": 64, "original_height": 64,
+        "value": {"points": corners, "closed": True, "polygonlabels": ["organoid"]},
+    }  # fmt: skip
+    tasks = [
+        {"id": i, "data": {"image": f"/data/upload/1/0a1b2c3d-image%20{i}.png"}, "annotations": [answer]}
+        for i, answer in ((1, {"id": 7, "result": [region]}), (2, {"id": 8, "result": []}))
+    ]
+    (tmp_path / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
+    ran = labelloop("add", "labels", tmp_path / "export.json", "-C", project, "--json")
+    assert ran.code == 0
+    assert {name: ran.document[name] for name in ("added", "objects", "empty")} == {
+        "added": 2, "objects": 1, "empty": 1,
+    }  # fmt: skip
+    named = labelloop(
+        "add", "labels", tmp_path / "export.json", "--format", "label-studio", "-C", project, "--json"
+    )
+    assert (named.code, named.document["known"]) == (0, 2)
+
+
 def test_labels_that_are_not_there_are_one_line(labelloop, project: Path, tmp_path: Path) -> None:
     ran = labelloop("add", "labels", tmp_path / "none.json", "-C", project)
     assert ran.code in {1, 2}

@@ -1,0 +1,39 @@
+"""``labelloop loop``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from labelloop.cli.options import ProjectOption, open_project
+from labelloop.cli.progress import shown_progress
+from labelloop.durations import parse_duration
+from labelloop.errors import UsageError
+
+
+def loop(
+    every: Annotated[str, typer.Option("--every", metavar="TIME", help="Between two looks.")] = "60s",
+    retrain_after: Annotated[
+        int,
+        typer.Option(
+            "--retrain-after", metavar="N", help="Images with new labels that are worth a training."
+        ),
+    ] = 20,
+    project: ProjectOption = None,
+) -> None:
+    """Pull, retrain and push again as corrections arrive.
+
+    Trains again, as the newest run was trained and on all labels, when enough images came back or the round
+    is finished; then pushes the next round. Ctrl-C stops it anywhere; started again, it goes on.
+
+    Example: `labelloop loop --every 60s --retrain-after 20`
+    """
+    if retrain_after < 1:
+        raise UsageError("this is no number of images", value=retrain_after, way_out="Give 1 or more.")
+    every_s = parse_duration(every)
+    opened = open_project(project)
+    from labelloop.integrations.label_studio.loop import run_loop
+
+    with shown_progress() as progress:
+        run_loop(opened, every_s=every_s, retrain_after=retrain_after, progress=progress)

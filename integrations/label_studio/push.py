@@ -1,0 +1,339 @@
+"""Review tasks on Label Studio: planned in the ledger, then sent in chunks, each noted when it is there.
+
+A task is made together with its prediction, in one request that the server carries out whole or not at all. A
+push that was cut off asks the server which tasks of the round it has, by their keys, and sends the rest.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from labelloop.distill.runs import load_model
+from labelloop.errors import ImageError, ProjectError, UsageError
+from labelloop.evaluating import predict_known_images, to_project_classes
+from labelloop.images import read_image, render_8bit
+from labelloop.integrations.label_studio.client import LabelStudio
+from labelloop.integrations.label_studio.connecting import connected, server_name
+from labelloop.integrations.label_studio.labelling_config import ControlNames, check_config
+from labelloop.integrations.label_studio.regions import to_regions
+from labelloop.integrations.label_studio.task_data import KEY, ROUND, task_data
+from labelloop.progress import Progress, Silent, stage
+from labelloop.project.config import LabelStudioConfig
+from labelloop.project.project import ImageRecord, Project
+from labelloop.review.choose import Candidate, least_confident
+from labelloop.review.edits import KeyedInstances
+from labelloop.review.rounds import (
+    DELETED,
+    DROPPED,
+    PLANNED,
+    SENT,
+    RoundRecord,
+    TaskRecord,
+    current_round,
+    images_by_id,
+    mark_sent,
+    plan_round,
+    proposals,
+    reviewed_images,
+    round_tasks,
+    rounds,
+    set_states,
+)
+from labelloop.review.tiles import cut_to_box
+
+CHUNK_TASKS = 50
+CHUNK_BYTES = 8_000_000  # of images
+TASK_BYTES = 1_000_000  # of regions: the editor stalls on more
+DEFAULT_TASKS = 40
+
+
+@dataclass(kw_only=True)
+class PushReport:
+    """What a push did.
+
+    Attributes:
+        round: Its number.
+        tasks: Of the round, on the server now and not yet reviewed.
+        sent: Tasks that this push made.
+        regions: Objects in the tasks that this push made.
+        model_version: As the server shows it.
+        opened: Whether the round is new.
+        skipped: What could not be sent, with reasons.
+        predicted_minutes: None until there is a model of effort.
+    """
+
+    round: int
+    tasks: int = 0
+    sent: int = 0
+    regions: int = 0
+    model_version: str = ""
+    opened: bool = False
+    skipped: list[str] = field(default_factory=list)
+    predicted_minutes: float | None = None
+
+
+def push(
+    project: Project,
+    *,
+    max_tasks: int = DEFAULT_TASKS,
+    run: str | None = None,
+    new_round: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> PushReport:
+    """Opens a round of review and sends it, or completes the one that is open.
+
+    Args:
+        project: Tied to a server by ``connect``.
+        max_tasks: Of a new round.
+        run: Whose model proposes; the newest finished run's promoted one if None.
+        new_round: Opens a round though the last one has tasks that nobody reviewed.
+        device: Where to predict.
+        progress: Who watches.
+
+    Raises:
+        ProjectError: There is nothing to review, or no connection.
+        ServerError: The server cannot be reached or refuses. The same command goes on.
+    """
+    watching = progress or Silent()
+    client, settings = connected(project)
+    server = server_name(settings)
+    record = None if new_round else current_round(project, server)
+    opened = record is None
+    with client:
+        controls = check_config(client.project(settings.project).config, project.config.classes)
+        if record is None:
+            record = _open_round(
+                project, server, max_tasks=max_tasks, run=run, device=device, progress=watching
+            )
+        sending = _Sending(
+            project=project,
+            client=client,
+            settings=settings,
+            controls=controls,
+            record=record,
+            progress=watching,
+        )
+        return sending.run(opened=opened)
+
+
+def _open_round(
+    project: Project, server: str, *, max_tasks: int, run: str | None, device: str, progress: Progress
+) -> RoundRecord:
+    if max_tasks < 1:
+        raise UsageError("a round needs a task", value=max_tasks, way_out="Give --budget 1 or more.")
+    loaded = load_model(project, run, device=device)
+    asked = reviewed_images(project)
+    images = [image for image in project.images(split="train", labelled=False) if image.id not in asked]
+    if not images:
+        raise ProjectError(
+            "no image is left to review",
+            value=project.root,
+            way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",
+        )
+    seen = predict_known_images(project, loaded, images, progress)
+    candidates = [
+        Candidate(image=image, predicted=to_project_classes(found, loaded.classes, project.config.classes))
+        for image, found in zip(images, seen, strict=True)
+    ]
+    choices = least_confident(candidates, max_tasks=max_tasks, min_score=loaded.min_score)
+    return plan_round(
+        project, choices, run=loaded.run, which=loaded.which, server=server, min_score=loaded.min_score
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Prepared:
+    """A task ready to be sent."""
+
+    task: TaskRecord
+    png: bytes
+    regions: list[dict[str, Any]]
+    data: dict[str, Any]
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.task.key}.png"
+
+
+@dataclass(kw_only=True, eq=False)
+class _Sending:
+    """One push: what is planned goes out, then the server is asked whether all is there."""
+
+    project: Project
+    client: LabelStudio
+    settings: LabelStudioConfig
+    controls: ControlNames
+    record: RoundRecord
+    progress: Progress
+
+    def run(self, *, opened: bool) -> PushReport:
+        report = PushReport(round=self.record.id, model_version=self.record.model_version, opened=opened)
+        uploaded: Mapping[str, str] = {}
+        if not opened:
+            self._find_again()
+            uploaded = self.client.uploads(self.settings.project)
+        planned = [task for task in round_tasks(self.project, self.record.id) if task.state == PLANNED]
+        if planned:
+            with stage(self.progress, "push", len(planned)):
+                for chunk in self._prepared(planned, report):
+                    self._send(chunk, uploaded)
+                    report.sent += len(chunk)
+                    report.regions += sum(len(item.regions) for item in chunk)
+                    self.progress.advance(len(chunk))
+        self._complete()
+        report.tasks = sum(task.state == SENT for task in round_tasks(self.project, self.record.id))
+        return report
+
+    def _find_again(self) -> None:
+        """Adopts tasks that are on the server but not noted, and notices those that are gone."""
+        there = {task["data"][KEY]: int(task["id"]) for task in self._of_round(["id", "data"])}
+        tasks = round_tasks(self.project, self.record.id)
+        found = [task for task in tasks if task.state == PLANNED and task.key in there]
+        shown = self._shown(found)
+        mark_sent(
+            self.project,
+            [(task.key, there[task.key], self._regions(task, shown[task.key])) for task in found],
+        )
+        gone = [task.key for task in tasks if task.state == SENT and task.key not in there]
+        set_states(self.project, dict.fromkeys(gone, DELETED))
+
+    def _of_round(self, fields: Sequence[str]) -> list[dict[str, Any]]:
+        keys = {task.key for task in round_tasks(self.project, self.record.id)}
+        item = {
+            "filter": f"filter:tasks:data.{ROUND}",
+            "operator": "equal",
+            "type": "String",
+            "value": str(self.record.id),
+        }
+        query = {"filters": {"conjunction": "and", "items": [item]}}
+        tasks = self.client.tasks(self.settings.project, fields=fields, query=query)
+        return [task for task in tasks if task["data"].get(KEY) in keys]
+
+    def _shown(self, tasks: Sequence[TaskRecord]) -> dict[str, KeyedInstances]:
+        """What each task shows, in the coordinates of its tile, by the task's key."""
+        with self.project.ledger.read() as session:
+            of_image = proposals(session, self.record.id, list({task.image_id for task in tasks}))
+        shown = {}
+        for task in tasks:
+            proposal = of_image[task.image_id]
+            place = {key: i for i, key in enumerate(proposal.keys)}
+            instances = proposal.instances.select([place[key] for key in task.shown])
+            shown[task.key] = KeyedInstances(keys=task.shown, instances=cut_to_box(instances, task.tile.box))
+        return shown
+
+    def _regions(self, task: TaskRecord, shown: KeyedInstances) -> list[dict[str, Any]]:
+        return to_regions(shown.instances, shown.keys, self.project.config.classes, self.controls)
+
+    def _prepared(self, planned: Sequence[TaskRecord], report: PushReport) -> Iterator[list[_Prepared]]:
+        """Chunks of tasks; the next one is made ready while the server is busy with the last."""
+        images = images_by_id(self.project, {task.image_id for task in planned})
+        pieces = [planned[start : start + CHUNK_TASKS] for start in range(0, len(planned), CHUNK_TASKS)]
+        with ThreadPoolExecutor(1, "labelloop-push") as thread:
+            waiting = thread.submit(self._prepare, pieces[0], images)
+            for following in [*pieces[1:], None]:
+                ready, faults = waiting.result()
+                if following is not None:
+                    waiting = thread.submit(self._prepare, following, images)
+                report.skipped += faults.values()
+                set_states(self.project, dict.fromkeys(faults, DROPPED))
+                yield from _limited(ready)
+
+    def _prepare(
+        self, tasks: Sequence[TaskRecord], images: Mapping[int, ImageRecord]
+    ) -> tuple[list[_Prepared], dict[str, str]]:
+        """Tasks ready to send, and why others cannot be, by key. Tiles of one image are read once."""
+        ready: list[_Prepared] = []
+        faults: dict[str, str] = {}
+        shown = self._shown(tasks)
+        for image_id in dict.fromkeys(task.image_id for task in tasks):
+            image = images[image_id]
+            of_image = [task for task in tasks if task.image_id == image_id]
+            try:
+                pixels = render_8bit(read_image(image.path, page=image.page, channel=image.channel).pixels)
+            except ImageError as error:
+                faults |= {task.key: str(error) for task in of_image}
+                continue
+            for task in of_image:
+                regions = self._regions(task, shown[task.key])
+                if len(json.dumps(regions)) > TASK_BYTES:
+                    faults[task.key] = f"{image.path}: its masks are too ragged for the editor (above 1 MB)"
+                    continue
+                top, left, bottom, right = task.tile.box
+                png = io.BytesIO()
+                Image.fromarray(pixels[top:bottom, left:right]).save(png, "PNG", compress_level=1)
+                ready.append(
+                    _Prepared(task=task, png=png.getvalue(), regions=regions, data=task_data(task, image))
+                )
+        return ready, faults
+
+    def _send(self, chunk: Sequence[_Prepared], uploaded: Mapping[str, str]) -> None:
+        missing = {item.file_name: item.png for item in chunk if item.file_name not in uploaded}
+        places = dict(uploaded) | (self.client.upload(self.settings.project, missing) if missing else {})
+        tasks: list[dict[str, Any]] = [
+            {
+                "data": {"image": places[item.file_name], **item.data},
+                "predictions": [self._prediction(item.task, item.regions)],
+            }
+            for item in chunk
+        ]
+        ids = self.client.create_tasks(self.settings.project, tasks)
+        mark_sent(
+            self.project,
+            [(item.task.key, number, item.regions) for item, number in zip(chunk, ids, strict=True)],
+        )
+
+    def _prediction(self, task: TaskRecord, regions: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "result": regions,
+            "model_version": self.record.model_version,
+            "score": round(task.confidence, 4),
+        }
+
+    def _complete(self) -> None:
+        """Every task has its prediction, the newest model orders them, and models without a task are gone."""
+        version, project = self.record.model_version, self.settings.project
+        by_key = {task.key: task for task in round_tasks(self.project, self.record.id) if task.state == SENT}
+        versions = self.client.model_versions(project)
+        if versions.get(version, 0) < len(by_key):
+            bare = [
+                by_key[task["data"][KEY]]
+                for task in self._of_round(["id", "data", "total_predictions"])
+                if not task["total_predictions"] and task["data"][KEY] in by_key
+            ]
+            self.client.create_predictions(
+                project,
+                [
+                    {"task": task.server_id, **self._prediction(task, task.sent or [])}
+                    for task in bare
+                    if task.server_id is not None
+                ],
+            )
+        if by_key:
+            self.client.set_model_version(project, version)
+        server = server_name(self.settings)
+        old = [r for r in rounds(self.project) if r.server == server and r.id != self.record.id]
+        for record in old:
+            if record.model_version in versions and not record.unsettled:
+                self.client.delete_model_version(project, record.model_version)
+
+
+def _limited(ready: list[_Prepared]) -> Iterator[list[_Prepared]]:
+    """The same in order, in chunks of so many bytes."""
+    chunk: list[_Prepared] = []
+    size = 0
+    for item in ready:
+        if chunk and size + len(item.png) > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += len(item.png)
+    if chunk:
+        yield chunk
