@@ -27,6 +27,7 @@ from labelloop.cli import (
     doctor,
     evaluate,
     init,
+    loop,
     models,
     predict,
     pull,
@@ -42,7 +43,7 @@ from labelloop.errors import LabelloopError, OutputError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
     "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
-    "status", "models", "doctor",
+    "loop", "status", "models", "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -185,6 +186,7 @@ app.add_typer(_server, name="server")
 app.command("connect")(connect.connect)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
+app.command("loop")(loop.loop)
 app.command("status")(status.status)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

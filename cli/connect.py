@@ -23,7 +23,7 @@ def connect(
 
     Checks the server, the token and the labelling configuration; without --ls-project a project is made
     there, configured with this project's classes. The token comes from LABEL_STUDIO_API_KEY, from the
-    keyring, or from the server that `labelloop server up` started; it is never written anywhere.
+    keyring, or from the server that server up started; it is never written anywhere.
 
     Example: `labelloop connect http://127.0.0.1:8080`
     """

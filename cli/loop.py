@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from labelloop.cli.options import ProjectOption, open_project
+from labelloop.cli.options import JsonOption, ProjectOption, open_project
+from labelloop.cli.output import print_json
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
 from labelloop.errors import UsageError
@@ -21,6 +22,7 @@ def loop(
         ),
     ] = 20,
     project: ProjectOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Pull, retrain and push again as corrections arrive.
 
@@ -36,4 +38,6 @@ def loop(
     from labelloop.integrations.label_studio.loop import run_loop
 
     with shown_progress() as progress:
-        run_loop(opened, every_s=every_s, retrain_after=retrain_after, progress=progress)
+        last = run_loop(opened, every_s=every_s, retrain_after=retrain_after, progress=progress)
+    if as_json:
+        print_json(last)

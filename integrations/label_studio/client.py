@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from label_studio_sdk import LabelStudio as Sdk
+from label_studio_sdk.base_client import LabelStudioBase as Sdk  # the rest of it loads pandas
 from label_studio_sdk.core.api_error import ApiError
 
 from labelloop.errors import ServerError

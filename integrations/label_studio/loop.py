@@ -57,7 +57,7 @@ class LoopStep:
 
 def run_loop(
     project: Project, *, every_s: float, retrain_after: int, progress: Progress | None = None
-) -> None:
+) -> LoopStep:
     """Turns until it is interrupted, or until no image is left to review.
 
     Args:
@@ -65,6 +65,9 @@ def run_loop(
         every_s: Seconds between two looks at the server.
         retrain_after: Images with new labels that are worth a training.
         progress: Who watches.
+
+    Returns:
+        The last turn.
     """
     watching = progress or Silent()
     fault = ""
@@ -81,7 +84,7 @@ def run_loop(
                 fault = ""
             if step.round is None:
                 watching.note("No image is left to review.")
-                return
+                return step
         time.sleep(every_s)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from labelloop.models.protocol import DataStats, InstanceModel
+if TYPE_CHECKING:
+    from labelloop.models.protocol import DataStats, InstanceModel
 
 OVERLAP_PER_BOX_SIDE = 1.75  # overlap over the objects' 95th percentile box side; larger ones are merged
 UNTILED_RATIO = 1.5  # an image up to this many tile sides long is predicted whole

@@ -9,6 +9,8 @@ from sqlalchemy import func, select
 
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow
+from labelloop.review.records import minutes_spent
+from labelloop.review.rounds import rounds
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
@@ -39,8 +41,8 @@ def project_status(project: Project) -> dict[str, Any]:
         "promoted": newest.promoted if newest else None,
         "promoted_run": newest.name if newest and newest.promoted else None,
         "newest_result": _result_summary(newest),
-        "rounds": 0,  # no review has taken place yet
-        "minutes_spent": 0,
+        "rounds": len(rounds(project)),
+        "minutes_spent": round(minutes_spent(project), 2),
         "next": _next_steps(images, unfinished, newest),
     }
 

@@ -13,7 +13,6 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
-from scipy.optimize import linear_sum_assignment
 
 from labelloop.instances import Instances
 
@@ -113,6 +112,8 @@ class _Comparison:
         """Pairs of a deleted and a drawn object that are one."""
         if not gone or not new:
             return []
+        from scipy.optimize import linear_sum_assignment  # half a second, for what most pulls do without
+
         iou = self._before.instances.select(gone).iou(self._after.instances.select(new))
         rows, columns = linear_sum_assignment(-np.where(iou >= REDRAWN_IOU, iou, 0))
         return [(gone[r], new[c]) for r, c in zip(rows, columns, strict=True) if iou[r, c] >= REDRAWN_IOU]
