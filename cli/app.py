@@ -26,6 +26,7 @@ from labelloop.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     init,
     loop,
     models,
@@ -43,7 +44,7 @@ from labelloop.errors import LabelloopError, OutputError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
     "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
-    "loop", "status", "models", "doctor",
+    "loop", "export", "status", "models", "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -187,6 +188,7 @@ app.command("connect")(connect.connect)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("loop")(loop.loop)
+app.command("export")(export.export)
 app.command("status")(status.status)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

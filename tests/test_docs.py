@@ -39,6 +39,7 @@ FLAGS = {
     "push": {"--budget", "--run", "--new-round"},
     "pull": set(),
     "loop": {"--every", "--retrain-after"},
+    "export": {"--format", "--out"},
     "status": set(),
     "models": set(),
     "doctor": set(),

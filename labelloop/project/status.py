@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow
 from labelloop.review.records import minutes_spent
-from labelloop.review.rounds import rounds
+from labelloop.review.rounds import RoundRecord, rounds
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
@@ -30,6 +30,7 @@ def project_status(project: Project) -> dict[str, Any]:
     finished = [run for run in runs if run.state == "finished"]
     unfinished = [run.name for run in runs if run.state != "finished"]
     newest = finished[-1] if finished else None
+    reviewed = rounds(project)
     return {
         "project": project.config.name,
         "root": str(project.root),
@@ -41,9 +42,9 @@ def project_status(project: Project) -> dict[str, Any]:
         "promoted": newest.promoted if newest else None,
         "promoted_run": newest.name if newest and newest.promoted else None,
         "newest_result": _result_summary(newest),
-        "rounds": len(rounds(project)),
+        "rounds": len(reviewed),
         "minutes_spent": round(minutes_spent(project), 2),
-        "next": _next_steps(images, unfinished, newest),
+        "next": [*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest)],
     }
 
 
@@ -114,3 +115,14 @@ def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord
         if not images["test"]:
             steps.append("labelloop add labels PATH --split test   (numbers that no choice was made on)")
     return steps
+
+
+def _next_reviews(project: Project, reviewed: list[RoundRecord], newest: RunRecord | None) -> list[str]:
+    waiting = sum(record.unsettled for record in reviewed)
+    if waiting:
+        return [f"labelloop pull   ({waiting} tasks wait for review)"]
+    if newest is None:
+        return []
+    if project.config.label_studio is None:
+        return ["labelloop connect URL   (people correct what the model is least sure of, in Label Studio)"]
+    return ["labelloop push   (opens a round of review)"]

@@ -369,3 +369,34 @@ def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         write_export(tmp_path / "file" / "tasks.json", [], ("cell",))
+
+
+def test_the_command_exports_what_add_labels_reads_back(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from labelloop.cli.app import app
+    from labelloop.data.synthetic_set import write_micrographs
+    from labelloop.project.project import Project
+
+    def run(*arguments: object) -> None:
+        ran = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+
+    def labels(root: Path) -> dict[str, Instances]:
+        project = Project.open(root)
+        of_image = project.labels([image.id for image in project.images()])
+        return {image.file_name: of_image[image.id] for image in project.images()}
+
+    write_micrographs(tmp_path / "images", 3, seed=0, labels=tmp_path / "truth.json", size_hw=(96, 96))
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("init", first)
+    run("add", "labels", tmp_path / "truth.json", "--images", tmp_path / "images", "-C", first)
+    run("export", "--format", "label-studio", "--out", tmp_path / "out", "-C", first)
+    run("init", second)
+    exported = tmp_path / "out" / "label-studio.json"
+    run("add", "labels", exported, "--images", tmp_path / "images", "-C", second)
+    before, after = labels(first), labels(second)
+    assert before.keys() == after.keys()
+    for name, truth in before.items():
+        assert len(truth) == len(after[name])
+        assert (truth.iou(after[name]).max(axis=1) >= 0.98).all()

@@ -1,0 +1,41 @@
+"""``labelloop export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelloop.cli.options import JsonOption, ProjectOption, open_project
+from labelloop.cli.output import print_json, say
+from labelloop.errors import UsageError
+
+FORMATS = ("label-studio",)
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result goes.")],
+    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="label-studio.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write labels and predictions for other tools.
+
+    label-studio: one JSON file of tasks that Label Studio imports, and that `add labels` reads back.
+
+    Example: `labelloop export --format label-studio --out tasks`
+    """
+    if format_name not in FORMATS:
+        raise UsageError(
+            "there is no such format to export", value=format_name, way_out=f"Formats: {', '.join(FORMATS)}."
+        )
+    opened = open_project(project)
+    from labelloop.integrations.label_studio.exporting import export_project
+
+    report = export_project(opened, out)
+    if as_json:
+        print_json(report)
+        return
+    parts = f"{report.labelled} with labels and {report.predicted} with predictions"
+    say(f"{report.images} tasks, {parts}: {report.out}")
