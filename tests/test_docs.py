@@ -18,6 +18,7 @@ from labelloop.cli.app import app
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+WALKS = sorted((ROOT / "examples").rglob("*.md"))
 
 # A new flag is a promise to scripts of labs: it is added here on purpose or not at all.
 FLAGS = {
@@ -113,13 +114,20 @@ def test_documentation_names_no_command_that_is_not_there() -> None:
     assert named == set(COMMANDS)
 
 
-@pytest.mark.parametrize("line", _examples(README) + _examples(REFERENCE))
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for text in (README, REFERENCE, *(p.read_text("utf-8") for p in WALKS))
+        for line in _examples(text)
+    ],
+)
 def test_documented_commands_parse(line: str) -> None:
     assert "as_json" in _parse(line)
 
 
 @pytest.mark.parametrize(
-    "document", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]), ids=lambda p: p.name
+    "document", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *WALKS]), ids=lambda p: p.name
 )
 def test_links_inside_the_repository_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))

@@ -2,26 +2,33 @@
 
 The SDK's generated methods are used where they exist and cost nothing; the rest goes through the SDK's own
 transport, which renews access tokens. Only what reads is ever sent again here: a request that makes something
-may have been carried out although its answer was lost, and only its sender can tell.
+may have been carried out although its answer was lost, and only its sender can tell. One that was refused for
+its token was not carried out; it is sent once more with a new access token.
 
-No error holds a header or a token.
+No message holds a header or a token. No redirect is followed: it would give the token to another address, or
+make a GET of a POST.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import httpx
 from label_studio_sdk.base_client import LabelStudioBase as Sdk  # the rest of it loads pandas
-from label_studio_sdk.core.api_error import ApiError
 
 from labelloop.errors import ServerError
+from labelloop.integrations.label_studio.answers import check, refused, status_of, translated, understood
 
 READ_TRIES = 4
+WAIT_S = 0.5  # before the second try; twice as long before each further one
 TIMEOUT_S = 60.0  # of connecting, and between bytes; a large import takes seconds
 PAGE = 100  # tasks in one answer
 _RETRIED = (408, 429, 500, 502, 503, 504)
@@ -54,24 +61,35 @@ class LabelStudio:
     Args:
         url: Address of the server, with a path where it lies behind one.
         token: Personal access token or legacy token.
-        http: Replaces the HTTP client, for tests with faults and for special networks.
 
     Raises:
-        ServerError: The token is none.
+        ServerError: The token is none, or the certificates that SSL_CERT_FILE names cannot be read.
     """
 
-    def __init__(self, url: str, token: str, *, http: httpx.Client | None = None) -> None:
+    def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._http = http or httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise refused(401, "", self.url)  # here: what HTTP says of such a token would show it
         try:
-            self._sdk = Sdk(
-                base_url=self.url + "/",  # with the slash, else the SDK loses a path when it renews tokens
-                api_key=token,
-                httpx_client=self._http,
+            self._http = httpx.Client(
+                timeout=TIMEOUT_S, event_hooks={"response": [partial(check, url=self.url)]}
             )
-        except ApiError as error:
+        except OSError as error:
+            raise ServerError(
+                f"the certificates cannot be read ({error.strerror or error})",
+                value=os.environ.get("SSL_CERT_FILE", ""),
+                way_out="Set SSL_CERT_FILE to a file with the certificates to trust, or unset it.",
+            ) from error
+        try:
+            with self._translated():
+                self._sdk = Sdk(
+                    base_url=self.url + "/",  # without it the SDK loses a path when it renews tokens
+                    api_key=token,
+                    httpx_client=self._http,
+                )
+        except ServerError:
             self._http.close()
-            raise _refused(error.status_code or 401, error.body, self.url) from error
+            raise
 
     def __enter__(self) -> LabelStudio:
         return self
@@ -81,15 +99,21 @@ class LabelStudio:
 
     def version(self) -> str:
         """The server's release, such as 1.23.2."""
-        return str(self._reading(self._sdk.versions.get).release)
+        found = self._reading(self._sdk.versions.get)
+        with self._understood():
+            return str(found.release)
 
     def user(self) -> str:
         """Whose token it is: the e-mail address."""
-        return str(self._reading(self._sdk.users.whoami).email)
+        found = self._reading(self._sdk.users.whoami)
+        with self._understood():
+            return str(found.email)
 
     def users(self) -> dict[int, str]:
         """E-mail addresses of the people on the server, by number."""
-        return {int(user["id"]): str(user.get("email", "")) for user in self._read("api/users/")}
+        found = self._read("api/users/")
+        with self._understood():
+            return {int(user["id"]): str(user.get("email", "")) for user in found}
 
     def project(self, project: int) -> ProjectFacts:
         """A project.
@@ -97,7 +121,9 @@ class LabelStudio:
         Raises:
             ServerError: There is none, or the server does not answer.
         """
-        return _facts(self._read(f"api/projects/{project}"))
+        found = self._read(f"api/projects/{project}/")
+        with self._understood():
+            return _facts(found)
 
     def create_project(self, title: str, config: str) -> int:
         """Makes a project whose tasks come least confident first; its number."""
@@ -108,7 +134,8 @@ class LabelStudio:
             sampling="Uncertainty sampling",
             show_collab_predictions=True,
         )
-        return int(made.id)
+        with self._understood():
+            return int(made.id)
 
     def set_model_version(self, project: int, version: str) -> None:
         """Whose scores order the tasks and are shown."""
@@ -117,7 +144,8 @@ class LabelStudio:
     def model_versions(self, project: int) -> dict[str, int]:
         """How many predictions there are of each model."""
         found = self._read(f"api/projects/{project}/model-versions/")
-        return {str(name): int(n) for name, n in found.items()}
+        with self._understood():
+            return {str(name): int(n) for name, n in found.items()}
 
     def delete_model_version(self, project: int, version: str) -> None:
         """Deletes all predictions of a model."""
@@ -137,7 +165,9 @@ class LabelStudio:
         answer = self._request(
             "POST", f"api/projects/{project}/import", params={"commit_to_project": "false"}, files=parts
         )
-        return self._uploaded(project, {"ids": json.dumps(answer["file_upload_ids"])})
+        with self._understood():
+            ids = json.dumps(answer["file_upload_ids"])
+        return self._uploaded(project, {"ids": ids})
 
     def uploads(self, project: int) -> dict[str, str]:
         """All files that this user uploaded to a project, as ``upload`` returns them."""
@@ -146,7 +176,8 @@ class LabelStudio:
     def _uploaded(self, project: int, which: Mapping[str, str]) -> dict[str, str]:
         found = self._read(f"api/projects/{project}/file-uploads", which)
         # The server puts eight random characters and a hyphen before the name.
-        return {upload["file"].rpartition("/")[2][9:]: "/data/" + upload["file"] for upload in found}
+        with self._understood():
+            return {upload["file"].rpartition("/")[2][9:]: "/data/" + upload["file"] for upload in found}
 
     def create_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         """Makes tasks, with the predictions that they hold; their numbers, in the order given.
@@ -155,9 +186,10 @@ class LabelStudio:
             ServerError: The server refused, or made another number of tasks or predictions than were sent.
         """
         answer = self._send("POST", f"api/projects/{project}/import?return_task_ids=true", list(tasks))
-        ids = [int(number) for number in answer.get("task_ids", ())]
+        with self._understood():
+            ids = [int(number) for number in answer.get("task_ids", ())]
+            made = answer.get("prediction_count")
         wanted = sum(len(task.get("predictions", ())) for task in tasks)
-        made = answer.get("prediction_count")
         if len(ids) != len(tasks) or made != wanted:
             raise ServerError(
                 "Label Studio did not take all that was sent",
@@ -173,42 +205,82 @@ class LabelStudio:
             ServerError: The server refused, or made fewer than were sent, which it does not say by itself.
         """
         answer = self._send("POST", f"api/projects/{project}/import/predictions", list(predictions))
-        if answer.get("created") != len(predictions):
+        with self._understood():
+            made = answer.get("created")
+        if made != len(predictions):
             raise ServerError(
                 "Label Studio did not take all predictions",
-                value=f"{answer.get('created')} of {len(predictions)}",
+                value=f"{made} of {len(predictions)}",
                 way_out="Its log says why. Run labelloop push again: it sends what is missing.",
             )
 
+    def predictions(self, task: int) -> list[tuple[int, str]]:
+        """Number and model of each prediction of a task."""
+        found = self._read("api/predictions/", {"task": task})
+        with self._understood():
+            return [(int(each["id"]), str(each.get("model_version"))) for each in found]
+
+    def delete_prediction(self, prediction: int) -> None:
+        """Deletes one prediction."""
+        self._request("DELETE", f"api/predictions/{prediction}/")
+
+    def delete_task(self, task: int) -> None:
+        """Deletes one task, with all that is in it."""
+        self._request("DELETE", f"api/tasks/{task}/")
+
     def tasks(
-        self, project: int, *, fields: Sequence[str], query: Mapping[str, Any] | None = None
+        self, project: int, *, fields: Sequence[str], where: Sequence[Mapping[str, Any]] = ()
     ) -> Iterator[dict[str, Any]]:
-        """The tasks of a project, a page at a time.
+        """The tasks of a project by number, a page at a time.
+
+        A page is asked for by the last number of the one before: what is changed, made or deleted meanwhile
+        moves no task from one page to another.
 
         Args:
             project: Which.
-            fields: Names of the fields wanted, of tasks and of what is in them.
-            query: Filters and ordering, as the server's data manager takes them; by number if None.
+            fields: Names of the fields wanted, ``id`` among them.
+            where: Conditions that must all hold, as the server's data manager takes them.
         """
-        page, seen = 1, 0
-        wanted: dict[str, Any] = {"ordering": ["tasks:id"], **(query or {})}
+        last = 0
         while True:
-            answer = self._read(
-                "api/tasks",
-                {
-                    "project": project,
-                    "fields": "all",
-                    "include": ",".join(fields),
-                    "page": page,
-                    "page_size": PAGE,
-                    "query": json.dumps(wanted),
-                },
-            )
-            yield from answer["tasks"]
-            seen += len(answer["tasks"])
-            if seen >= answer["total"] or not answer["tasks"]:
+            beyond = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": last}
+            page, more = self._page(project, fields, PAGE, [*where, beyond], "tasks:id")
+            with self._understood():
+                numbers = [last, *(int(task["id"]) for task in page)]
+                if numbers != sorted(set(numbers)):
+                    raise ValueError("the server does not heed the condition or the order")
+            yield from page
+            if not more or not page:
                 return
-            page += 1
+            last = numbers[-1]
+
+    def last_change(self, project: int) -> str | None:
+        """When a task of a project was changed last, ISO 8601; None where there is no task."""
+        page, _ = self._page(project, ["id", "updated_at"], 1, [], "-tasks:updated_at")
+        with self._understood():
+            return datetime.fromisoformat(page[0]["updated_at"]).isoformat() if page else None
+
+    def _page(
+        self, project: int, fields: Sequence[str], size: int, where: Sequence[Mapping[str, Any]], order: str
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """The first tasks in an order, and whether there are more."""
+        query: dict[str, Any] = {"ordering": [order]}
+        if where:
+            query["filters"] = {"conjunction": "and", "items": list(where)}
+        answer = self._read(
+            "api/tasks",
+            {
+                "project": project,
+                "fields": "all",
+                "include": ",".join(fields),
+                "page": 1,
+                "page_size": size,
+                "query": json.dumps(query),
+            },
+        )
+        with self._understood():
+            tasks = [dict(task) for task in answer["tasks"]]
+            return tasks, int(answer["total"]) > len(tasks)
 
     def _read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         return self._again(lambda: self._request("GET", path, params=params))
@@ -222,44 +294,51 @@ class LabelStudio:
             try:
                 return read()
             except ServerError as error:
-                passing = isinstance(error.__cause__, httpx.TransportError) or _status(error) in _RETRIED
+                passing = isinstance(error.__cause__, httpx.TransportError) or status_of(error) in _RETRIED
                 if not passing or attempt == READ_TRIES - 1:
                     raise
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(WAIT_S * 2**attempt)
         raise AssertionError("not reached")
 
     def _once(self, method: Callable[..., Any], **arguments: Any) -> Any:
         """A generated method of the SDK, with its errors translated."""
-        try:
-            return method(**arguments, request_options={"max_retries": 0})
-        except httpx.TransportError as error:
-            raise _unreachable(error, self.url) from error
-        except ApiError as error:
-            raise _refused(error.status_code or 0, error.body, self.url) from error
+        return self._renewing(lambda: method(**arguments, request_options={"max_retries": 0}))
 
     def _send(self, method: str, path: str, body: Any) -> Any:
         return self._request(method, path, content=json.dumps(body, separators=(",", ":")).encode())
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         headers = {"content-type": "application/json"} if "content" in options else None
-        try:
-            response = self._sdk._client_wrapper.httpx_client.request(
-                path, method=method, headers=headers, request_options={"max_retries": 0}, **options
-            )
-        except httpx.TransportError as error:
-            raise _unreachable(error, self.url) from error
-        except ApiError as error:  # the token could not be renewed
-            raise _refused(error.status_code or 401, error.body, self.url) from error
-        if response.status_code >= 400:
-            raise _refused(response.status_code, response.text, self.url)
+        send = self._sdk._client_wrapper.httpx_client.request
+        response = self._renewing(
+            lambda: send(path, method=method, headers=headers, request_options={"max_retries": 0}, **options)
+        )
         if response.status_code == 204 or not response.content:
             return None
-        try:
+        with self._understood():
             return response.json()
-        except ValueError as error:
-            raise ServerError(
-                "this is no Label Studio", value=self.url, way_out="Check the address; it may lack a path."
-            ) from error
+
+    def _renewing(self, send: Callable[[], Any]) -> Any:
+        """Sends, and again with a new access token where the server does not accept the one there was.
+
+        The SDK looks at this machine's clock to see when one has expired; the server at its own.
+        """
+        try:
+            with self._translated():
+                return send()
+        except ServerError as error:
+            tokens = self._sdk._client_wrapper._tokens_client
+            if status_of(error) != 401 or tokens._access_token is None:
+                raise
+            tokens._access_token = None
+        with self._translated():
+            return send()
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.url)
+
+    def _understood(self) -> AbstractContextManager[None]:
+        return understood(self.url)
 
 
 def _facts(project: Mapping[str, Any]) -> ProjectFacts:
@@ -272,59 +351,3 @@ def _facts(project: Mapping[str, Any]) -> ProjectFacts:
         + int(project.get("skipped_annotations_number") or 0),
         model_version=str(project.get("model_version") or ""),
     )
-
-
-def _unreachable(error: httpx.TransportError, url: str) -> ServerError:
-    if isinstance(error, httpx.TimeoutException):
-        return ServerError(
-            "Label Studio did not answer in time",
-            value=url,
-            way_out="Run the same command again; it goes on.",
-        )
-    return ServerError(
-        f"Label Studio cannot be reached ({type(error).__name__})",
-        value=url,
-        way_out="Start it (labelloop server up) or check the address. The same command goes on where it was.",
-    )
-
-
-class _Refused(ServerError):
-    status = 0
-
-
-def _status(error: ServerError) -> int:
-    return error.status if isinstance(error, _Refused) else 0
-
-
-def _refused(status: int, body: Any, url: str) -> ServerError:
-    """What a status means, with the server's own words where these help; a page of HTML does not."""
-    way_outs = {
-        401: "Set LABEL_STUDIO_API_KEY to a valid token of that server: Account & Settings, Access Token.",
-        403: "Ask the server's administrator for access.",
-        404: "Check the number of the project and the address.",
-        413: "Raise the server's limit on the size of a request, or push fewer tasks at a time.",
-    }
-    meanings = {401: "Label Studio does not accept the token", 404: "Label Studio has no such thing"}
-    words = _words(body)
-    what = meanings.get(status, f"Label Studio refused (HTTP {status})")
-    error = _Refused(
-        what if not words or status == 401 else f"{what}: {words}",
-        value=url,
-        way_out=way_outs.get(status, "Its log says more. Run the same command again; it goes on."),
-    )
-    error.status = status
-    return error
-
-
-def _words(body: Any) -> str:
-    """The server's reason, short."""
-    if isinstance(body, bytes | str):
-        try:
-            body = json.loads(body)
-        except ValueError:
-            return ""
-    if not isinstance(body, Mapping):
-        return ""
-    faults = body.get("validation_errors") or body.get("detail") or ""
-    text = faults if isinstance(faults, str) else json.dumps(faults, ensure_ascii=False)
-    return text if len(text) <= 300 else text[:300] + "..."

@@ -2,70 +2,72 @@
 
 A pull asks for the tasks that changed since the newest change it knows, and takes each with all its
 annotations. Tasks that were deleted do not show in that; they do in the project's counts, and where these do
-not fit what the ledger expects, all tasks are listed.
+not fit what the ledger expects, all tasks are listed. Where somebody copied a task, the copies are one task
+to the ledger: all of them are looked at, and what was done in any of them counts.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from labelloop.errors import ProjectError
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio.annotations import annotation_numbers, by_key, read_task
 from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts
 from labelloop.integrations.label_studio.connecting import connected, server_name
-from labelloop.integrations.label_studio.labelling_config import check_config
-from labelloop.integrations.label_studio.regions import Region, is_untouched, read_regions
-from labelloop.integrations.label_studio.task_data import KEY
+from labelloop.integrations.label_studio.labelling_config import ControlNames, check_config
+from labelloop.integrations.label_studio.regions import (
+    Region,
+    has_same_shape,
+    is_untouched,
+    read_regions,
+    to_regions,
+)
+from labelloop.integrations.label_studio.task_data import KEY, key_of
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.review.edits import KeyedInstances
-from labelloop.review.records import (
-    PulledAnnotation,
-    PulledTask,
-    PullReport,
-    ReadReview,
-    live_annotations,
-    pull_cursor,
-    store_pull,
-)
+from labelloop.review.guards import alone, check_classes
+from labelloop.review.known import KnownTask, known_tasks, live_annotations, pull_cursor
+from labelloop.review.records import PulledTask, PullReport, ReadReview, is_after, store_pull
 from labelloop.review.rounds import DELETED, DROPPED, PLANNED, TaskRecord, all_tasks
 
-FIELDS = (
+FIELDS = (  # of tasks, and of the annotations in them
     "id", "data", "updated_at", "annotations", "result", "completed_by", "created_at", "lead_time",
-    "was_cancelled", "ground_truth", "parent_prediction",
+    "was_cancelled", "ground_truth",
 )  # fmt: skip
 OVERLAP = timedelta(seconds=5)
+_KEYS = 20  # in one question
+_CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")  # any: they are not compared
 
 
 def pull(project: Project, *, progress: Progress | None = None) -> PullReport:
     """Takes back what people did since the last pull.
 
     Raises:
-        ProjectError: There is no connection, or the project's labelling configuration lacks something.
+        ProjectError: There is no connection, or the classes are not those of the ledger's reviews.
         ServerError: The server cannot be reached or refuses; nothing was stored.
     """
     watching = progress or Silent()
-    client, settings = connected(project)
-    server = server_name(settings)
-    name = f"pull:{server}"
-    known = pull_cursor(project, name)
-    cursor = _Cursor(**json.loads(known)) if known else _Cursor()
-    with client:
-        facts = client.project(settings.project)
-        check_config(facts.config, project.config.classes)
-        report = _pull_since(project, client, settings, facts, cursor, name, watching)
-        ours = len(_sent_tasks(project, settings))
-        if facts.tasks == ours and facts.annotations < live_annotations(project, server):
-            # Annotations were deleted in a way that leaves no trace on their tasks: look at all of them.
-            again = _pull_since(project, client, settings, facts, _Cursor(), name, watching)
-            report.annotations_gone += again.annotations_gone
-    return report
+    with alone(project, watching):
+        check_classes(project)
+        client, settings = connected(project)
+        with client:
+            facts = client.project(settings.project)
+            try:
+                check_config(facts.config, project.config.classes)
+            except ProjectError as error:  # what people did until then is taken all the same
+                watching.note(str(error))
+            return _Pulling(
+                project=project, client=client, settings=settings, facts=facts, progress=watching
+            ).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,124 +75,167 @@ class _Cursor:
     """Where the next pull starts.
 
     Attributes:
-        since: The newest change seen, as the server says it.
+        since: When a task was changed last, before this pull looked.
         tasks: Tasks that the project had, or -1.
         sent: Of these, tasks of labelloop.
+        classes: How many classes there were; None if that is not known.
     """
 
     since: str | None = None
     tasks: int = -1
     sent: int = 0
+    classes: int | None = None
 
 
-def _pull_since(
-    project: Project,
-    client: LabelStudio,
-    settings: LabelStudioConfig,
-    facts: ProjectFacts,
-    cursor: _Cursor,
-    name: str,
-    progress: Progress,
-) -> PullReport:
-    changed, newest = _changed(client, settings, cursor.since, progress)
-    tasks = _pulled(changed, client)
-    sent = _sent_tasks(project, settings)
-    complete = facts.tasks == cursor.tasks + len(sent) - cursor.sent
-    deleted = [] if complete else _deleted(client, settings, sent)
-    after = _Cursor(since=newest or cursor.since, tasks=facts.tasks, sent=len(sent) - len(deleted))
-    return store_pull(
-        project, tasks, read=_Reader(project), deleted=deleted, cursor=(name, json.dumps(asdict(after)))
+@dataclass(kw_only=True, eq=False)
+class _Pulling:
+    """One pull."""
+
+    project: Project
+    client: LabelStudio
+    settings: LabelStudioConfig
+    facts: ProjectFacts
+    progress: Progress
+
+    def run(self) -> PullReport:
+        server = server_name(self.settings)
+        known = pull_cursor(self.project, f"pull:{server}")
+        report = self._pull(_Cursor(**json.loads(known)) if known else _Cursor())
+        ours = len(self._sent_tasks())
+        if self.facts.tasks == ours and self.facts.annotations != live_annotations(self.project, server):
+            # Something left no trace on its task, as a deletion may: look at all of them.
+            report = _sum(report, self._pull(_Cursor()))
+        return report
+
+    def _pull(self, cursor: _Cursor) -> PullReport:
+        # Asked for first: what changes while the tasks are read is read again by the next pull.
+        newest = self.client.last_change(self.settings.project)
+        found = self._changed(cursor.since)
+        changed = by_key(found)
+        known = known_tasks(self.project, list(changed))
+        tasks, faults = self._read({key: changed[key] for key in known}, known)
+        others = [task for task in found if key_of(task) not in known]
+        sent = self._sent_tasks()
+        expected = cursor.tasks + len(sent) - cursor.sent
+        if cursor.since is None:  # these are all
+            deleted = [task.key for task in sent if task.key not in changed]
+        elif self.facts.tasks == expected and not any(_is_made_after(task, cursor.since) for task in others):
+            deleted = []
+        else:
+            there = by_key(self.client.tasks(self.settings.project, fields=["id", "data"]))
+            deleted = [task.key for task in sent if task.key not in there]
+        classes = len(self.project.config.classes)
+        after = _Cursor(
+            since=newest or cursor.since,
+            tasks=self.facts.tasks,
+            sent=len(sent) - len(deleted),
+            classes=classes,
+        )
+        report = store_pull(
+            self.project,
+            tasks,
+            read=Reader(self.project),
+            deleted=deleted,
+            cursor=(f"pull:{server_name(self.settings)}", json.dumps(asdict(after))),
+            read_again=cursor.classes not in (None, classes),
+        )
+        report.unusable += faults
+        return report
+
+    def _sent_tasks(self) -> list[TaskRecord]:
+        there = all_tasks(self.project, server_name(self.settings))
+        return [task for task in there if task.state not in (PLANNED, DROPPED, DELETED)]
+
+    def _changed(self, since: str | None) -> list[Mapping[str, Any]]:
+        """All tasks of the project on the server that changed since then, those of others too."""
+        where = []
+        if since is not None:
+            item = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime"}
+            where.append({**item, "value": _a_little_before(since)})
+        found: list[Mapping[str, Any]] = []
+        with stage(self.progress, "pull", 0):
+            for task in self.client.tasks(self.settings.project, fields=FIELDS, where=where):
+                found.append(task)
+                self.progress.advance(0, tasks=len(found))
+        return found
+
+    def _read(
+        self, whole: dict[str, list[Mapping[str, Any]]], known: Mapping[str, KnownTask]
+    ) -> tuple[list[PulledTask], list[str]]:
+        """The tasks as the ledger takes them, and what in them cannot be read."""
+        unsure = [key for key, tasks in whole.items() if not _is_whole(tasks, known[key])]
+        for start in range(0, len(unsure), _KEYS):
+            keys = "|".join(unsure[start : start + _KEYS])
+            item = {"filter": f"filter:tasks:data.{KEY}", "operator": "regex", "type": "String"}
+            where = [{**item, "value": f"^({keys})$"}]
+            found = by_key(self.client.tasks(self.settings.project, fields=FIELDS, where=where))
+            whole |= {key: tasks for key, tasks in found.items() if key in known}
+        for tasks in whole.values():
+            if len(tasks) > 1:
+                numbers = ", ".join(str(task["id"]) for task in tasks)
+                self.progress.note(f"The tasks {numbers} are copies of one; what was done in any counts.")
+        people = self.client.users() if any(annotation_numbers(tasks) for tasks in whole.values()) else {}
+        read = {key: read_task(key, tasks, known[key].server_id, people) for key, tasks in whole.items()}
+        faults = [
+            f"task {whole[key][0]['id']}: it holds what is no annotation; nothing of it was taken"
+            for key, task in read.items()
+            if task is None
+        ]
+        return [task for task in read.values() if task is not None], faults
+
+
+def _is_whole(tasks: list[Mapping[str, Any]], known: KnownTask) -> bool:
+    """Whether no other task can have that key; it may have changed too long ago to be among these."""
+    same = len(tasks) == 1 and known.server_id in (None, tasks[0]["id"])
+    return same and known.annotations <= annotation_numbers(tasks)
+
+
+def _is_made_after(task: Mapping[str, Any], when: str) -> bool:
+    return is_after(str(task.get("created_at", "")), when)
+
+
+def _sum(first: PullReport, second: PullReport) -> PullReport:
+    """What two pulls brought."""
+    return PullReport(
+        annotations_new=first.annotations_new + second.annotations_new,
+        annotations_changed=first.annotations_changed + second.annotations_changed,
+        annotations_gone=first.annotations_gone + second.annotations_gone,
+        edits={kind: n + second.edits[kind] for kind, n in first.edits.items()},
+        minutes=first.minutes + second.minutes,
+        images=first.images + second.images,
+        unusable=list(dict.fromkeys([*first.unusable, *second.unusable])),
+        tasks_deleted=first.tasks_deleted + second.tasks_deleted,
     )
-
-
-def _sent_tasks(project: Project, settings: LabelStudioConfig) -> list[TaskRecord]:
-    there = all_tasks(project, server_name(settings))
-    return [task for task in there if task.state not in (PLANNED, DROPPED, DELETED)]
-
-
-def _changed(
-    client: LabelStudio, settings: LabelStudioConfig, since: str | None, progress: Progress
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Tasks of labelloop that changed since then, and when the last one did."""
-    query: dict[str, Any] = {"ordering": ["tasks:updated_at"]}
-    if since is not None:
-        item = {
-            "filter": "filter:tasks:updated_at",
-            "operator": "greater",
-            "type": "Datetime",
-            "value": _a_little_before(since),
-        }
-        query["filters"] = {"conjunction": "and", "items": [item]}
-    tasks: dict[str, dict[str, Any]] = {}
-    newest = None
-    with stage(progress, "pull", 0):
-        for task in client.tasks(settings.project, fields=FIELDS, query=query):
-            newest = max(newest or "", task["updated_at"])
-            if isinstance(task.get("data"), dict) and isinstance(task["data"].get(KEY), str):
-                tasks[task["data"][KEY]] = task
-                progress.advance(0, tasks=len(tasks))
-    return list(tasks.values()), newest
 
 
 def _a_little_before(when: str) -> str:
     """What was written later may say an earlier time: changes are asked for with some overlap."""
-    before = datetime.fromisoformat(when) - OVERLAP
-    return before.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # the only form that the server reads; it keeps UTC
+    before = datetime.fromisoformat(when).astimezone(UTC) - OVERLAP
+    return before.strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # the only form that the server reads
 
 
-def _pulled(tasks: list[dict[str, Any]], client: LabelStudio) -> list[PulledTask]:
-    people: Mapping[int, str] = client.users() if any(task.get("annotations") for task in tasks) else {}
-    return [
-        PulledTask(
-            key=task["data"][KEY],
-            server_id=int(task["id"]),
-            annotations=tuple(_annotation(a, people) for a in task.get("annotations") or ()),
-        )
-        for task in tasks
-    ]
-
-
-def _annotation(annotation: Mapping[str, Any], people: Mapping[int, str]) -> PulledAnnotation:
-    result = annotation.get("result") or []
-    who = annotation.get("completed_by")
-    number = who.get("id") if isinstance(who, Mapping) else who
-    lead_time = annotation.get("lead_time")
-    looked_at = lead_time is not None or any(
-        isinstance(region, Mapping) and "origin" in region for region in result
-    )
-    return PulledAnnotation(
-        server_id=int(annotation["id"]),
-        created_at=str(annotation.get("created_at", "")),
-        updated_at=str(annotation.get("updated_at", "")),
-        who=people.get(number, f"user {number}") if isinstance(number, int) else "",
-        lead_time_s=None if lead_time is None else float(lead_time),
-        skipped=bool(annotation.get("was_cancelled")),
-        ground_truth=bool(annotation.get("ground_truth")),
-        bulk=not looked_at,
-        result=result,
-    )
-
-
-def _deleted(client: LabelStudio, settings: LabelStudioConfig, sent: list[TaskRecord]) -> list[str]:
-    """Keys of tasks that were sent and are on the server no more."""
-    there = {task["data"].get(KEY) for task in client.tasks(settings.project, fields=["id", "data"])}
-    return [task.key for task in sent if task.key not in there]
-
-
-class _Reader:
+class Reader:
     """Reads an annotation's regions for the ledger."""
 
     def __init__(self, project: Project) -> None:
         self._classes = project.config.classes
 
-    def __call__(self, task: TaskRecord, result: list[Any], shown: KeyedInstances) -> ReadReview:
+    def __call__(self, task: TaskRecord, result: Any, shown: KeyedInstances) -> ReadReview:
+        """An annotation's ``result`` in labelloop's words; what the task showed says what is untouched."""
         size_hw = task.tile.size_hw
-        sent = {region["id"]: region for region in task.sent or ()}
+        sent = {region["id"]: region for region in self._sent(task, shown)}
         untouched = _untouched(result, sent)
-        read = read_regions([r for r in result if not _is_one_of(r, untouched)], size_hw, self._classes)
+        rest = [r for r in result if not _is_one_of(r, untouched)] if isinstance(result, list) else result
+        read = read_regions(rest, size_hw, self._classes)
         place = {key: i for i, key in enumerate(shown.keys)}
         kept = shown.instances.select([place[key] for key in untouched])
-        regions = [region for region in read.regions if region.key not in untouched]
+        regions = [
+            replace(region, rle=shown.instances.rles[place[region.key]])  # only its label is another
+            if region.key in sent and has_same_shape(sent[region.key], region)
+            else region
+            for region in read.regions
+            if region.key not in untouched
+        ]
         objects = _joined(untouched, kept, regions)
         return ReadReview(
             objects=objects,
@@ -198,13 +243,20 @@ class _Reader:
             unusable=tuple(f"task {task.server_id}: {key}: {reason}" for key, reason in read.unusable),
         )
 
+    def _sent(self, task: TaskRecord, shown: KeyedInstances) -> list[dict[str, Any]]:
+        """What the task was sent with, also where a push could not note that it was sent."""
+        if task.sent is not None:
+            return task.sent
+        return to_regions(shown.instances, shown.keys, self._classes, _CONTROLS)
 
-def _untouched(result: list[Any], sent: Mapping[str, dict[str, Any]]) -> list[str]:
+
+def _untouched(result: Any, sent: Mapping[str, dict[str, Any]]) -> list[str]:
     """Keys of the regions that came back once, and as they were sent."""
     back: dict[str, list[Any]] = {}
-    for region in result:
-        if isinstance(region, Mapping) and region.get("id") in sent:
-            back.setdefault(str(region["id"]), []).append(region)
+    for region in result if isinstance(result, list) else ():
+        key = region.get("id") if isinstance(region, Mapping) else None
+        if isinstance(key, str) and key in sent:
+            back.setdefault(key, []).append(region)
     return [key for key, regions in back.items() if len(regions) == 1 and is_untouched(sent[key], regions[0])]
 
 

@@ -1,17 +1,19 @@
 """Review tasks on Label Studio: planned in the ledger, then sent in chunks, each noted when it is there.
 
 A task is made together with its prediction, in one request that the server carries out whole or not at all. A
-push that was cut off asks the server which tasks of the round it has, by their keys, and sends the rest.
+push that was cut off asks the server which tasks of the round it has, by their keys, and sends the rest. A
+server that was still at work when it was asked has such a task twice then (``copies.py``).
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -19,16 +21,19 @@ from labelloop.distill.runs import load_model
 from labelloop.errors import ImageError, ProjectError, UsageError
 from labelloop.evaluating import predict_known_images, to_project_classes
 from labelloop.images import read_image, render_8bit
+from labelloop.integrations.label_studio.answers import TooLargeError
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.connecting import connected, server_name
+from labelloop.integrations.label_studio.copies import models_of, without_copies
 from labelloop.integrations.label_studio.labelling_config import ControlNames, check_config
 from labelloop.integrations.label_studio.regions import to_regions
-from labelloop.integrations.label_studio.task_data import KEY, ROUND, task_data
+from labelloop.integrations.label_studio.task_data import task_data
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import ImageRecord, Project
 from labelloop.review.choose import Candidate, least_confident
 from labelloop.review.edits import KeyedInstances
+from labelloop.review.guards import alone, check_classes
 from labelloop.review.rounds import (
     DELETED,
     DROPPED,
@@ -44,9 +49,12 @@ from labelloop.review.rounds import (
     reviewed_images,
     round_tasks,
     rounds,
+    set_numbers,
     set_states,
+    shown_by,
 )
-from labelloop.review.tiles import cut_to_box
+
+T = TypeVar("T")
 
 CHUNK_TASKS = 50
 CHUNK_BYTES = 8_000_000  # of images
@@ -103,25 +111,32 @@ def push(
         ServerError: The server cannot be reached or refuses. The same command goes on.
     """
     watching = progress or Silent()
-    client, settings = connected(project)
-    server = server_name(settings)
-    record = None if new_round else current_round(project, server)
-    opened = record is None
-    with client:
-        controls = check_config(client.project(settings.project).config, project.config.classes)
-        if record is None:
-            record = _open_round(
+    with alone(project, watching):
+        check_classes(project)
+        client, settings = connected(project)
+        server = server_name(settings)
+        open_now = current_round(project, server)
+        with client:
+            controls = check_config(client.project(settings.project).config, project.config.classes)
+
+            def sending(record: RoundRecord) -> _Sending:
+                return _Sending(
+                    project=project,
+                    client=client,
+                    settings=settings,
+                    controls=controls,
+                    record=record,
+                    progress=watching,
+                )
+
+            if open_now is not None and not new_round:
+                return sending(open_now).run(opened=False)
+            if open_now is not None:
+                sending(open_now).find_again()  # what it does not note is dropped now
+            opened = _open_round(
                 project, server, max_tasks=max_tasks, run=run, device=device, progress=watching
             )
-        sending = _Sending(
-            project=project,
-            client=client,
-            settings=settings,
-            controls=controls,
-            record=record,
-            progress=watching,
-        )
-        return sending.run(opened=opened)
+            return sending(opened).run(opened=True)
 
 
 def _open_round(
@@ -176,58 +191,49 @@ class _Sending:
 
     def run(self, *, opened: bool) -> PushReport:
         report = PushReport(round=self.record.id, model_version=self.record.model_version, opened=opened)
-        uploaded: Mapping[str, str] = {}
+        uploaded: dict[str, str] = {}
         if not opened:
-            self._find_again()
+            self.find_again()
             uploaded = self.client.uploads(self.settings.project)
         planned = [task for task in round_tasks(self.project, self.record.id) if task.state == PLANNED]
         if planned:
             with stage(self.progress, "push", len(planned)):
                 for chunk in self._prepared(planned, report):
-                    self._send(chunk, uploaded)
-                    report.sent += len(chunk)
-                    report.regions += sum(len(item.regions) for item in chunk)
-                    self.progress.advance(len(chunk))
+                    for part in _in_parts(chunk, partial(self._send, uploaded=uploaded)):
+                        report.sent += len(part)
+                        report.regions += sum(len(item.regions) for item in part)
+                        self.progress.advance(len(part))
         self._complete()
         report.tasks = sum(task.state == SENT for task in round_tasks(self.project, self.record.id))
         return report
 
-    def _find_again(self) -> None:
+    def find_again(self) -> None:
         """Adopts tasks that are on the server but not noted, and notices those that are gone."""
-        there = {task["data"][KEY]: int(task["id"]) for task in self._of_round(["id", "data"])}
+        there = self._of_round()
         tasks = round_tasks(self.project, self.record.id)
         found = [task for task in tasks if task.state == PLANNED and task.key in there]
         shown = self._shown(found)
         mark_sent(
             self.project,
-            [(task.key, there[task.key], self._regions(task, shown[task.key])) for task in found],
+            [(task.key, there[task.key]["id"], self._regions(task, shown[task.key])) for task in found],
         )
+        numbers = {task.key: int(there[task.key]["id"]) for task in tasks if task.key in there}
+        moved = [t.key for t in tasks if t.key in numbers and t.server_id not in (None, numbers[t.key])]
+        if moved:
+            set_numbers(self.project, {key: numbers[key] for key in moved})
         gone = [task.key for task in tasks if task.state == SENT and task.key not in there]
         set_states(self.project, dict.fromkeys(gone, DELETED))
 
-    def _of_round(self, fields: Sequence[str]) -> list[dict[str, Any]]:
-        keys = {task.key for task in round_tasks(self.project, self.record.id)}
-        item = {
-            "filter": f"filter:tasks:data.{ROUND}",
-            "operator": "equal",
-            "type": "String",
-            "value": str(self.record.id),
-        }
-        query = {"filters": {"conjunction": "and", "items": [item]}}
-        tasks = self.client.tasks(self.settings.project, fields=fields, query=query)
-        return [task for task in tasks if task["data"].get(KEY) in keys]
+    def _of_round(self) -> dict[str, Mapping[str, Any]]:
+        """The round's tasks on the server, by key."""
+        numbers = {task.key: task.server_id for task in round_tasks(self.project, self.record.id)}
+        return without_copies(self.client, self.settings.project, self.record.id, numbers, self.progress)
 
     def _shown(self, tasks: Sequence[TaskRecord]) -> dict[str, KeyedInstances]:
         """What each task shows, in the coordinates of its tile, by the task's key."""
         with self.project.ledger.read() as session:
             of_image = proposals(session, self.record.id, list({task.image_id for task in tasks}))
-        shown = {}
-        for task in tasks:
-            proposal = of_image[task.image_id]
-            place = {key: i for i, key in enumerate(proposal.keys)}
-            instances = proposal.instances.select([place[key] for key in task.shown])
-            shown[task.key] = KeyedInstances(keys=task.shown, instances=cut_to_box(instances, task.tile.box))
-        return shown
+        return {task.key: shown_by(task, of_image[task.image_id]) for task in tasks}
 
     def _regions(self, task: TaskRecord, shown: KeyedInstances) -> list[dict[str, Any]]:
         return to_regions(shown.instances, shown.keys, self.project.config.classes, self.controls)
@@ -274,12 +280,13 @@ class _Sending:
                 )
         return ready, faults
 
-    def _send(self, chunk: Sequence[_Prepared], uploaded: Mapping[str, str]) -> None:
+    def _send(self, chunk: Sequence[_Prepared], *, uploaded: dict[str, str]) -> None:
         missing = {item.file_name: item.png for item in chunk if item.file_name not in uploaded}
-        places = dict(uploaded) | (self.client.upload(self.settings.project, missing) if missing else {})
+        if missing:
+            uploaded |= self.client.upload(self.settings.project, missing)
         tasks: list[dict[str, Any]] = [
             {
-                "data": {"image": places[item.file_name], **item.data},
+                "data": {"image": uploaded[item.file_name], **item.data},
                 "predictions": [self._prediction(item.task, item.regions)],
             }
             for item in chunk
@@ -298,31 +305,57 @@ class _Sending:
         }
 
     def _complete(self) -> None:
-        """Every task has its prediction, the newest model orders them, and models without a task are gone."""
+        """Every task has its prediction once, the newest model orders them, and old models are gone."""
         version, project = self.record.model_version, self.settings.project
-        by_key = {task.key: task for task in round_tasks(self.project, self.record.id) if task.state == SENT}
-        versions = self.client.model_versions(project)
-        if versions.get(version, 0) < len(by_key):
-            bare = [
-                by_key[task["data"][KEY]]
-                for task in self._of_round(["id", "data", "total_predictions"])
-                if not task["total_predictions"] and task["data"][KEY] in by_key
-            ]
-            self.client.create_predictions(
-                project,
-                [
-                    {"task": task.server_id, **self._prediction(task, task.sent or [])}
-                    for task in bare
-                    if task.server_id is not None
-                ],
-            )
-        if by_key:
+        waiting = {task.key for task in round_tasks(self.project, self.record.id) if task.state == SENT}
+        there = {key: task for key, task in self._of_round().items() if key in waiting}
+        self._predict_again({key for key, task in there.items() if version not in models_of(task)}, there)
+        for task in there.values():
+            if int(task.get("total_predictions") or 0) > len(models_of(task)):
+                ours = [number for number, model in self.client.predictions(task["id"]) if model == version]
+                for number in sorted(ours)[1:]:
+                    self.client.delete_prediction(number)
+        if there:
             self.client.set_model_version(project, version)
+        versions = self.client.model_versions(project)
         server = server_name(self.settings)
         old = [r for r in rounds(self.project) if r.server == server and r.id != self.record.id]
         for record in old:
             if record.model_version in versions and not record.unsettled:
                 self.client.delete_model_version(project, record.model_version)
+
+    def _predict_again(self, keys: set[str], there: Mapping[str, Mapping[str, Any]]) -> None:
+        """Sends the predictions of tasks that have lost theirs."""
+        if not keys:
+            return
+        tasks = round_tasks(self.project, self.record.id, with_sent=True)
+        bare = [task for task in tasks if task.key in keys]
+        shown = self._shown([task for task in bare if task.sent is None])
+        predictions = [
+            {
+                "task": there[task.key]["id"],
+                **self._prediction(
+                    task, self._regions(task, shown[task.key]) if task.sent is None else task.sent
+                ),
+            }
+            for task in bare
+        ]
+        for start in range(0, len(predictions), CHUNK_TASKS):
+            some = predictions[start : start + CHUNK_TASKS]
+            list(_in_parts(some, partial(self.client.create_predictions, self.settings.project)))
+
+
+def _in_parts(items: Sequence[T], send: Callable[[Sequence[T]], None]) -> Iterator[Sequence[T]]:
+    """Sends items and gives those that were sent; in halves, and so on, where a request is too large."""
+    try:
+        send(items)
+    except TooLargeError:
+        if len(items) == 1:
+            raise
+        yield from _in_parts(items[: len(items) // 2], send)
+        yield from _in_parts(items[len(items) // 2 :], send)
+    else:
+        yield items
 
 
 def _limited(ready: list[_Prepared]) -> Iterator[list[_Prepared]]:

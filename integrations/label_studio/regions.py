@@ -226,8 +226,23 @@ def is_untouched(pushed: Mapping[str, Any], returned: Mapping[str, Any]) -> bool
     return all(_is_same(name, value, there.get(name)) for name, value in pushed["value"].items())
 
 
+def has_same_shape(pushed: Mapping[str, Any], region: Region) -> bool:
+    """Whether a region that was read has the shape with which it was sent, whatever its label is now.
+
+    Args:
+        pushed: As ``to_regions`` gave it.
+        region: As ``read_regions`` gave it, for the same image.
+    """
+    label = pushed["type"]
+    return _KIND_OF_TYPE[label] == region.kind and all(
+        _is_same(name, value, region.value.get(name))
+        for name, value in pushed["value"].items()
+        if name != label
+    )
+
+
 def _is_same(name: str, pushed: Any, returned: Any) -> bool:
-    if name != "points":
+    if name != "points" or pushed == returned:
         return bool(pushed == returned)
     if not isinstance(returned, list) or len(returned) != len(pushed):
         return False

@@ -5,12 +5,20 @@ The server gives numbers of deleted tasks to others, so a task is known by its k
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from labelloop.project.project import ImageRecord
 from labelloop.review.rounds import TaskRecord
 
 KEY, ROUND, PLACE = "labelloop_key", "labelloop_round", "labelloop"
+
+
+def key_of(task: Mapping[str, Any]) -> str | None:
+    """The key in a task of the server; None where there is none, or something else in its place."""
+    data = task.get("data")
+    key = data.get(KEY) if isinstance(data, Mapping) else None
+    return key if isinstance(key, str) else None
 
 
 def task_data(task: TaskRecord, image: ImageRecord) -> dict[str, Any]:

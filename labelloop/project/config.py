@@ -30,8 +30,10 @@ class LabelStudioConfig(BaseModel):
     @field_validator("url")
     @classmethod
     def _plain(cls, url: str) -> str:
+        if not url.isprintable() or " " in url:
+            raise ValueError("an address has no blanks and no control characters")
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError("an address begins with http:// or https://")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an address must not hold a name or a password")

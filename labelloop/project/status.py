@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow
-from labelloop.review.records import minutes_spent
+from labelloop.review.known import minutes_spent
 from labelloop.review.rounds import RoundRecord, rounds
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for

@@ -11,19 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from labelloop.instances import Instances
-from labelloop.predict.tiles import Tile
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.storing import newest_labels, same_objects
-from labelloop.project.tables import AnnotationRow, EditRow, LabelRow, Meta, ReviewTaskRow, RoundRow, now
+from labelloop.project.tables import (
+    AnnotationRow,
+    EditRow,
+    LabelRow,
+    Meta,
+    ProposalRow,
+    ReviewTaskRow,
+    now,
+)
 from labelloop.review.edits import EDIT_KINDS, Edit, KeyedInstances, find_edits
 from labelloop.review.join import ReturnedTile, join_tiles
+from labelloop.review.known import chunked
 from labelloop.review.rounds import (
     DELETED,
     REVIEWED,
@@ -32,11 +41,11 @@ from labelloop.review.rounds import (
     TaskRecord,
     close_settled,
     pack_json,
-    proposals,
+    proposal,
+    shown_by,
     task_record,
     unpack_json,
 )
-from labelloop.review.tiles import cut_to_box
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +61,7 @@ class PulledAnnotation:
         skipped: The person declined the task.
         ground_truth: It is marked so.
         bulk: It was accepted with many others at once.
-        result: Its regions, in the server's words.
+        result: Its regions, in the server's words; anything where it is damaged.
     """
 
     server_id: int
@@ -63,7 +72,7 @@ class PulledAnnotation:
     skipped: bool
     ground_truth: bool
     bulk: bool
-    result: list[Any]
+    result: Any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +99,7 @@ class ReadReview:
     unusable: tuple[str, ...] = ()
 
 
-ReadResult = Callable[[TaskRecord, list[Any], KeyedInstances], ReadReview]
+ReadResult = Callable[[TaskRecord, Any, KeyedInstances], ReadReview]
 
 
 @dataclass(kw_only=True)
@@ -125,6 +134,7 @@ def store_pull(
     read: ReadResult,
     deleted: Iterable[str] = (),
     cursor: tuple[str, str] | None = None,
+    read_again: bool = False,
 ) -> PullReport:
     """Stores a pull, whole or not at all; what the ledger knows already changes nothing.
 
@@ -134,11 +144,11 @@ def store_pull(
         read: Reads an annotation's regions: task, regions, and what the task had shown.
         deleted: Keys of tasks that are no longer on the server.
         cursor: Name and value of what the next pull starts from.
+        read_again: Reads all annotations anew, as when a class was added that some of them name.
     """
     with project.ledger.write() as session:
         pull = _Pull(session, read)
-        for task in tasks:
-            pull.take(task)
+        pull.take(tasks, read_again=read_again)
         pull.delete(deleted)
         pull.renew_labels()
         close_settled(session)
@@ -147,74 +157,90 @@ def store_pull(
     return pull.report
 
 
-def pull_cursor(project: Project, name: str) -> str | None:
-    """What the last pull stored under this name."""
-    with project.ledger.read() as session:
-        row = session.get(Meta, name)
-    return row.value if row else None
-
-
-def live_annotations(project: Project, server: str) -> int:
-    """How many annotations of this server's tasks the ledger takes to be there still."""
-    statement = (
-        select(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.gone_at)
-        .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
-        .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
-        .where(RoundRow.server == server)
-        .order_by(AnnotationRow.id)
-    )
-    with project.ledger.read() as session:
-        last = {(key, server_id): gone_at for key, server_id, gone_at in session.execute(statement)}
-    return sum(gone_at is None for gone_at in last.values())
-
-
-def minutes_spent(project: Project) -> float:
-    """Minutes that people had annotations open, by the last state of each."""
-    statement = select(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.lead_time_s).order_by(
-        AnnotationRow.id
-    )
-    with project.ledger.read() as session:
-        last = {(key, server_id): seconds or 0.0 for key, server_id, seconds in session.execute(statement)}
-    return sum(last.values()) / 60
-
-
 class _Pull:
     def __init__(self, session: Session, read: ReadResult) -> None:
         self._session = session
         self._read = read
+        self._tasks: dict[str, TaskRecord] = {}  # those of all images that the pull is about
+        self._rows: dict[str, ReviewTaskRow] = {}
+        self._states: dict[str, list[AnnotationRow]] = {}
+        self._proposed: dict[tuple[int, int], KeyedInstances] = {}
+        self._reviews: dict[AnnotationRow, ReadReview] = {}
         self._touched: dict[tuple[int, int], None] = {}  # (round, image) whose labels may be new
-        self._proposed: dict[int, dict[int, KeyedInstances]] = {}
         self.report = PullReport()
 
-    def take(self, pulled: PulledTask) -> None:
-        row = self._session.get(ReviewTaskRow, pulled.key)
-        if row is None:
-            return  # another project's task
-        row.server_id = pulled.server_id
-        states = list(
-            self._session.scalars(
-                select(AnnotationRow).where(AnnotationRow.task_key == pulled.key).order_by(AnnotationRow.id)
+    def take(self, pulled: Sequence[PulledTask], *, read_again: bool) -> None:
+        """Tasks with their annotations; those without any, now and before, are nothing new."""
+        had = set(
+            chunked(
+                self._session,
+                select(AnnotationRow.task_key),
+                AnnotationRow.task_key,
+                [task.key for task in pulled],
             )
         )
+        wanted = [task for task in pulled if task.annotations or task.key in had]
+        again = self._reviewed() if read_again else []
+        self._load([*(task.key for task in wanted), *again])
+        self._touched |= {(self._rows[key].round_id, self._rows[key].image_id): None for key in again}
+        with self._session.no_autoflush:
+            for task in wanted:
+                if task.key in self._rows:  # else it is another project's
+                    self._take(task)
+
+    def _reviewed(self) -> list[str]:
+        """Tasks of the images whose labels come from review."""
+        newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision"))
+        last = newest.group_by(LabelRow.image_id).subquery()
+        statement = (
+            select(ReviewTaskRow.key)
+            .join(LabelRow, LabelRow.image_id == ReviewTaskRow.image_id)
+            .join(last, (last.c.image_id == LabelRow.image_id) & (last.c.revision == LabelRow.revision))
+            .where(ReviewTaskRow.state == REVIEWED, LabelRow.source.startswith("review:"))
+        )
+        return list(self._session.scalars(statement))
+
+    def _load(self, keys: Iterable[str]) -> None:
+        """All that the ledger has of the images of these tasks."""
+        asked = list(keys)
+        of_tasks = select(ReviewTaskRow.image_id)
+        images = set(chunked(self._session, of_tasks, ReviewTaskRow.key, asked))
+        rows = chunked(self._session, select(ReviewTaskRow), ReviewTaskRow.image_id, sorted(images))
+        self._rows = {row.key: row for row in rows}
+        self._tasks = {key: task_record(row) for key, row in self._rows.items()}
+        states = chunked(self._session, select(AnnotationRow), AnnotationRow.task_key, list(self._rows))
+        for state in sorted(states, key=lambda state: state.id):
+            self._states.setdefault(state.task_key, []).append(state)
+        for row in chunked(self._session, select(ProposalRow), ProposalRow.image_id, sorted(images)):
+            self._proposed[row.round_id, row.image_id] = proposal(row)
+
+    def _take(self, pulled: PulledTask) -> None:
+        row = self._rows[pulled.key]
+        row.server_id = pulled.server_id
+        states = self._states.setdefault(pulled.key, [])
         known = {state.server_id: state for state in states}
         fresh = [a for a in pulled.annotations if not _is_known(a, states)]
         here = {annotation.server_id for annotation in pulled.annotations}
         gone = [state for state in known.values() if state.gone_at is None and state.server_id not in here]
+        back = [state for state in known.values() if state.gone_at is not None and state.server_id in here]
+        added = [_annotation_row(pulled.key, annotation) for annotation in fresh]
         for annotation in fresh:
-            added = _annotation_row(pulled.key, annotation)
-            self._session.add(added)
-            states.append(added)
             self.report.annotations_new += annotation.server_id not in known
             self.report.annotations_changed += annotation.server_id in known
             self.report.minutes += (annotation.lead_time_s or 0) / 60
+        self._session.add_all(added)
+        states += added
         for state in gone:
             state.gone_at = now()
+        for state in back:
+            state.gone_at = None
         self.report.annotations_gone += len(gone)
-        if fresh or gone:
-            self._session.flush()
-            self._decide(row, states, {annotation.server_id for annotation in fresh})
+        if added or gone or back:
+            self._decide(row, states, added)
 
-    def _decide(self, row: ReviewTaskRow, states: Sequence[AnnotationRow], fresh: set[int]) -> None:
+    def _decide(
+        self, row: ReviewTaskRow, states: Sequence[AnnotationRow], fresh: Sequence[AnnotationRow]
+    ) -> None:
         """The task's new state, and the edits of what is new."""
         live = _live(states)
         counts = counting(live)
@@ -222,22 +248,20 @@ class _Pull:
         if counts is None:
             return
         self._touched[row.round_id, row.image_id] = None
-        task = task_record(row)
-        for state in live:
-            if state.server_id not in fresh or state.skipped:
+        task = self._tasks[row.key]
+        for state in fresh:
+            if state.skipped:
                 continue
-            review = self._read_annotation(task, state)
+            review = self._review(task, state)
             edits = [
                 edit
                 for edit in find_edits(self._shown(task), review.objects, untouched=review.untouched)
                 if edit.kind != "accepted" or task.owned.issuperset(edit.before)
             ]
-            self._session.add_all(_edit_row(state.id, edit) for edit in edits)
+            state.edits = [_edit_row(edit) for edit in edits]
             if state is counts:
-                self.report.edits = {
-                    kind: n + sum(edit.kind == kind for edit in edits)
-                    for kind, n in self.report.edits.items()
-                }
+                for edit in edits:
+                    self.report.edits[edit.kind] += 1
                 self.report.unusable += review.unusable
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -276,27 +300,19 @@ class _Pull:
             self.report.images += 1
 
     def _labels(self, round_id: int, image_id: int) -> Instances | None:
-        rows = self._session.scalars(
-            select(ReviewTaskRow).where(
-                ReviewTaskRow.round_id == round_id, ReviewTaskRow.image_id == image_id
-            )
-        ).all()
-        tasks = [task_record(row) for row in rows]
+        place = round_id, image_id
+        tasks = [task for task in self._tasks.values() if (task.round_id, task.image_id) == place]
         returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
         if not returned:
             return None
-        tiles: list[Tile] = [task.tile for task in tasks]
-        return join_tiles(self._proposal(round_id, image_id), returned, tiles)
+        return join_tiles(self._proposed[place], returned, [task.tile for task in tasks])
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
         """What a task came back with; None where it has not."""
-        states = self._session.scalars(
-            select(AnnotationRow).where(AnnotationRow.task_key == task.key).order_by(AnnotationRow.id)
-        ).all()
-        counts = counting(_live(states))
+        counts = counting(_live(self._states.get(task.key, ())))
         if counts is None:
             return None
-        review = self._read_annotation(task, counts)
+        review = self._review(task, counts)
         return ReturnedTile(
             tile=task.tile,
             shown=frozenset(task.shown),
@@ -305,27 +321,19 @@ class _Pull:
             untouched=review.untouched,
         )
 
-    def _read_annotation(self, task: TaskRecord, state: AnnotationRow) -> ReadReview:
-        return self._read(task, unpack_json(state.result), self._shown(task))
+    def _review(self, task: TaskRecord, state: AnnotationRow) -> ReadReview:
+        if state not in self._reviews:
+            self._reviews[state] = self._read(task, unpack_json(state.result), self._shown(task))
+        return self._reviews[state]
 
     def _shown(self, task: TaskRecord) -> KeyedInstances:
-        """What the task showed, in the coordinates of its tile."""
-        proposal = self._proposal(task.round_id, task.image_id)
-        place = {key: i for i, key in enumerate(proposal.keys)}
-        instances = proposal.instances.select([place[key] for key in task.shown])
-        return KeyedInstances(keys=task.shown, instances=cut_to_box(instances, task.tile.box))
-
-    def _proposal(self, round_id: int, image_id: int) -> KeyedInstances:
-        of_round = self._proposed.setdefault(round_id, {})
-        if image_id not in of_round:
-            of_round |= proposals(self._session, round_id, [image_id])
-        return of_round[image_id]
+        return shown_by(task, self._proposed[task.round_id, task.image_id])
 
 
 def counting(live: Sequence[AnnotationRow]) -> AnnotationRow | None:
     """The annotation that counts, of the live ones of a task; None where all are skipped."""
     candidates = [state for state in live if not state.skipped]
-    return max(candidates, key=lambda s: (s.ground_truth, s.updated_at, s.server_id), default=None)
+    return max(candidates, key=lambda s: (s.ground_truth, _time(s.updated_at), s.server_id), default=None)
 
 
 def _live(states: Sequence[AnnotationRow]) -> list[AnnotationRow]:
@@ -335,10 +343,23 @@ def _live(states: Sequence[AnnotationRow]) -> list[AnnotationRow]:
 
 
 def _is_known(annotation: PulledAnnotation, states: Sequence[AnnotationRow]) -> bool:
-    return any(
-        (state.server_id, state.updated_at) == (annotation.server_id, annotation.updated_at)
-        for state in states
-    )
+    """Whether the ledger has this state of the annotation, or a later one."""
+    of_it = [state.updated_at for state in states if state.server_id == annotation.server_id]
+    return annotation.updated_at in of_it or any(is_after(known, annotation.updated_at) for known in of_it)
+
+
+def is_after(when: str, other: str) -> bool:
+    """Whether a time as the server says it is later than another."""
+    return _time(when) > _time(other)
+
+
+def _time(when: str) -> datetime:
+    """A time as the server says it, with or without fractions of a second and in any zone."""
+    try:
+        time = datetime.fromisoformat(when)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
@@ -356,9 +377,8 @@ def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
     )
 
 
-def _edit_row(annotation_id: int, edit: Edit) -> EditRow:
+def _edit_row(edit: Edit) -> EditRow:
     return EditRow(
-        annotation_id=annotation_id,
         kind=edit.kind,
         before=list(edit.before),
         after=list(edit.after),

@@ -20,6 +20,8 @@ from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import ProposalRow, ReviewTaskRow, RoundRow, now
 from labelloop.review.choose import Choice
 from labelloop.review.edits import KeyedInstances
+from labelloop.review.guards import remember_classes
+from labelloop.review.tiles import cut_to_box
 
 PLANNED, SENT, REVIEWED, SKIPPED, DELETED, DROPPED = (
     "planned", "sent", "reviewed", "skipped", "deleted", "dropped",
@@ -141,6 +143,7 @@ def plan_round(
             min_score=min_score,
         )
         session.add(row)
+        remember_classes(session, project.config.classes)
         session.flush()
         row.model_version = f"{run}-{which}-round-{row.id}"
         for choice in choices:
@@ -180,11 +183,13 @@ def _add_tasks(session: Session, round_id: int, choice: Choice) -> None:
         )
 
 
-def round_tasks(project: Project, round_id: int) -> list[TaskRecord]:
-    """The tasks of a round, the least confident first."""
+def round_tasks(project: Project, round_id: int, *, with_sent: bool = False) -> list[TaskRecord]:
+    """The tasks of a round, the least confident first; with what was sent, if that is wanted."""
+    statement = select(ReviewTaskRow).where(ReviewTaskRow.round_id == round_id)
+    if not with_sent:
+        statement = statement.options(defer(ReviewTaskRow.sent))
     with project.ledger.read() as session:
-        rows = session.scalars(select(ReviewTaskRow).where(ReviewTaskRow.round_id == round_id)).all()
-        records = [task_record(row) for row in rows]
+        records = [task_record(row, with_sent=with_sent) for row in session.scalars(statement)]
     return sorted(records, key=lambda task: (task.confidence, task.image_id, task.tile.box))
 
 
@@ -205,10 +210,21 @@ def proposals(session: Session, round_id: int, image_ids: Sequence[int]) -> dict
     rows = session.scalars(
         select(ProposalRow).where(ProposalRow.round_id == round_id, ProposalRow.image_id.in_(image_ids))
     )
-    return {
-        row.image_id: KeyedInstances(keys=tuple(row.keys), instances=decode_instances(row.instances))
-        for row in rows
-    }
+    return {row.image_id: proposal(row) for row in rows}
+
+
+def proposal(row: ProposalRow) -> KeyedInstances:
+    """What was proposed in an image."""
+    return KeyedInstances(keys=tuple(row.keys), instances=decode_instances(row.instances))
+
+
+def shown_by(task: TaskRecord, proposed: KeyedInstances) -> KeyedInstances:
+    """What a task shows of an image's proposal, in the coordinates of its tile."""
+    if task.shown == proposed.keys and task.tile.box == (0, 0, *proposed.instances.size_hw):
+        return proposed
+    place = {key: i for i, key in enumerate(proposed.keys)}
+    instances = proposed.instances.select([place[key] for key in task.shown])
+    return KeyedInstances(keys=task.shown, instances=cut_to_box(instances, task.tile.box))
 
 
 def mark_sent(project: Project, sent: Iterable[tuple[str, int, Sequence[Mapping[str, Any]]]]) -> None:
@@ -224,6 +240,13 @@ def mark_sent(project: Project, sent: Iterable[tuple[str, int, Sequence[Mapping[
             row.server_id, row.sent = server_id, pack_json(list(regions))
             if row.state == PLANNED:
                 row.state = SENT
+
+
+def set_numbers(project: Project, numbers: Mapping[str, int]) -> None:
+    """Remembers the numbers of tasks on the server, by key."""
+    with project.ledger.write() as session:
+        for key, number in numbers.items():
+            session.get_one(ReviewTaskRow, key).server_id = number
 
 
 def set_states(project: Project, states: Mapping[str, str]) -> None:

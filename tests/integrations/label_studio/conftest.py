@@ -20,6 +20,7 @@ from labelloop.integrations.label_studio.server_home import HOME_VARIABLE, Serve
 from labelloop.progress import Silent
 
 PORT = 18080
+DATABASE_VARIABLE = "LABELLOOP_TEST_DATABASE"  # an empty PostgreSQL database, to run all of it there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,10 @@ def label_studio_server(make_home: Callable[[], Path]) -> LabelStudio:
     """The server that tests share. Leave its account and its token as they are."""
     home, told = make_home(), []
     state = start_server(
-        home=home, port=PORT, tell_password=lambda email, password: told.append((email, password))
+        home=home,
+        port=PORT,
+        database=os.environ.get(DATABASE_VARIABLE),
+        tell_password=lambda email, password: told.append((email, password)),
     )
     ((email, password),) = told
     return LabelStudio(state=state, token=mint_token(home), home=home, email=email, password=password)

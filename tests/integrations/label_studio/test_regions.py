@@ -16,7 +16,13 @@ from label_studio_sdk.label_interface import LabelInterface
 
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames, labelling_config
-from labelloop.integrations.label_studio.regions import is_untouched, read_regions, shape_facts, to_regions
+from labelloop.integrations.label_studio.regions import (
+    has_same_shape,
+    is_untouched,
+    read_regions,
+    shape_facts,
+    to_regions,
+)
 
 Mask = npt.NDArray[np.bool_]
 CLASSES = ("organoid", 'de"bris & <b>')
@@ -318,6 +324,19 @@ def test_a_point_a_label_a_stroke_or_another_image_is_a_touch() -> None:
             place = place[step]
         place[path[-1]] = new
         assert not is_untouched(sent, back), path
+
+
+def test_a_region_whose_label_alone_is_another_has_the_same_shape() -> None:
+    for sent in to_regions(objects(), KEYS, CLASSES, CONTROLS):
+        back = json.loads(json.dumps(sent))
+        (now,) = set(CLASSES) - set(back["value"][back["type"]])
+        back["value"][back["type"]] = [now]
+        (read,) = read_regions([back], (H, W), CLASSES).regions
+        assert CLASSES[read.label] == now
+        assert has_same_shape(sent, read)
+        other = to_regions(objects(), KEYS, CLASSES, CONTROLS)[3 if sent["id"] != KEYS[3] else 0]
+        (elsewhere,) = read_regions([{**other, "id": sent["id"]}], (H, W), CLASSES).regions
+        assert not has_same_shape(sent, elsewhere)
 
 
 def test_names_and_sizes_are_said_without_reading_a_mask() -> None:

@@ -1,0 +1,80 @@
+"""What the ledger knows of reviews that came back: for the next pull, and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, load_only
+
+from labelloop.project.project import Project
+from labelloop.project.tables import AnnotationRow, Meta, ReviewTaskRow, RoundRow
+
+_CHUNK = 500  # values in one SQL statement
+
+
+def pull_cursor(project: Project, name: str) -> str | None:
+    """What the last pull stored under this name."""
+    with project.ledger.read() as session:
+        row = session.get(Meta, name)
+    return row.value if row else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownTask:
+    """What the ledger knows of a task on the server: its number, and those of its annotations."""
+
+    server_id: int | None
+    annotations: frozenset[int]
+
+
+def known_tasks(project: Project, keys: Sequence[str]) -> dict[str, KnownTask]:
+    """What the ledger knows of the tasks with these keys; keys that it does not know are left out."""
+    tasks = select(ReviewTaskRow).options(load_only(ReviewTaskRow.server_id))
+    states = select(AnnotationRow).options(
+        load_only(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.gone_at)
+    )
+    with project.ledger.read() as session:
+        numbers = {row.key: row.server_id for row in chunked(session, tasks, ReviewTaskRow.key, keys)}
+        rows = sorted(chunked(session, states, AnnotationRow.task_key, keys), key=lambda row: row.id)
+        last = {(row.task_key, row.server_id): row.gone_at is None for row in rows}
+    annotations: dict[str, set[int]] = {}
+    for (key, number), live in last.items():
+        if live:
+            annotations.setdefault(key, set()).add(number)
+    return {
+        key: KnownTask(server_id=number, annotations=frozenset(annotations.get(key, ())))
+        for key, number in numbers.items()
+    }
+
+
+def live_annotations(project: Project, server: str) -> int:
+    """How many annotations of this server's tasks the ledger takes to be there still."""
+    statement = (
+        select(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.gone_at)
+        .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
+        .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
+        .where(RoundRow.server == server)
+        .order_by(AnnotationRow.id)
+    )
+    with project.ledger.read() as session:
+        last = {(key, server_id): gone_at for key, server_id, gone_at in session.execute(statement)}
+    return sum(gone_at is None for gone_at in last.values())
+
+
+def minutes_spent(project: Project) -> float:
+    """Minutes that people had annotations open, by the last state of each."""
+    statement = select(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.lead_time_s).order_by(
+        AnnotationRow.id
+    )
+    with project.ledger.read() as session:
+        last = {(key, server_id): seconds or 0.0 for key, server_id, seconds in session.execute(statement)}
+    return sum(last.values()) / 60
+
+
+def chunked(session: Session, statement: Select[Any], column: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """The scalars of a statement for the rows in which a column has one of many values."""
+    for start in range(0, len(values), _CHUNK):
+        yield from session.scalars(statement.where(column.in_(values[start : start + _CHUNK])))
