@@ -7,26 +7,22 @@ server that was still at work when it was asked has such a task twice then (``co
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from PIL import Image
-
 from labelloop.distill.runs import load_model
 from labelloop.errors import ImageError, ProjectError, UsageError
 from labelloop.evaluating import predict_known_images, to_project_classes
-from labelloop.images import read_image, render_8bit
 from labelloop.integrations.label_studio.answers import TooLargeError
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.connecting import connected, server_name
 from labelloop.integrations.label_studio.copies import models_of, without_copies
 from labelloop.integrations.label_studio.labelling_config import ControlNames, check_config
 from labelloop.integrations.label_studio.regions import to_regions
+from labelloop.integrations.label_studio.rendering import task_pictures
 from labelloop.integrations.label_studio.task_data import task_data
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.config import LabelStudioConfig
@@ -41,9 +37,12 @@ from labelloop.review.rounds import (
     SENT,
     RoundRecord,
     TaskRecord,
+    compact_json,
     current_round,
     images_by_id,
     mark_sent,
+    pack_json,
+    pack_text,
     plan_round,
     proposals,
     reviewed_images,
@@ -57,7 +56,7 @@ from labelloop.review.rounds import (
 T = TypeVar("T")
 
 CHUNK_TASKS = 50
-CHUNK_BYTES = 8_000_000  # of images
+CHUNK_BYTES = 20_000_000  # of images
 TASK_BYTES = 1_000_000  # of regions: the editor stalls on more
 DEFAULT_TASKS = 40
 
@@ -171,6 +170,7 @@ class _Prepared:
     task: TaskRecord
     png: bytes
     regions: list[dict[str, Any]]
+    packed: bytes  # the regions, for the ledger
     data: dict[str, Any]
 
     @property
@@ -203,7 +203,7 @@ class _Sending:
                         report.sent += len(part)
                         report.regions += sum(len(item.regions) for item in part)
                         self.progress.advance(len(part))
-        self._complete()
+        self._complete(fresh=opened)
         report.tasks = sum(task.state == SENT for task in round_tasks(self.project, self.record.id))
         return report
 
@@ -215,7 +215,10 @@ class _Sending:
         shown = self._shown(found)
         mark_sent(
             self.project,
-            [(task.key, there[task.key]["id"], self._regions(task, shown[task.key])) for task in found],
+            [
+                (task.key, there[task.key]["id"], pack_json(self._regions(task, shown[task.key])))
+                for task in found
+            ],
         )
         numbers = {task.key: int(there[task.key]["id"]) for task in tasks if task.key in there}
         moved = [t.key for t in tasks if t.key in numbers and t.server_id not in (None, numbers[t.key])]
@@ -263,20 +266,19 @@ class _Sending:
             image = images[image_id]
             of_image = [task for task in tasks if task.image_id == image_id]
             try:
-                pixels = render_8bit(read_image(image.path, page=image.page, channel=image.channel).pixels)
+                pictures = task_pictures(image, [task.tile for task in of_image])
             except ImageError as error:
                 faults |= {task.key: str(error) for task in of_image}
                 continue
-            for task in of_image:
+            for task, png in zip(of_image, pictures, strict=True):
                 regions = self._regions(task, shown[task.key])
-                if len(json.dumps(regions)) > TASK_BYTES:
+                text = compact_json(regions)
+                if len(text) > TASK_BYTES:
                     faults[task.key] = f"{image.path}: its masks are too ragged for the editor (above 1 MB)"
                     continue
-                top, left, bottom, right = task.tile.box
-                png = io.BytesIO()
-                Image.fromarray(pixels[top:bottom, left:right]).save(png, "PNG", compress_level=1)
+                data = task_data(task, image)
                 ready.append(
-                    _Prepared(task=task, png=png.getvalue(), regions=regions, data=task_data(task, image))
+                    _Prepared(task=task, png=png, regions=regions, packed=pack_text(text), data=data)
                 )
         return ready, faults
 
@@ -294,7 +296,7 @@ class _Sending:
         ids = self.client.create_tasks(self.settings.project, tasks)
         mark_sent(
             self.project,
-            [(item.task.key, number, item.regions) for item, number in zip(chunk, ids, strict=True)],
+            [(item.task.key, number, item.packed) for item, number in zip(chunk, ids, strict=True)],
         )
 
     def _prediction(self, task: TaskRecord, regions: list[dict[str, Any]]) -> dict[str, Any]:
@@ -304,10 +306,29 @@ class _Sending:
             "score": round(task.confidence, 4),
         }
 
-    def _complete(self) -> None:
-        """Every task has its prediction once, the newest model orders them, and old models are gone."""
+    def _complete(self, *, fresh: bool) -> None:
+        """Every task has its prediction once, the newest model orders them, and old models are gone.
+
+        Args:
+            fresh: All tasks were made just now, each together with its prediction.
+        """
         version, project = self.record.model_version, self.settings.project
         waiting = {task.key for task in round_tasks(self.project, self.record.id) if task.state == SENT}
+        versions = self.client.model_versions(project)
+        if not fresh or versions.get(version, 0) != len(waiting):
+            waiting = self._repair(waiting)
+            versions = self.client.model_versions(project)
+        if waiting:
+            self.client.set_model_version(project, version)
+        server = server_name(self.settings)
+        old = [r for r in rounds(self.project) if r.server == server and r.id != self.record.id]
+        for record in old:
+            if record.model_version in versions and not record.unsettled:
+                self.client.delete_model_version(project, record.model_version)
+
+    def _repair(self, waiting: set[str]) -> set[str]:
+        """Gives each of these tasks its prediction once; the keys of those that are on the server."""
+        version = self.record.model_version
         there = {key: task for key, task in self._of_round().items() if key in waiting}
         self._predict_again({key for key, task in there.items() if version not in models_of(task)}, there)
         for task in there.values():
@@ -315,14 +336,7 @@ class _Sending:
                 ours = [number for number, model in self.client.predictions(task["id"]) if model == version]
                 for number in sorted(ours)[1:]:
                     self.client.delete_prediction(number)
-        if there:
-            self.client.set_model_version(project, version)
-        versions = self.client.model_versions(project)
-        server = server_name(self.settings)
-        old = [r for r in rounds(self.project) if r.server == server and r.id != self.record.id]
-        for record in old:
-            if record.model_version in versions and not record.unsettled:
-                self.client.delete_model_version(project, record.model_version)
+        return set(there)
 
     def _predict_again(self, keys: set[str], there: Mapping[str, Mapping[str, Any]]) -> None:
         """Sends the predictions of tasks that have lost theirs."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, LargeBinary, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 def now() -> datetime:
@@ -143,7 +143,6 @@ class AnnotationRow(Base):
     result: Mapped[bytes] = mapped_column(LargeBinary)  # as it came, packed JSON
     pulled_at: Mapped[datetime] = mapped_column(default=now)
     gone_at: Mapped[datetime | None]  # when it was seen to be deleted on the server
-    edits: Mapped[list[EditRow]] = relationship()
 
 
 class EditRow(Base):

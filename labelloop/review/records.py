@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from labelloop.instances import Instances
@@ -151,6 +151,7 @@ def store_pull(
         pull.take(tasks, read_again=read_again)
         pull.delete(deleted)
         pull.renew_labels()
+        pull.store_edits()
         close_settled(session)
         if cursor is not None:
             session.merge(Meta(key=cursor[0], value=cursor[1]))
@@ -165,7 +166,10 @@ class _Pull:
         self._rows: dict[str, ReviewTaskRow] = {}
         self._states: dict[str, list[AnnotationRow]] = {}
         self._proposed: dict[tuple[int, int], KeyedInstances] = {}
+        self._tasks_of: dict[tuple[int, int], list[TaskRecord]] = {}  # by round and image
+        self._results: dict[AnnotationRow, Any] = {}  # of new annotations, as they came
         self._reviews: dict[AnnotationRow, ReadReview] = {}
+        self._edits: list[tuple[AnnotationRow, Edit]] = []
         self._touched: dict[tuple[int, int], None] = {}  # (round, image) whose labels may be new
         self.report = PullReport()
 
@@ -208,6 +212,8 @@ class _Pull:
         rows = chunked(self._session, select(ReviewTaskRow), ReviewTaskRow.image_id, sorted(images))
         self._rows = {row.key: row for row in rows}
         self._tasks = {key: task_record(row) for key, row in self._rows.items()}
+        for task in self._tasks.values():
+            self._tasks_of.setdefault((task.round_id, task.image_id), []).append(task)
         states = chunked(self._session, select(AnnotationRow), AnnotationRow.task_key, list(self._rows))
         for state in sorted(states, key=lambda state: state.id):
             self._states.setdefault(state.task_key, []).append(state)
@@ -229,6 +235,7 @@ class _Pull:
             self.report.annotations_changed += annotation.server_id in known
             self.report.minutes += (annotation.lead_time_s or 0) / 60
         self._session.add_all(added)
+        self._results |= zip(added, (annotation.result for annotation in fresh), strict=True)
         states += added
         for state in gone:
             state.gone_at = now()
@@ -258,7 +265,7 @@ class _Pull:
                 for edit in find_edits(self._shown(task), review.objects, untouched=review.untouched)
                 if edit.kind != "accepted" or task.owned.issuperset(edit.before)
             ]
-            state.edits = [_edit_row(edit) for edit in edits]
+            self._edits += [(state, edit) for edit in edits]
             if state is counts:
                 for edit in edits:
                     self.report.edits[edit.kind] += 1
@@ -299,9 +306,15 @@ class _Pull:
             newest[image_id] = (revision + 1, labels)
             self.report.images += 1
 
+    def store_edits(self) -> None:
+        """The edit records of the new annotations, which have their numbers now."""
+        self._session.flush()
+        if self._edits:
+            self._session.execute(insert(EditRow), [_edit_row(state.id, edit) for state, edit in self._edits])
+
     def _labels(self, round_id: int, image_id: int) -> Instances | None:
         place = round_id, image_id
-        tasks = [task for task in self._tasks.values() if (task.round_id, task.image_id) == place]
+        tasks = self._tasks_of[place]
         returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
         if not returned:
             return None
@@ -323,7 +336,8 @@ class _Pull:
 
     def _review(self, task: TaskRecord, state: AnnotationRow) -> ReadReview:
         if state not in self._reviews:
-            self._reviews[state] = self._read(task, unpack_json(state.result), self._shown(task))
+            result = self._results[state] if state in self._results else unpack_json(state.result)
+            self._reviews[state] = self._read(task, result, self._shown(task))
         return self._reviews[state]
 
     def _shown(self, task: TaskRecord) -> KeyedInstances:
@@ -377,12 +391,13 @@ def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
     )
 
 
-def _edit_row(edit: Edit) -> EditRow:
-    return EditRow(
-        kind=edit.kind,
-        before=list(edit.before),
-        after=list(edit.after),
-        iou=edit.iou,
-        label_before=edit.label_before,
-        label_after=edit.label_after,
-    )
+def _edit_row(annotation_id: int, edit: Edit) -> dict[str, Any]:
+    return {
+        "annotation_id": annotation_id,
+        "kind": edit.kind,
+        "before": list(edit.before),
+        "after": list(edit.after),
+        "iou": edit.iou,
+        "label_before": edit.label_before,
+        "label_after": edit.label_after,
+    }

@@ -227,17 +227,17 @@ def shown_by(task: TaskRecord, proposed: KeyedInstances) -> KeyedInstances:
     return KeyedInstances(keys=task.shown, instances=cut_to_box(instances, task.tile.box))
 
 
-def mark_sent(project: Project, sent: Iterable[tuple[str, int, Sequence[Mapping[str, Any]]]]) -> None:
+def mark_sent(project: Project, sent: Iterable[tuple[str, int, bytes]]) -> None:
     """Remembers tasks that are on the server, in one transaction.
 
     Args:
         project: Whose ledger.
-        sent: Key, number there, and regions as they were sent.
+        sent: Key, number there, and the regions as they were sent, packed.
     """
     with project.ledger.write() as session:
-        for key, server_id, regions in sent:
+        for key, server_id, packed in sent:
             row = session.get_one(ReviewTaskRow, key)
-            row.server_id, row.sent = server_id, pack_json(list(regions))
+            row.server_id, row.sent = server_id, packed
             if row.state == PLANNED:
                 row.state = SENT
 
@@ -291,7 +291,17 @@ def task_record(row: ReviewTaskRow, *, with_sent: bool = True) -> TaskRecord:
 
 def pack_json(document: Any) -> bytes:
     """Compressed JSON, for the ledger."""
-    return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), 6)
+    return pack_text(compact_json(document))
+
+
+def compact_json(document: Any) -> str:
+    """JSON as it goes to a server, without blanks."""
+    return json.dumps(document, separators=(",", ":"))
+
+
+def pack_text(text: str) -> bytes:
+    """ASCII text, compressed."""
+    return zlib.compress(text.encode("ascii"), 1)
 
 
 def unpack_json(packed: bytes) -> Any:

@@ -26,6 +26,7 @@ from labelloop.review.rounds import (
     TaskRecord,
     images_by_id,
     mark_sent,
+    pack_json,
     plan_round,
     proposals,
     round_tasks,
@@ -108,7 +109,7 @@ class Loop:
         for number, task in enumerate(round_tasks(self.project, record.id), 1):
             shown = shown_by(task, proposed)
             regions = to_regions(shown.instances, shown.keys, CLASSES, CONTROLS)
-            sent.append((task.key, number, json.loads(json.dumps(regions))))
+            sent.append((task.key, number, pack_json(regions)))
         mark_sent(self.project, sent)
         return round_tasks(self.project, record.id, with_sent=True)
 
