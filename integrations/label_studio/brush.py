@@ -134,7 +134,7 @@ def _words(packed: Bytes, n_words: int) -> tuple[IntArray, IntArray]:
 
 def _heads(packed: Bytes, sizes: IntArray, n_words: int) -> IntArray:
     """The bit at which each record begins: where one from a bit on would end is known, then followed."""
-    heads: list[int] = []
+    found: list[IntArray] = []
     at, covered = _HEADER_BITS, 0
     kinds = np.arange(8)
     skip = (3 + sizes[kinds & 3] + np.where(kinds >= 4, 8, 0)).astype(np.int32)
@@ -145,17 +145,24 @@ def _heads(packed: Bytes, sizes: IntArray, n_words: int) -> IntArray:
         first = at // 8
         next_bits = _every_16_bits(packed[first : first + _CHUNK + 3])
         kind = next_bits[:-3] >> 13
-        lengths = (next_bits[3:] >> shift[kind]) + 1
-        after = np.arange(len(kind), dtype=np.int32) + skip[kind]
-        after[kind < 4] += 8 * lengths[kind < 4]
-        follow, count = memoryview(after), memoryview(lengths)
-        here, stop = at - 8 * first, min(len(kind), 8 * _CHUNK)
-        while here < stop and covered < n_words:
-            heads.append(8 * first + here)
-            covered += count[here]
-            here = follow[here]
-        at = 8 * first + here
-    return np.array(heads, np.int64)
+        lengths = (next_bits[3:] >> shift.take(kind)) + 1
+        after = np.arange(len(kind), dtype=np.int32) + skip.take(kind) + 8 * lengths * (kind < 4)
+        heads, at = _followed(after, at - 8 * first, min(len(kind), 8 * _CHUNK))
+        ends = covered + np.cumsum(lengths[heads], dtype=np.int64)
+        within = int(np.searchsorted(ends, n_words)) + 1  # the record that reaches the last word is the last
+        found.append(8 * first + heads[:within])
+        covered, at = int(ends[-1]), 8 * first + at
+    return np.concatenate(found)
+
+
+def _followed(after: npt.NDArray[np.int32], here: int, stop: int) -> tuple[IntArray, int]:
+    """The records of a chunk from the one at a bit on, and the first bit behind them."""
+    heads: list[int] = []
+    follow = after.data
+    while here < stop:
+        heads.append(here)
+        here = follow[here]
+    return np.array(heads, np.int64), here
 
 
 def _every_16_bits(packed: Bytes) -> npt.NDArray[np.int32]:

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from labelloop.cli.app import app
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames
+from labelloop.integrations.label_studio.loop import turn
 from labelloop.integrations.label_studio.regions import to_regions
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -408,3 +409,28 @@ def test_uncertain_tasks_come_first(screen: Path, annotator: Annotator) -> None:
     scores = {task["id"]: task["predictions_score"] for task in annotator.tasks()}
     following = annotator.http.get(f"/api/projects/{annotator.project}/next").json()
     assert scores[following["id"]] == min(scores.values())
+
+
+def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_left(
+    screen: Path, annotator: Annotator
+) -> None:
+    project = Project.open(screen)
+    opened = turn(project, retrain_after=2)
+    assert (opened.round, opened.waiting, opened.trained, opened.proposer) == (1, N_IMAGES, None, "first")
+    one, two, *others = annotator.tasks()
+    annotator.submit(one, annotator.correct(one))
+    step = turn(project, retrain_after=2)
+    assert (step.images, step.new_labels, step.trained, step.waiting) == (1, 1, None, N_IMAGES - 1)
+    annotator.submit(two, annotator.correct(two))
+    step = turn(project, retrain_after=2)
+    assert step.trained is not None
+    assert (step.images, step.new_labels, step.proposer, step.round) == (1, 2, step.trained, 1)
+    run_of = {record.name: record for record in project.runs()}
+    again = run_of[step.trained].config["request"]
+    assert (again["method"], again["iterations"], again["labels"]) == ("supervised", ITERATIONS, "all")
+    assert turn(project, retrain_after=2).new_labels == 0
+    for task in others:
+        annotator.submit(task, annotator.correct(task))
+    last = turn(project, retrain_after=50)  # the round is finished
+    assert last.trained not in (None, step.trained)
+    assert (last.images, last.round, last.waiting) == (N_IMAGES - 2, None, 0)
