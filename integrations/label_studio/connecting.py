@@ -141,11 +141,9 @@ def find_token(url: str) -> str:
     local = server_status()
     if local is not None and local.url.rstrip("/") == url:
         return mint_token()
-    raise ServerError(
-        "there is no token for Label Studio",
-        value=url,
-        way_out=f"Copy one from Account & Settings, Personal Access Token, and set {TOKEN_VARIABLE} to it.",
-    )
+    start = "" if local is not None else "Run labelloop server up, if that is this server; or copy "
+    copy = f"{start or 'Copy '}one from Account & Settings, Personal Access Token, to {TOKEN_VARIABLE}."
+    raise ServerError("there is no token for Label Studio", value=url, way_out=copy)
 
 
 def _from_keyring(url: str) -> str:

@@ -48,7 +48,9 @@ def make_environment(home: ServerHome, progress: Progress) -> None:
     """
     if environment_is_complete(home):
         return
-    if home.environment.exists():
+    if home.environment.is_symlink():
+        home.environment.unlink()
+    elif home.environment.exists():
         shutil.rmtree(home.environment)
     home.root.mkdir(parents=True, exist_ok=True)
     with stage(progress, f"Label Studio {VERSION}: packages, once, 1 GB", 0):

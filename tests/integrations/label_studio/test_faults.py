@@ -485,7 +485,6 @@ def reviewed(root: Path) -> dict[str, int]:
         pytest.param(UPLOAD, id="upload"),
         pytest.param(UPLOADS, id="uploads"),
         pytest.param(CREATE, id="tasks"),
-        pytest.param(TASKS, id="listing"),
         pytest.param(SET_VERSION, id="version"),
         pytest.param(VERSIONS, id="versions"),
     ],
@@ -502,6 +501,22 @@ def test_a_push_cut_off_anywhere_is_completed_by_the_next(
     check_whole(screen, server)
     again = run("push", "-C", screen)
     assert (again["sent"], again["tasks"]) == (0, N_TASKS)
+    check_whole(screen, server)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_push_whose_completion_is_cut_off_as_well_is_completed_by_the_next(
+    screen: Path, server: Server, proxy: Proxy, when: str
+) -> None:
+    proxy.after = Always(CREATE, cut)
+    fails("push", "--budget", N_TASKS, "-C", screen)
+    proxy.clear()
+    fault = Always(TASKS, cut)  # the listing of what is there
+    setattr(proxy, when, fault)
+    fails("push", "-C", screen)
+    assert fault.done
+    proxy.clear()
+    push_some(screen)
     check_whole(screen, server)
 
 
