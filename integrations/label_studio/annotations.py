@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from labelloop.integrations.label_studio.task_data import key_of
-from labelloop.review.records import PulledAnnotation, PulledTask
+from labelloop.review.pulled import PulledAnnotation, PulledTask
 
 Tasks = Sequence[Mapping[str, Any]]
 

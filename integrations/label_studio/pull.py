@@ -39,7 +39,8 @@ from labelloop.project.project import Project
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.guards import alone, check_classes
 from labelloop.review.known import KnownTask, known_tasks, live_annotations, pull_cursor
-from labelloop.review.records import PulledTask, PullReport, ReadReview, is_after, store_pull
+from labelloop.review.pulled import PulledTask, PullReport, ReadReview
+from labelloop.review.records import is_after, store_pull
 from labelloop.review.rounds import DELETED, DROPPED, PLANNED, TaskRecord, all_tasks
 
 FIELDS = (  # of tasks, and of the annotations in them

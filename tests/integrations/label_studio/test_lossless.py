@@ -21,7 +21,8 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import ImageRow
 from labelloop.review.choose import Choice
-from labelloop.review.records import PulledAnnotation, PulledTask, PullReport, store_pull
+from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
+from labelloop.review.records import store_pull
 from labelloop.review.rounds import (
     TaskRecord,
     images_by_id,
