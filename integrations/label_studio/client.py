@@ -125,12 +125,26 @@ class LabelStudio:
         with self._understood():
             return _facts(found)
 
-    def create_project(self, title: str, config: str) -> int:
+    def find_project(self, title: str, description: str) -> int | None:
+        """The number of the project of this title and description, or None."""
+        page = 1
+        while True:
+            found = self._read("api/projects/", {"title": title, "page": page, "page_size": PAGE})
+            with self._understood():
+                for project in found["results"]:
+                    if project.get("description") == description:
+                        return int(project["id"])
+                if not found["next"]:
+                    return None
+            page += 1
+
+    def create_project(self, title: str, config: str, description: str) -> int:
         """Makes a project whose tasks come least confident first; its number."""
         made = self._once(
             self._sdk.projects.create,
             title=title,
             label_config=config,
+            description=description,
             sampling="Uncertainty sampling",
             show_collab_predictions=True,
         )

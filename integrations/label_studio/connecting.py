@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
+from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -16,9 +17,11 @@ from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
+from labelloop.project.tables import Meta
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 KEYRING_SERVICE = "labelloop"
+MARK = "connect:mark"  # in the ledger
 TITLE_LENGTH = 50  # the most that the server takes
 VERIFIED = "1.23"  # releases that the integration was measured on
 
@@ -72,7 +75,10 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
         version, user = client.version(), client.user()
         if ls_project is None:
             title = f"labelloop: {project.config.name}"[:TITLE_LENGTH]
-            ls_project = client.create_project(title, labelling_config(classes))
+            mark = _mark(project)
+            # A connect before may have made it and not heard of it.
+            ls_project = client.find_project(title, mark)
+            ls_project = ls_project or client.create_project(title, labelling_config(classes), mark)
         facts = client.project(ls_project)
     check_config(facts.config, classes)
     project.set_label_studio(LabelStudioConfig(url=url, project=ls_project))
@@ -88,6 +94,16 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
         user=user,
         notes=notes,
     )
+
+
+def _mark(project: Project) -> str:
+    """The description of the project on the server, by which it is found again; the ledger keeps it."""
+    with project.ledger.write() as session:
+        row = session.get(Meta, MARK)
+        if row is None:
+            row = Meta(key=MARK, value=f"Review of a labelloop project, {uuid4().hex}")
+            session.add(row)
+        return row.value
 
 
 def connected(project: Project) -> tuple[LabelStudio, LabelStudioConfig]:

@@ -474,6 +474,26 @@ def reviewed(root: Path) -> dict[str, int]:
     return dict(Counter(str(row.image_id) for row in rows(root, LabelRow) if row.source.startswith("review")))
 
 
+# --- connect
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_connect_that_was_cut_off_makes_one_project_in_all(
+    tmp_path: Path, proxy: Proxy, token: str, server: Server, when: str
+) -> None:
+    root = tmp_path / "new"
+    run("init", root, "--classes", "organoid", "--name", f"cut off {when}")
+    fault = Once(("POST", "/api/projects/"), cut)
+    setattr(proxy, when, fault)
+    fails("connect", proxy.url, "-C", root)
+    assert fault.done
+    proxy.clear()
+    made = run("connect", proxy.url, "-C", root)
+    found = server.http.get("/api/projects/", params={"title": f"cut off {when}"}).json()["results"]
+    assert [project["id"] for project in found] == [made["ls_project"]]
+    assert run("connect", proxy.url, "-C", root)["ls_project"] == made["ls_project"]
+
+
 # --- push
 
 
