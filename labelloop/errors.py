@@ -3,6 +3,7 @@
     LabelloopError
     ├── UsageError            a request that contradicts itself or names something unknown
     ├── ProjectError          no project, a broken labelloop.toml, a ledger that cannot be used
+    │   └── NothingToReviewError
     ├── ImageError            a file that cannot be used as an image
     ├── FormatError           an annotation file that cannot be read
     ├── ModelError            a model that cannot be built, loaded or fitted to the data
@@ -47,6 +48,10 @@ class UsageError(LabelloopError):
 
 class ProjectError(LabelloopError):
     """There is no project here, or its files cannot be used."""
+
+
+class NothingToReviewError(ProjectError):
+    """Every image of the pool has labels or was asked about."""
 
 
 class ImageError(LabelloopError):

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from labelloop.distill.train import TrainRequest, train
-from labelloop.errors import ProjectError, ServerError
+from labelloop.errors import NothingToReviewError, ProjectError, ServerError
 from labelloop.evaluating import evaluate_run
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.pull import pull
@@ -109,9 +109,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     proposer = _proposer(project)
     try:
         pushed = push(project, max_tasks=DEFAULT_TASKS, run=proposer, progress=watching)
-    except ProjectError as error:
-        if before is not None:
-            raise
+    except NothingToReviewError as error:
         watching.note(str(error))
         return LoopStep(
             images=report.images, new_labels=new, trained=trained, proposer=proposer, round=None, waiting=0

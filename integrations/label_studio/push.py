@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from labelloop.distill.runs import load_model
-from labelloop.errors import ImageError, ProjectError, UsageError
+from labelloop.errors import ImageError, NothingToReviewError, UsageError
 from labelloop.evaluating import predict_known_images, to_project_classes
 from labelloop.integrations.label_studio.answers import TooLargeError
 from labelloop.integrations.label_studio.client import LabelStudio
@@ -106,7 +106,8 @@ def push(
         progress: Who watches.
 
     Raises:
-        ProjectError: There is nothing to review, or no connection.
+        NothingToReviewError: No image is left.
+        ProjectError: There is no connection, or the classes have changed.
         ServerError: The server cannot be reached or refuses. The same command goes on.
     """
     watching = progress or Silent()
@@ -147,7 +148,7 @@ def _open_round(
     asked = reviewed_images(project)
     images = [image for image in project.images(split="train", labelled=False) if image.id not in asked]
     if not images:
-        raise ProjectError(
+        raise NothingToReviewError(
             "no image is left to review",
             value=project.root,
             way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from labelloop.errors import ServerError
+from labelloop.locks import wait_for_lock
 from labelloop.paths import plain_path
 from labelloop.progress import Progress
 
@@ -171,19 +171,10 @@ def only_one(home: ServerHome, progress: Progress) -> Iterator[None]:
     A child that is started with ``close_fds=False`` holds the lock too: where this process is killed, others
     wait until what it had begun (pip, the making of tables) has ended.
     """
-    import fcntl
-
     home.root.mkdir(parents=True, exist_ok=True)
     with (home.root / "server.lock").open("w") as lock:
         os.set_inheritable(lock.fileno(), True)
-        told = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    progress.note("Another labelloop is starting or stopping this server; waiting for it.")
-                told = True
-                time.sleep(LOOK_EVERY_S)
+        wait_for_lock(
+            lock, progress, "Another labelloop is starting or stopping this server; waiting for it."
+        )
         yield

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from labelloop.integrations.label_studio.pictures import PLACE
 from labelloop.project.project import ImageRecord
 from labelloop.review.rounds import TaskRecord
 
-KEY, ROUND, PLACE = "labelloop_key", "labelloop_round", "labelloop"
+KEY, ROUND = "labelloop_key", "labelloop_round"
 
 
 def key_of(task: Mapping[str, Any]) -> str | None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
+from labelloop.locks import wait_for_lock
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
 
-LOOK_EVERY_S = 0.2
 _CLASSES = "review:classes"  # in the ledger: what class indices meant when the newest round was planned
 
 
@@ -28,8 +27,6 @@ def alone(project: Project, progress: Progress) -> Iterator[None]:
     Raises:
         ProjectError: The project's folder cannot be written.
     """
-    import fcntl
-
     path = project.root / ".labelloop" / "review.lock"
     try:
         lock = path.open("w")
@@ -40,16 +37,7 @@ def alone(project: Project, progress: Progress) -> Iterator[None]:
             way_out="Make the project folder writable.",
         ) from error
     with lock:
-        told = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    progress.note("Another labelloop is pushing or pulling this project; waiting for it.")
-                told = True
-                time.sleep(LOOK_EVERY_S)
+        wait_for_lock(lock, progress, "Another labelloop is pushing or pulling this project; waiting for it.")
         yield
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from labelloop.cli.app import app
+from labelloop.errors import ProjectError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.loop import turn
@@ -434,3 +435,14 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
     last = turn(project, retrain_after=50)  # the round is finished
     assert last.trained not in (None, step.trained)
     assert (last.images, last.round, last.waiting) == (N_IMAGES - 2, None, 0)
+
+
+def test_a_loop_that_cannot_push_says_so_and_does_not_take_it_for_the_end(
+    screen: Path, annotator: Annotator
+) -> None:
+    config = annotator.http.get(f"/api/projects/{annotator.project}/").json()["label_config"]
+    without = config.replace("debris", "rubble")
+    changed = annotator.http.patch(f"/api/projects/{annotator.project}/", json={"label_config": without})
+    assert changed.status_code == 200, changed.text
+    with pytest.raises(ProjectError, match="debris"):
+        turn(Project.open(screen), retrain_after=2)
