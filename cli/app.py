@@ -34,6 +34,7 @@ from labelloop.cli import (
     pull,
     push,
     server,
+    simulate,
     status,
     train,
 )
@@ -44,7 +45,7 @@ from labelloop.errors import LabelloopError, OutputError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
     "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
-    "loop", "export", "status", "models", "doctor",
+    "loop", "simulate", "export", "status", "models", "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -188,6 +189,7 @@ app.command("connect")(connect.connect)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("loop")(loop.loop)
+app.command("simulate")(simulate.simulate)
 app.command("export")(export.export)
 app.command("status")(status.status)
 app.command("models")(models.models)

@@ -37,9 +37,12 @@ FLAGS = {
     "server down": set(),
     "server status": set(),
     "connect": {"--ls-project"},
-    "push": {"--budget", "--run", "--new-round"},
+    "push": {"--budget", "--strategy", "--run", "--new-round"},
     "pull": set(),
     "loop": {"--every", "--retrain-after"},
+    "simulate": {
+        "--strategy", "--rounds", "--budget", "--labels", "--annotator", "--seed", "--seeds", "--time",
+    },
     "export": {"--format", "--out"},
     "status": set(),
     "models": set(),

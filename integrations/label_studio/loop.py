@@ -19,12 +19,14 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from labelloop.budget.opening import RoundRequest
+from labelloop.budget.strategies import Budget
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError, ProjectError, ServerError
 from labelloop.evaluating import evaluate_run
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.pull import pull
-from labelloop.integrations.label_studio.push import DEFAULT_TASKS, push
+from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow, Meta, RunRow
@@ -32,6 +34,7 @@ from labelloop.review.rounds import current_round
 
 PROPOSER = "loop:run"  # in the ledger: the run whose model proposes
 METRIC = "coco_ap"
+ROUND = Budget(tasks=40)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
         trained = _train(project, watching)
     proposer = _proposer(project)
     try:
-        pushed = push(project, max_tasks=DEFAULT_TASKS, run=proposer, progress=watching)
+        pushed = push(project, RoundRequest(budget=ROUND, run=proposer), progress=watching)
     except NothingToReviewError as error:
         watching.note(str(error))
         return LoopStep(

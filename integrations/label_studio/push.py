@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from labelloop.distill.runs import load_model
-from labelloop.errors import ImageError, NothingToReviewError, UsageError
-from labelloop.evaluating import predict_known_images, to_project_classes
+from labelloop.budget.opening import RoundRequest, open_round
+from labelloop.errors import ImageError
 from labelloop.integrations.label_studio.answers import TooLargeError
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.connecting import connected, server_name
@@ -27,7 +26,6 @@ from labelloop.integrations.label_studio.task_data import task_data
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import ImageRecord, Project
-from labelloop.review.choose import Candidate, least_confident
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.guards import alone, check_classes
 from labelloop.review.rounds import (
@@ -43,9 +41,8 @@ from labelloop.review.rounds import (
     mark_sent,
     pack_json,
     pack_text,
-    plan_round,
+    predicted_minutes,
     proposals,
-    reviewed_images,
     round_tasks,
     rounds,
     set_numbers,
@@ -58,7 +55,6 @@ T = TypeVar("T")
 CHUNK_TASKS = 50
 CHUNK_BYTES = 20_000_000  # of images
 TASK_BYTES = 1_000_000  # of regions: the editor stalls on more
-DEFAULT_TASKS = 40
 
 
 @dataclass(kw_only=True)
@@ -73,7 +69,8 @@ class PushReport:
         model_version: As the server shows it.
         opened: Whether the round is new.
         skipped: What could not be sent, with reasons.
-        predicted_minutes: None until there is a model of effort.
+        predicted_minutes: What the tasks that wait should cost; None in rounds of older versions.
+        strategy: How the round was chosen.
     """
 
     round: int
@@ -84,25 +81,22 @@ class PushReport:
     opened: bool = False
     skipped: list[str] = field(default_factory=list)
     predicted_minutes: float | None = None
+    strategy: str = ""
 
 
 def push(
     project: Project,
+    request: RoundRequest,
     *,
-    max_tasks: int = DEFAULT_TASKS,
-    run: str | None = None,
     new_round: bool = False,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> PushReport:
     """Opens a round of review and sends it, or completes the one that is open.
 
     Args:
         project: Tied to a server by ``connect``.
-        max_tasks: Of a new round.
-        run: Whose model proposes; the newest finished run's promoted one if None.
+        request: What a new round is to be like.
         new_round: Opens a round though the last one has tasks that nobody reviewed.
-        device: Where to predict.
         progress: Who watches.
 
     Raises:
@@ -133,35 +127,7 @@ def push(
                 return sending(open_now).run(opened=False)
             if open_now is not None:
                 sending(open_now).find_again()  # what it does not note is dropped now
-            opened = _open_round(
-                project, server, max_tasks=max_tasks, run=run, device=device, progress=watching
-            )
-            return sending(opened).run(opened=True)
-
-
-def _open_round(
-    project: Project, server: str, *, max_tasks: int, run: str | None, device: str, progress: Progress
-) -> RoundRecord:
-    if max_tasks < 1:
-        raise UsageError("a round needs a task", value=max_tasks, way_out="Give --budget 1 or more.")
-    loaded = load_model(project, run, device=device)
-    asked = reviewed_images(project)
-    images = [image for image in project.images(split="train", labelled=False) if image.id not in asked]
-    if not images:
-        raise NothingToReviewError(
-            "no image is left to review",
-            value=project.root,
-            way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",
-        )
-    seen = predict_known_images(project, loaded, images, progress)
-    candidates = [
-        Candidate(image=image, predicted=to_project_classes(found, loaded.classes, project.config.classes))
-        for image, found in zip(images, seen, strict=True)
-    ]
-    choices = least_confident(candidates, max_tasks=max_tasks, min_score=loaded.min_score)
-    return plan_round(
-        project, choices, run=loaded.run, which=loaded.which, server=server, min_score=loaded.min_score
-    )
+            return sending(open_round(project, server, request, watching)).run(opened=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +157,12 @@ class _Sending:
     progress: Progress
 
     def run(self, *, opened: bool) -> PushReport:
-        report = PushReport(round=self.record.id, model_version=self.record.model_version, opened=opened)
+        report = PushReport(
+            round=self.record.id,
+            model_version=self.record.model_version,
+            opened=opened,
+            strategy=self.record.strategy,
+        )
         uploaded: dict[str, str] = {}
         if not opened:
             self.find_again()
@@ -205,7 +176,9 @@ class _Sending:
                         report.regions += sum(len(item.regions) for item in part)
                         self.progress.advance(len(part))
         self._complete(fresh=opened)
-        report.tasks = sum(task.state == SENT for task in round_tasks(self.project, self.record.id))
+        waiting = [task for task in round_tasks(self.project, self.record.id) if task.state == SENT]
+        report.tasks = len(waiting)
+        report.predicted_minutes = predicted_minutes(waiting)
         return report
 
     def find_again(self) -> None:

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
 from labelloop.project.tables import Base, Meta
+from labelloop.project.upgrade import upgrade
 
-SCHEMA_VERSION = 2  # 2: the tables of review
+SCHEMA_VERSION = 3  # 2: the tables of review; 3: those of the budget, and rounds without a model
 WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
 
 
@@ -77,8 +78,9 @@ class Ledger:
         """
         with self.read() as session:
             meta = session.get(Meta, "schema")
-        if meta is not None and int(meta.value) == 1:
-            self._upgrade()
+        if meta is not None and int(meta.value) in (1, 2):
+            with _translated(self.engine):
+                upgrade(self.engine, SCHEMA_VERSION)
             return
         if meta is None or int(meta.value) != SCHEMA_VERSION:
             raise ProjectError(
@@ -86,13 +88,6 @@ class Ledger:
                 value=f"{meta.value if meta else 'none'}, not {SCHEMA_VERSION}",
                 way_out="Use the labelloop version that wrote it.",
             )
-
-    def _upgrade(self) -> None:
-        """From version 1: the tables that came since are made; nothing else changes."""
-        with _translated(self.engine):
-            Base.metadata.create_all(self.engine)
-        with self.write() as session:
-            session.merge(Meta(key="schema", value=str(SCHEMA_VERSION)))
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -91,12 +91,13 @@ class RoundRow(Base):
 
     __tablename__ = "review_rounds"
     id: Mapped[int] = mapped_column(primary_key=True)
-    run: Mapped[str] = mapped_column(ForeignKey("runs.name"))
-    which: Mapped[str]  # guided or supervised
+    run: Mapped[str | None] = mapped_column(ForeignKey("runs.name"))  # None: no model proposed anything
+    which: Mapped[str | None]  # guided or supervised
     model_version: Mapped[str]  # as the annotation server shows it
     server: Mapped[str]  # address and project there, as in ``review.rounds.server_name``
     strategy: Mapped[str]
     min_score: Mapped[float]  # objects scored lower are not shown
+    settings: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # budget, seed and the like of the choice
     opened_at: Mapped[datetime] = mapped_column(default=now)
     closed_at: Mapped[datetime | None]
 
@@ -110,6 +111,7 @@ class ReviewTaskRow(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     tile: Mapped[dict[str, Any]] = mapped_column(JSON)  # predict.tiles.Tile
     confidence: Mapped[float]
+    chosen: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # arm, why, predicted minutes
     state: Mapped[str]  # planned, sent, reviewed, skipped, deleted
     server_id: Mapped[int | None]
     sent: Mapped[bytes | None] = mapped_column(LargeBinary)  # the regions as they were sent, packed JSON
@@ -157,3 +159,46 @@ class EditRow(Base):
     iou: Mapped[float | None]
     label_before: Mapped[int | None]
     label_after: Mapped[int | None]
+
+
+class EmbeddingRow(Base):
+    """What one encoder makes of one image; computed once, never changed."""
+
+    __tablename__ = "embeddings"
+    encoder: Mapped[str] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)  # float32, little-endian
+
+
+class DoubtRow(Base):
+    """How unsure one model of one run is of one image, by object; computed once, never changed."""
+
+    __tablename__ = "doubts"
+    run: Mapped[str] = mapped_column(ForeignKey("runs.name"), primary_key=True)
+    which: Mapped[str] = mapped_column(primary_key=True)  # guided or supervised
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
+    doubts: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class CurvePointRow(Base):
+    """One point of a learning curve: a model trained on a subset of the labels, and how good it was."""
+
+    __tablename__ = "curve_points"
+    key: Mapped[str] = mapped_column(primary_key=True)  # digest of all that the point depends on
+    n_images: Mapped[int]
+    seed: Mapped[int]
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)  # images, label revisions, schedule, split
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)  # name -> {value, low, high, n}
+    made_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class LookRow(Base):
+    """A run measured on the test images: each look makes the next number a little less honest."""
+
+    __tablename__ = "test_looks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run: Mapped[str] = mapped_column(ForeignKey("runs.name"), index=True)
+    which: Mapped[str]
+    n_images: Mapped[int]
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON)
+    looked_at: Mapped[datetime] = mapped_column(default=now)

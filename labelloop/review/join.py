@@ -46,20 +46,17 @@ class ReturnedTile:
     untouched: frozenset[str]
 
 
-def join_tiles(
-    proposed: KeyedInstances, returned: Sequence[ReturnedTile], all_tiles: Sequence[Tile]
-) -> Instances:
+def join_tiles(proposed: KeyedInstances, returned: Sequence[ReturnedTile]) -> Instances:
     """The labels of an image, without scores.
 
     Args:
         proposed: What was proposed for the whole image.
         returned: The tiles that came back, one at least.
-        all_tiles: Of the image.
     """
     join = _Join(proposed=proposed, returned=returned)
     join.keep_proposed()
     join.add_drawn()
-    join.mark_unknown(all_tiles)
+    join.mark_unknown()
     return join.labels()
 
 
@@ -164,12 +161,12 @@ class _Join:
                 return True
         return False
 
-    def mark_unknown(self, all_tiles: Sequence[Tile]) -> None:
+    def mark_unknown(self) -> None:
         known = np.zeros(self.proposed.instances.size_hw, np.bool_)
         for tile in self.returned:
             top, left, bottom, right = tile.tile.box
             known[top:bottom, left:right] = True
-        if len(self.returned) < len(all_tiles) and not known.all():
+        if not known.all():
             self._add(_encode(~known), 0, frozenset(), crowd=True)
 
     def labels(self) -> Instances:

@@ -170,9 +170,9 @@ class _Pull:
         self, row: ReviewTaskRow, states: Sequence[AnnotationRow], fresh: Sequence[AnnotationRow]
     ) -> None:
         """The task's new state, and the edits of what is new."""
-        live = _live(states)
-        counts = counting(live)
-        row.state = REVIEWED if counts else SKIPPED if live else SENT
+        alive = _live(states)
+        counts = counting(alive)
+        row.state = REVIEWED if counts else SKIPPED if alive else SENT
         if counts is None:
             return
         self._touched[row.round_id, row.image_id] = None
@@ -200,9 +200,9 @@ class _Pull:
                 continue
             self.report.tasks_deleted += 1
             states = self._session.scalars(select(AnnotationRow).where(AnnotationRow.task_key == key)).all()
-            live = _live(states)
-            self.report.annotations_gone += len(live)
-            for state in live:
+            alive = _live(states)
+            self.report.annotations_gone += len(alive)
+            for state in alive:
                 state.gone_at = now()
             if row.state != REVIEWED:
                 row.state = DELETED
@@ -239,7 +239,7 @@ class _Pull:
         returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
         if not returned:
             return None
-        return join_tiles(self._proposed[place], returned, [task.tile for task in tasks])
+        return join_tiles(self._proposed[place], returned)
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
         """What a task came back with; None where it has not."""
@@ -265,9 +265,9 @@ class _Pull:
         return shown_by(task, self._proposed[task.round_id, task.image_id])
 
 
-def counting(live: Sequence[AnnotationRow]) -> AnnotationRow | None:
+def counting(alive: Sequence[AnnotationRow]) -> AnnotationRow | None:
     """The annotation that counts, of the live ones of a task; None where all are skipped."""
-    candidates = [state for state in live if not state.skipped]
+    candidates = [state for state in alive if not state.skipped]
     return max(candidates, key=lambda s: (s.ground_truth, _time(s.updated_at), s.server_id), default=None)
 
 

@@ -18,7 +18,7 @@ from labelloop.predict.tiles import Tile
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import ProposalRow, ReviewTaskRow, RoundRow, now
-from labelloop.review.choose import Choice
+from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.guards import remember_classes
 from labelloop.review.tiles import cut_to_box
@@ -35,10 +35,11 @@ class RoundRecord:
 
     Attributes:
         id: Counted from 1.
-        run: Whose model proposed.
-        which: guided or supervised.
+        run: Whose model proposed; None where there was none.
+        which: guided or supervised; None likewise.
         model_version: Its name on the annotation server.
         server: Where the tasks are.
+        strategy: How they were chosen.
         min_score: Objects scored lower were not shown.
         opened_at: UTC.
         closed_at: UTC, or None while it is open.
@@ -46,10 +47,11 @@ class RoundRecord:
     """
 
     id: int
-    run: str
-    which: str
+    run: str | None
+    which: str | None
     model_version: str
     server: str
+    strategy: str
     min_score: float
     opened_at: datetime
     closed_at: datetime | None
@@ -73,6 +75,7 @@ class TaskRecord:
         shown: Keys of the objects that it shows, in the order of the proposal.
         owned: Those that belong to it.
         confidence: Of its image, 0..1.
+        chosen: By which arm, why, and the minutes it should cost; None in rounds of older versions.
         state: See the module's constants.
         server_id: Its number on the server; numbers are used again there, so it names nothing.
         sent: The regions as they were sent, or None.
@@ -85,6 +88,7 @@ class TaskRecord:
     shown: tuple[str, ...]
     owned: frozenset[str]
     confidence: float
+    chosen: Mapping[str, Any] | None
     state: str
     server_id: int | None
     sent: list[dict[str, Any]] | None
@@ -113,15 +117,26 @@ def plan_round(
     project: Project,
     choices: Sequence[Choice],
     *,
-    run: str,
-    which: str,
+    run: str | None,
+    which: str | None,
     server: str,
     min_score: float,
-    strategy: str = "least-confident",
+    strategy: str,
+    settings: Mapping[str, Any] | None = None,
 ) -> RoundRecord:
     """Opens a round in one transaction; rounds before it on this server are closed.
 
     Tasks of theirs that were never sent are dropped; what was sent can still be reviewed and pulled.
+
+    Args:
+        project: Whose ledger.
+        choices: What will be asked.
+        run: Whose model proposed; None if none did.
+        which: guided or supervised; None if no model proposed.
+        server: Where the tasks will be.
+        min_score: Objects scored lower are not shown.
+        strategy: How the choices were made.
+        settings: What else the choice depended on.
     """
     with project.ledger.write() as session:
         for before in session.scalars(
@@ -141,11 +156,12 @@ def plan_round(
             server=server,
             strategy=strategy,
             min_score=min_score,
+            settings=dict(settings or {}),
         )
         session.add(row)
         remember_classes(session, project.config.classes)
         session.flush()
-        row.model_version = f"{run}-{which}-round-{row.id}"
+        row.model_version = f"{run}-{which}-round-{row.id}" if run else f"no-model-round-{row.id}"
         for choice in choices:
             _add_tasks(session, row.id, choice)
         session.flush()
@@ -162,7 +178,7 @@ def _add_tasks(session: Session, round_id: int, choice: Choice) -> None:
             instances=encode_instances(choice.proposed),
         )
     )
-    for view in choice.views:
+    for view, chosen in zip(choice.views, choice.chosen, strict=True):
         shown = [keys[i] for i in view.shown.tolist()]
         tile = {
             "box": view.tile.box,
@@ -178,6 +194,7 @@ def _add_tasks(session: Session, round_id: int, choice: Choice) -> None:
                 image_id=choice.image.id,
                 tile=tile,
                 confidence=choice.confidence,
+                chosen=chosen,
                 state=PLANNED,
             )
         )
@@ -191,6 +208,13 @@ def round_tasks(project: Project, round_id: int, *, with_sent: bool = False) -> 
     with project.ledger.read() as session:
         records = [task_record(row, with_sent=with_sent) for row in session.scalars(statement)]
     return sorted(records, key=lambda task: (task.confidence, task.image_id, task.tile.box))
+
+
+def predicted_minutes(tasks: Iterable[TaskRecord]) -> float | None:
+    """What these tasks should cost in all; None where that was not predicted."""
+    minutes = [(task.chosen or {}).get("minutes") for task in tasks]
+    known = [float(each["value"]) for each in minutes if each is not None]
+    return round(sum(known), 2) if len(known) == len(minutes) else None
 
 
 def all_tasks(project: Project, server: str) -> list[TaskRecord]:
@@ -283,6 +307,7 @@ def task_record(row: ReviewTaskRow, *, with_sent: bool = True) -> TaskRecord:
         shown=tuple(row.tile["shown"]),
         owned=frozenset(row.tile["owned"]),
         confidence=row.confidence,
+        chosen=row.chosen,
         state=row.state,
         server_id=row.server_id,
         sent=unpack_json(row.sent) if with_sent and row.sent is not None else None,
@@ -337,6 +362,7 @@ def _round(row: RoundRow, tasks: Mapping[str, int]) -> RoundRecord:
         which=row.which,
         model_version=row.model_version,
         server=row.server,
+        strategy=row.strategy,
         min_score=row.min_score,
         opened_at=row.opened_at,
         closed_at=row.closed_at,

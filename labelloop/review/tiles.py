@@ -62,6 +62,17 @@ def review_tiles(
         pieces += 1
 
 
+def whole_view(instances: Instances) -> TileView:
+    """An image that is one task."""
+    height, width = instances.size_hw
+    everything = (0, 0, height, width)
+    return TileView(
+        tile=Tile(box=everything, core=everything, inner=(False, False, False, False)),
+        shown=np.arange(len(instances), dtype=np.int64),
+        owned=np.ones(len(instances), np.bool_),
+    )
+
+
 def _plan(size_hw: tuple[int, int], pieces: int, overlap: int) -> tuple[tuple[Tile, ...], int]:
     """Square tiles, so many along the longer side, and how long they are.
 
@@ -81,11 +92,26 @@ def _views(instances: Instances, tiles: tuple[Tile, ...]) -> tuple[TileView, ...
     areas = instances.areas
     views = []
     for t, tile in enumerate(tiles):
-        height, width = tile.size_hw
-        enough = (inside[t] >= SHOWN_SHARE * areas) | (inside[t] >= SHOWN_OF_TILE * height * width)
+        enough = enough_to_show(inside[t], areas, tile.size_hw)
         shown = np.flatnonzero((inside[t] > 0) & enough | (owner == t))
         views.append(TileView(tile=tile, shown=shown, owned=owner[shown] == t))
     return tuple(views)
+
+
+def enough_to_show(
+    inside: npt.NDArray[np.int64], areas: npt.NDArray[np.int64], tile_hw: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Bool (n,), whether the part of each object in a tile is more than a sliver.
+
+    Args:
+        inside: int64 (n,), px of each object in the tile.
+        areas: int64 (n,), px of each object.
+        tile_hw: Height and width of the tile, px.
+    """
+    enough: npt.NDArray[np.bool_] = (inside >= SHOWN_SHARE * areas) | (
+        inside >= SHOWN_OF_TILE * tile_hw[0] * tile_hw[1]
+    )
+    return enough
 
 
 def _owners(

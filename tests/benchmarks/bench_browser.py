@@ -29,6 +29,8 @@ import numpy.typing as npt
 from PIL import Image
 from playwright.sync_api import Error, Page, sync_playwright
 
+from labelloop.budget.opening import RoundRequest
+from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.distill.train import TrainRequest, train
 from labelloop.instances import Instances
@@ -143,7 +145,7 @@ def _push(
                 )
             )
     made = connect(project, url)
-    report = push(project, max_tasks=1000)
+    report = push(project, RoundRequest(budget=Budget(tasks=1000), strategy="random"))
     assert not report.skipped, report.skipped
     record = current_round(project, f"{url}#{made.ls_project}")
     assert record is not None

@@ -26,6 +26,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from labelloop.budget.opening import RoundRequest
+from labelloop.budget.strategies import Budget
 from labelloop.distill.train import TrainRequest, train
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.client import LabelStudio
@@ -54,7 +56,8 @@ def main() -> None:
         project = _project(Path(folder), arguments.tasks, arguments.masks)
         made = connect(project, arguments.url)
         with _recorded() as requests:
-            pushed, push_s = _timed(lambda: push(project, max_tasks=arguments.tasks))
+            request = RoundRequest(budget=Budget(tasks=arguments.tasks), strategy="random")
+            pushed, push_s = _timed(lambda: push(project, request))
         bare_push_s = _send_again(arguments.url, project, requests)
         http = _plain(arguments.url)
         everything = {"selectedItems": {"all": True, "excluded": []}}

@@ -8,6 +8,7 @@ import pytest
 from labelloop.errors import ProjectError
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
+from labelloop.project.tables import ReviewTaskRow, RoundRow
 
 
 def test_a_ledger_without_the_tables_of_review_gets_them_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -24,14 +25,54 @@ def test_a_ledger_without_the_tables_of_review_gets_them_and_keeps_the_rest(tmp_
     with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
         again = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'review_%'")]
         assert sorted(again) == sorted(tables)
-        assert dict(db.execute("SELECT key, value FROM meta")) == {"schema": "2", "kept": "yes"}
+        assert dict(db.execute("SELECT key, value FROM meta")) == {"schema": "3", "kept": "yes"}
     db.close()
+
+
+def test_a_round_made_before_rounds_could_do_without_a_model_is_kept_with_its_tasks(tmp_path: Path) -> None:
+    Project.init(tmp_path, ProjectConfig(name="old"))
+    with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
+        db.executescript(
+            """
+            DROP TABLE review_tasks; DROP TABLE review_rounds; DROP TABLE embeddings;
+            CREATE TABLE review_rounds (id INTEGER NOT NULL PRIMARY KEY,
+                run VARCHAR NOT NULL REFERENCES runs(name),
+                which VARCHAR NOT NULL, model_version VARCHAR NOT NULL, server VARCHAR NOT NULL,
+                strategy VARCHAR NOT NULL, min_score FLOAT NOT NULL, opened_at DATETIME NOT NULL,
+                closed_at DATETIME);
+            CREATE TABLE review_tasks (key VARCHAR NOT NULL PRIMARY KEY,
+                round_id INTEGER NOT NULL REFERENCES review_rounds(id),
+                image_id INTEGER NOT NULL REFERENCES images(id), tile JSON NOT NULL,
+                confidence FLOAT NOT NULL, state VARCHAR NOT NULL, server_id INTEGER, sent BLOB);
+            INSERT INTO images VALUES
+                (1, 'ab', 0, -1, 'a.png', 'a.png', 8, 8, NULL, NULL, 'train', '2026-01-01');
+            INSERT INTO runs VALUES
+                ('r', 'finished', 'guided', 'm', 0, 'guided', '{}', NULL, '2026-01-01', NULL);
+            INSERT INTO review_rounds VALUES (7, 'r', 'guided', 'v', 's', 'x', 0.5, '2026-01-01', NULL);
+            INSERT INTO review_tasks VALUES ('k', 7, 1, '{"shown": ["o"]}', 0.25, 'sent', 3, x'00');
+            UPDATE meta SET value = '2' WHERE key = 'schema';
+            """
+        )
+    db.close()
+    project = Project.open(tmp_path)
+    with project.ledger.write() as session:
+        task = session.get_one(ReviewTaskRow, "k")
+        assert (task.round_id, task.confidence, task.server_id, task.chosen) == (7, 0.25, 3, None)
+        assert session.get_one(RoundRow, 7).run == "r"
+        session.add(
+            RoundRow(run=None, which=None, model_version="cold", server="s", strategy="auto", min_score=0.5)
+        )
+    with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        indices = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    db.close()
+    assert {"ix_review_tasks_round_id", "ix_review_tasks_image_id"} <= indices
 
 
 def test_a_ledger_of_a_newer_labelloop_is_refused(tmp_path: Path) -> None:
     Project.init(tmp_path, ProjectConfig(name="new"))
     with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
-        db.execute("UPDATE meta SET value = '3' WHERE key = 'schema'")
+        db.execute("UPDATE meta SET value = '4' WHERE key = 'schema'")
     db.close()
     with pytest.raises(ProjectError, match="another version"):
         Project.open(tmp_path)

@@ -20,7 +20,7 @@ from labelloop.integrations.label_studio.regions import to_regions
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import ImageRow
-from labelloop.review.choose import Choice
+from labelloop.review.choice import Choice
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import (
@@ -97,13 +97,23 @@ class Loop:
             session.add(row)
             session.flush()
             image_id = row.id
+        views = review_tiles(instances, **limits)
         choice = Choice(
             image=images_by_id(self.project, [image_id])[image_id],
             proposed=instances,
-            views=review_tiles(instances, **limits),
+            views=views,
             confidence=0.5,
+            chosen=tuple({"arm": "random"} for _ in views),
         )
-        record = plan_round(self.project, [choice], run="run", which="supervised", server="s", min_score=0.0)
+        record = plan_round(
+            self.project,
+            [choice],
+            run="run",
+            which="supervised",
+            server="s",
+            min_score=0.0,
+            strategy="random",
+        )
         with self.project.ledger.read() as session:
             proposed = proposals(session, record.id, [image_id])[image_id]
         sent = []

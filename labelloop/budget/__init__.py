@@ -1,0 +1,1 @@
+"""The annotation budget: effort, selection, audit, forecast and simulation."""

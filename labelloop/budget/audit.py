@@ -1,0 +1,166 @@
+"""Audit: whether the clever part of the rounds so far found more to correct than the random part did.
+
+A person's minute is worth what it corrects. Every round of ``auto`` holds images that were drawn at random
+from the same pool; corrections per minute of the others over corrections per minute of these is the gain,
+with a bootstrap over tasks. Where it is no gain, ``auto`` draws at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.strategies import RANDOM_ARM
+from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
+from labelloop.project.project import Project
+from labelloop.review.rounds import rounds
+
+FEWEST_TASKS = 8  # in each arm; fewer say nothing
+REPLICATES = 2000
+LONGEST_TASK = 5.0  # times the median; a longer one was left open, and counts as this
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmReport:
+    """What one arm brought.
+
+    Attributes:
+        tasks: That were reviewed.
+        corrections: Objects that a person changed, added or deleted in them.
+        minutes: That it took.
+    """
+
+    tasks: int
+    corrections: int
+    minutes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The clever arms against the random one, over all rounds so far.
+
+    Attributes:
+        chosen: What was chosen on purpose.
+        random: What was drawn at random.
+        gain: Corrections per minute of the first over those of the second; None if that cannot be said.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        falls_back: Whether auto should draw at random from now on.
+        verdict: In words.
+    """
+
+    chosen: ArmReport
+    random: ArmReport
+    gain: float | None
+    low: float | None
+    high: float | None
+    falls_back: bool
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is printed with ``--json`` and kept with a round."""
+        return asdict(self)
+
+
+def audit_rounds(project: Project, server: str) -> Audit | None:
+    """The audit of the rounds on a server; None where no round has had a random arm beside another."""
+    here = {record.id for record in rounds(project) if record.server == server}
+    tasks = [each for each in reviewed_tasks(project) if each.task.round_id in here and each.seconds]
+    arms = [(each, (each.task.chosen or {}).get("arm")) for each in tasks]
+    return audit(
+        [each for each, arm in arms if arm not in (None, RANDOM_ARM)],
+        [each for each, arm in arms if arm == RANDOM_ARM],
+    )
+
+
+def audit(chosen: Sequence[ReviewedTask], drawn: Sequence[ReviewedTask], *, seed: int = 0) -> Audit | None:
+    """Compares what was chosen with what was drawn at random, times known; None where one is empty.
+
+    It falls back where the whole interval lies below one, or, with twice the fewest tasks in each arm, where
+    the gain itself does.
+    """
+    if not chosen or not drawn:
+        return None
+    found = [_Found.of(tasks) for tasks in (chosen, drawn)]
+    reports = [arm.report() for arm in found]
+    fewest = min(report.tasks for report in reports)
+    if fewest < FEWEST_TASKS or not reports[1].corrections or not reports[0].minutes:
+        why = f"{fewest} reviewed tasks in one arm" if fewest < FEWEST_TASKS else "nothing to correct"
+        verdict = f"too early to say whether the choice is better than a random draw: {why}"
+        return _audit(reports, None, (None, None), falls_back=False, verdict=verdict)
+    rng = np.random.default_rng(seed)
+    ratios = found[0].rates(rng) / np.maximum(found[1].rates(rng), 1e-9)
+    gain = found[0].rate() / found[1].rate()
+    low, high = (float(end) for end in np.quantile(ratios, (0.025, 0.975)))
+    falls_back = high < 1 or (fewest >= 2 * FEWEST_TASKS and gain < 1)
+    said = f"{gain:.2f} [{low:.2f}, {high:.2f}] times the corrections per minute of a random draw"
+    if falls_back:
+        verdict = f"what was chosen brought {said}: no gain, so images are drawn at random from now on"
+    elif low > 1:
+        verdict = f"what was chosen brought {said}"
+    else:
+        verdict = f"what was chosen brought {said}: not sure yet that it is a gain"
+    return _audit(reports, gain, (low, high), falls_back=falls_back, verdict=verdict)
+
+
+def _audit(
+    reports: Sequence[ArmReport],
+    gain: float | None,
+    interval: tuple[float | None, float | None],
+    *,
+    falls_back: bool,
+    verdict: str,
+) -> Audit:
+    return Audit(
+        chosen=reports[0],
+        random=reports[1],
+        gain=gain,
+        low=interval[0],
+        high=interval[1],
+        falls_back=falls_back,
+        verdict=verdict,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """The tasks of one arm as columns."""
+
+    corrections: Floats
+    minutes: Floats
+
+    @classmethod
+    def of(cls, tasks: Sequence[ReviewedTask]) -> _Found:
+        minutes = np.array([(task.seconds or 0.0) / 60 for task in tasks])
+        longest = LONGEST_TASK * float(np.median(minutes))
+        return cls(
+            corrections=np.array([float(_corrections(task)) for task in tasks]),
+            minutes=np.minimum(minutes, longest),
+        )
+
+    def report(self) -> ArmReport:
+        return ArmReport(
+            tasks=len(self.minutes),
+            corrections=int(self.corrections.sum()),
+            minutes=float(self.minutes.sum()),
+        )
+
+    def rate(self) -> float:
+        return float(self.corrections.sum() / max(self.minutes.sum(), 1e-9))
+
+    def rates(self, rng: np.random.Generator) -> Floats:
+        """float64 (REPLICATES,), corrections per minute of tasks drawn anew."""
+        drawn = rng.integers(len(self.minutes), size=(REPLICATES, len(self.minutes)))
+        return np.asarray(
+            self.corrections[drawn].sum(axis=1) / np.maximum(self.minutes[drawn].sum(axis=1), 1e-9)
+        )
+
+
+def _corrections(task: ReviewedTask) -> int:
+    return sum(kind != "accepted" for kind, _ in task.edits)

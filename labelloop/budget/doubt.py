@@ -1,0 +1,176 @@
+"""Doubt: how unsure a model is of what it sees in an image, object by object.
+
+A model that was trained on few labels is sure of many things that are wrong, but it seldom errs twice in the
+same way: what the supervised model of the same run says of the image, and what the model itself says of the
+image turned round, agree where it is right. Each object is certain as its score times how well the others
+agree with its mask (after Blok et al. 2022, arXiv 2112.06586, equation 4: semantic, spatial and occurrence
+certainty of Mask R-CNN multiplied). Both are computed once per model and image and kept in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from labelloop.distill.runs import LoadedModel, load_model
+from labelloop.errors import ImageError
+from labelloop.evaluating import predict_known_images
+from labelloop.formats.rle import counts_to_runs, runs_to_counts
+from labelloop.images import read_image
+from labelloop.instances import Instances
+from labelloop.predict.field import predict_array
+from labelloop.progress import Progress, stage
+from labelloop.project.project import ImageRecord, Project
+from labelloop.project.tables import DoubtRow
+
+SAME_OBJECT_IOU = 0.5  # an object of another look without such a partner is one that this look misses
+STORE_EVERY = 16  # images; what an interruption may cost
+DIGITS = 4
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageDoubt:
+    """What is known of a model's doubt of one image.
+
+    Attributes:
+        scores: float64 (n,), of the model's n detections, 0.05 and up, best first.
+        agreement: float64 (n,), mean over the other looks of the best IoU with one of their objects, 0..1.
+        unmatched: float64 (m,), for each object that only another look sees: its score times how little the
+            model's own objects cover it, divided by the number of other looks.
+    """
+
+    scores: Floats
+    agreement: Floats
+    unmatched: Floats
+
+    def shown(self, min_score: float) -> int:
+        """How many objects are shown to a person at this working score."""
+        return int((self.scores >= min_score).sum())
+
+    def per_object(self, min_score: float) -> Floats:
+        """float64 (n,), 0..1: the chance that showing (or not showing) each detection is wrong."""
+        shown = self.scores >= min_score
+        return np.where(shown, 1 - self.scores * self.agreement, self.scores * self.agreement)
+
+    def total(self, min_score: float) -> float:
+        """The decisions in this image that are expected to be wrong."""
+        return float(self.per_object(min_score).sum() + self.unmatched.sum())
+
+
+def image_doubt(predicted: Instances, others: Sequence[Instances]) -> ImageDoubt:
+    """Compares what a model sees with what other looks at the same image see.
+
+    Args:
+        predicted: n objects with scores.
+        others: What other looks saw; without any, every object agrees with itself.
+    """
+    scores = np.zeros(0) if predicted.scores is None else predicted.scores.astype(np.float64)
+    agreement = np.ones((max(len(others), 1), len(predicted)))
+    unmatched: list[Floats] = [np.zeros(0)]
+    for k, other in enumerate(others):
+        iou = predicted.iou(other)
+        agreement[k] = iou.max(axis=1) if len(other) else 0.0
+        best = iou.max(axis=0) if len(predicted) else np.zeros(len(other))
+        lone = best < SAME_OBJECT_IOU
+        other_scores = np.ones(len(other)) if other.scores is None else other.scores.astype(np.float64)
+        unmatched.append(other_scores[lone] * (1 - best[lone]) / len(others))
+    return ImageDoubt(scores=scores, agreement=agreement.mean(axis=0), unmatched=np.concatenate(unmatched))
+
+
+def turn_round(instances: Instances) -> Instances:
+    """The objects in the image turned by 180 degrees: their run lengths backwards."""
+    height, width = instances.size_hw
+    rles = []
+    for counts in instances.rles:
+        runs = counts_to_runs(counts)
+        if len(runs) % 2 == 0:  # it ends with ones, so the turned mask begins with them
+            runs = np.append(runs, 0)
+        rles.append(runs_to_counts(runs[::-1], (height, width)))
+    return Instances(
+        size_hw=instances.size_hw,
+        rles=tuple(rles),
+        labels=instances.labels,
+        scores=instances.scores,
+        crowd=instances.crowd,
+    )
+
+
+def doubts_of(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], *, progress: Progress
+) -> list[ImageDoubt]:
+    """The doubt of a run's model about images; what was computed before is taken from the ledger.
+
+    It reports itself as the stages ``evaluating ...`` (predictions) and ``looking twice``.
+
+    Args:
+        project: Whose ledger.
+        loaded: The model that will propose.
+        images: Which.
+        progress: Who watches.
+    """
+    known = _stored(project, loaded)
+    missing = [image for image in images if image.id not in known]
+    if missing:
+        seen = predict_known_images(project, loaded, missing, progress)
+        teacher = _other_model(project, loaded)
+        second = predict_known_images(project, teacher, missing, progress) if teacher is not None else None
+        with stage(progress, "looking twice", len(missing)):
+            for start in range(0, len(missing), STORE_EVERY):
+                fresh = {}
+                for i, image in enumerate(missing[start : start + STORE_EVERY], start):
+                    looks = [] if second is None else [second[i]]
+                    fresh[image.id] = image_doubt(seen[i], [*looks, *_turned(loaded, image)])
+                    progress.advance()
+                _store(project, loaded, fresh)
+                known |= fresh
+    return [known[image.id] for image in images]
+
+
+def _turned(loaded: LoadedModel, image: ImageRecord) -> list[Instances]:
+    """What the model sees in the image turned round, turned back; nothing if it cannot be read."""
+    try:
+        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+    except ImageError:
+        return []
+    turned = np.ascontiguousarray(pixels[::-1, ::-1])
+    return [turn_round(predict_array(loaded.model, turned, stats=loaded.stats))]
+
+
+def _other_model(project: Project, loaded: LoadedModel) -> LoadedModel | None:
+    """The supervised model beside a guided one."""
+    if loaded.which != "guided":
+        return None
+    device = next(loaded.model.module().parameters()).device
+    return load_model(project, loaded.run, which="supervised", device=str(device))
+
+
+def _stored(project: Project, loaded: LoadedModel) -> dict[int, ImageDoubt]:
+    statement = select(DoubtRow.image_id, DoubtRow.doubts).where(
+        DoubtRow.run == loaded.run, DoubtRow.which == loaded.which
+    )
+    with project.ledger.read() as session:
+        return {image_id: _from_json(stored) for image_id, stored in session.execute(statement)}
+
+
+def _store(project: Project, loaded: LoadedModel, fresh: dict[int, ImageDoubt]) -> None:
+    with project.ledger.write() as session:
+        for image_id, doubt in fresh.items():
+            session.merge(
+                DoubtRow(run=loaded.run, which=loaded.which, image_id=image_id, doubts=_to_json(doubt))
+            )
+
+
+def _to_json(doubt: ImageDoubt) -> dict[str, Any]:
+    fields = {"scores": doubt.scores, "agreement": doubt.agreement, "unmatched": doubt.unmatched}
+    return {name: np.round(values, DIGITS).tolist() for name, values in fields.items()}
+
+
+def _from_json(stored: dict[str, Any]) -> ImageDoubt:
+    return ImageDoubt(**{name: np.asarray(values, np.float64) for name, values in stored.items()})

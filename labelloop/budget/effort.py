@@ -1,0 +1,235 @@
+"""Effort: how long a person works on a task, learnt from the times that the annotation server reported.
+
+The seconds of a task are a fixed part, plus a look at each object that is shown, plus every edit by its kind;
+a person's own factor multiplies them. What an action takes is known beforehand from the literature, roughly,
+and is learnt from then on (``effort_fit``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.effort_fit import EffortPrior, Fit, fit_effort
+from labelloop.review.edits import EDIT_KINDS
+
+ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled")
+_ACTION_OF = {"moved": 2, "deleted": 3, "added": 4, "split": 5, "merged": 5, "relabelled": 6}
+
+OWN_FACTOR_FROM = 10  # tasks of a person; with fewer a few hard tasks would pass for slowness
+IMAGES_DIFFER = 0.35  # relative standard deviation of edits among tasks alike in scores, beyond Poisson's
+Z_80 = 1.2816  # an 80 % interval reaches so many standard deviations to each side
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What there is to do in a task. Expected numbers need not be whole.
+
+    Attributes:
+        objects: That are shown and looked at.
+        edits: How many edits, by ``review.edits.EditKind``. ``accepted`` costs nothing but the look.
+        spread: 0 where edits were counted. Else they are expected: each task's counts scatter about them, and
+            this is the relative standard error that the expectations of all tasks have in common.
+
+    Raises:
+        ValueError: A number is negative or not finite, or a kind is unknown.
+    """
+
+    objects: float
+    edits: Mapping[str, float] = field(default_factory=dict)
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.edits) - set(EDIT_KINDS)
+        if unknown:
+            raise ValueError(f"edits of unknown kinds {sorted(unknown)}; there are {EDIT_KINDS}")
+        numbers = (self.objects, self.spread, *self.edits.values())
+        if not all(math.isfinite(n) and n >= 0 for n in numbers):
+            raise ValueError(f"work is finite and not negative, unlike {self}")
+
+    def part(self, share: float) -> Work:
+        """This share of the work, as where an image is cut into several tasks."""
+        edits = {kind: count * share for kind, count in self.edits.items()}
+        return Work(objects=self.objects * share, edits=edits, spread=self.spread)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedTask:
+    """A task that was done, and how long it is said to have taken.
+
+    Attributes:
+        who: The person.
+        seconds: As the server reported them: idle spells, and what it counted twice, are in there.
+        work: What was done.
+    """
+
+    who: str
+    seconds: float
+    work: Work
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ValueError(f"a task takes a positive number of seconds, not {self.seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minutes:
+    """A person's time.
+
+    Attributes:
+        value: Expected, minutes.
+        low: Lower end of the 80 % interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def literature_prior() -> EffortPrior:
+    """What actions take before anybody was timed; seconds, as medians of wide distributions.
+
+    - fixed 15: opening, orientation and submitting; no published number was found (our guess is 10 to 20).
+    - look 1.5: verifying proposed masks takes about 1 s each when they come in groups (1M masks in 290 hours,
+      listed in the project's facts); singly it takes somewhat longer.
+    - moved 8: correcting by clicks is about 3 times as fast as drawing polygons (arXiv 1903.10830).
+    - deleted 2, relabelled 3, reshaped 12 (split or merged): our guesses between looking and drawing.
+    - added 20: between 8.4 s per nucleus (15 h for 6409, PLOS ONE 0250093, Fig. 3C), 15 to 40 s per object in
+      street scenes (arXiv 2207.01725) and about 80 s per COCO polygon.
+
+    A factor of 1.8 either way is within one standard deviation of each; tools and objects make all of
+    them slower or faster together, by a factor of 1.5, and people differ by a factor of 1.35.
+    """
+    seconds = {
+        "fixed": 15.0, "look": 1.5, "moved": 8.0, "deleted": 2.0,
+        "added": 20.0, "reshaped": 12.0, "relabelled": 3.0,
+    }  # fmt: skip
+    return EffortPrior(
+        log_seconds=np.log([seconds[action] for action in ACTIONS]), own_sd=0.6, common_sd=0.4, people_sd=0.3
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EffortModel:
+    """Seconds by action, with what is not known of them.
+
+    Attributes:
+        found: Logarithms of the seconds by ``ACTIONS`` and of the factors of ``people``, with covariance.
+        people: Those who have a factor of their own, in the order of ``found``.
+        shares: float64 (len(people),), which share of the timed tasks each of them did.
+        people_sd: Standard deviation of the logarithm of an unknown person's factor.
+        n_tasks: Timed tasks that the model has seen.
+    """
+
+    found: Fit
+    people: tuple[str, ...]
+    shares: Floats
+    people_sd: float
+    n_tasks: int
+
+    @classmethod
+    def prior(cls) -> EffortModel:
+        """The model before anybody was timed."""
+        return cls.fit([])
+
+    @classmethod
+    def fit(cls, tasks: Sequence[TimedTask]) -> EffortModel:
+        """Learns from timed tasks, in any order; from few it learns little.
+
+        Tasks that took far longer or shorter than their work can explain count for nothing, and those that
+        took about twice as long are taken for counted twice (Label Studio before September 2024 did so with
+        drafts) where a part of the tasks shows it. Where nearly all tasks are counted twice this cannot be
+        told from slow work.
+
+        Args:
+            tasks: Empty for the prior.
+        """
+        prior = literature_prior()
+        times = Counter(task.who for task in tasks)
+        people = tuple(sorted(who for who, count in times.items() if count >= OWN_FACTOR_FROM))
+        column = {who: k for k, who in enumerate(people)}
+        found = fit_effort(
+            np.array([_counts(task.work) for task in tasks]).reshape(-1, len(ACTIONS)),
+            np.array([task.seconds for task in tasks], np.float64),
+            np.array([column.get(task.who, -1) for task in tasks], np.int64),
+            n_people=len(people),
+            prior=prior,
+        )
+        shares = np.array([times[who] / len(tasks) for who in people], np.float64)
+        return cls(found=found, people=people, shares=shares, people_sd=prior.people_sd, n_tasks=len(tasks))
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each of ``ACTIONS`` takes, seconds, for a person whose factor is 1."""
+        return dict(zip(ACTIONS, np.exp(self.found.mean[: len(ACTIONS)]).tolist(), strict=True))
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """The factors of those who have one: above 1 is slower."""
+        return dict(zip(self.people, np.exp(self.found.mean[len(ACTIONS) :]).tolist(), strict=True))
+
+    def predict(self, work: Work, who: str | None = None) -> Minutes:
+        """The time of one task, without idle spells.
+
+        Args:
+            work: Counted or expected.
+            who: Does it; None for those who did the tasks so far, in the same shares.
+        """
+        return self.total([work], who)
+
+    def total(self, works: Sequence[Work], who: str | None = None) -> Minutes:
+        """The time of several tasks together.
+
+        Their own scatter partly cancels out; what is not known of actions, people and expectations does not.
+        So the interval is narrower than the sum of intervals and wider than if tasks were independent.
+
+        Args:
+            works: One per task; none take no time.
+            who: Does them; None for those who did the tasks so far, in the same shares.
+        """
+        if not works:
+            return Minutes(value=0.0, low=0.0, high=0.0)
+        people, log_factor, factor_variance = self._person(who)
+        counts = np.array([_counts(work) for work in works])
+        per_action = np.exp(self.found.mean[: len(ACTIONS)] + log_factor + self.found.noise**2 / 2)
+        seconds = counts @ per_action
+        total = float(seconds.sum())
+        scatter = float(np.square(seconds).sum()) * math.expm1(self.found.noise**2)
+        expected = np.array([work.spread > 0 for work in works])
+        edit_seconds = counts[:, 2:] @ per_action[2:]
+        scatter += float((counts[expected, 2:] * np.square(per_action[2:])).sum())
+        scatter += float(np.square(IMAGES_DIFFER * edit_seconds[expected]).sum())
+        common = float(np.array([work.spread for work in works]) @ edit_seconds)
+        slope = np.concatenate([counts.sum(axis=0) * per_action / total, people])
+        relative = (scatter + common**2) / total**2 + slope @ self.found.covariance @ slope + factor_variance
+        reach = math.exp(Z_80 * math.sqrt(math.log1p(relative)))
+        return Minutes(value=total / 60, low=total / reach / 60, high=total * reach / 60)
+
+    def _person(self, who: str | None) -> tuple[Floats, float, float]:
+        """How much of each person, the mean log factor, and its variance apart from the fit's covariance."""
+        logs = self.found.mean[len(ACTIONS) :]
+        if who is None:
+            mean = float(self.shares @ logs)
+            others = 1 - float(self.shares.sum())
+            return self.shares, mean, float(self.shares @ np.square(logs - mean)) + others * self.people_sd**2
+        if who in self.people:
+            is_who = np.array([person == who for person in self.people], np.float64)
+            return is_who, float(is_who @ logs), 0.0
+        return np.zeros(len(self.people)), 0.0, self.people_sd**2
+
+
+def _counts(work: Work) -> list[float]:
+    """How often each of ``ACTIONS`` is done."""
+    counts = [1.0, work.objects, *[0.0] * (len(ACTIONS) - 2)]
+    for kind, count in work.edits.items():
+        if kind in _ACTION_OF:
+            counts[_ACTION_OF[kind]] += count
+    return counts

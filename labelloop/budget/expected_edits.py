@@ -1,0 +1,167 @@
+"""Expected edits: what a person will have to do in a task, from the scores of what it will show.
+
+What becomes of a shown object depends on its score: in each bin of scores the shares of edits are a Dirichlet
+mean of what was expected beforehand and what was seen, and between bins they run linearly. Missed objects are
+a Poisson count: a part of what was not shown for its score, some per shown object, some per task; each of the
+three rates is a gamma mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.effort import Work
+from labelloop.review.edits import EditKind
+
+FATES: tuple[EditKind, ...] = ("accepted", "moved", "deleted", "relabelled", "split", "merged")
+BINS = 5  # of equal width in scores 0..1
+BIN_COUNTS = 8.0  # the prior counts as if seen in so many objects of each bin
+MISSED_PRIOR = (0.5, 0.03, 0.1)  # per unit of score not shown, per shown object, per task: see ``prior``
+MISSED_COUNTS = (4.0, 40.0, 8.0)  # the prior counts as if seen in so much of each
+MISSED_STEPS = 100
+SPREAD_PRIOR = 0.5  # relative standard error of expected edits before any was seen,
+SPREAD_LEAST = 0.1  # and with any number: models change between rounds, and images too
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditRecord:
+    """What was shown in a task that came back, and what was done to it.
+
+    Attributes:
+        scores: float64 (n,) in 0..1, of the objects shown.
+        fates: What became of each of them, one of ``FATES``.
+        unshown: Sum of the scores of the detections that lie in the task and were not shown.
+        added: How many objects were drawn.
+    """
+
+    scores: Floats
+    fates: tuple[EditKind, ...]
+    unshown: float
+    added: int
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.fates) or not set(self.fates) <= set(FATES):
+            raise ValueError(f"{len(self.scores)} objects need as many of {FATES}, not {self.fates}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditRates:
+    """How often objects are edited, by score, and how many are missed.
+
+    Attributes:
+        shares: float64 (BINS, len(FATES)), what becomes of shown objects; rows sum to 1.
+        missed: float64 (3,), missed objects per unit of score not shown, per shown object and per task.
+        spread: Relative standard error of the expected edits, which all tasks share.
+    """
+
+    shares: Floats = field(repr=False)
+    missed: Floats
+    spread: float
+
+    @classmethod
+    def prior(cls) -> EditRates:
+        """Before any edit was seen.
+
+        A score is taken for the probability that the object is there at all: of the others all are deleted.
+        Of those that are there, most are right where scores are high and half need a better boundary where
+        they are low, few are split or merged, hardly any has another class. Half of the score that was not
+        shown is missed, and three objects in a hundred shown, and one in ten tasks. All of these are guesses
+        which count little once edits came back.
+        """
+        return cls.fit([])
+
+    @classmethod
+    def fit(cls, records: Sequence[EditRecord]) -> EditRates:
+        """Learns from tasks that came back.
+
+        Args:
+            records: Empty for the prior.
+        """
+        counts = BIN_COUNTS * _prior_shares()
+        for record in records:
+            for row, fate in zip(_bin(record.scores).tolist(), record.fates, strict=True):
+                counts[row, FATES.index(fate)] += 1
+        edits = sum(record.added + sum(fate != "accepted" for fate in record.fates) for record in records)
+        return cls(
+            shares=counts / counts.sum(axis=1, keepdims=True),
+            missed=_missed(records),
+            spread=max(SPREAD_LEAST, 1 / math.sqrt(SPREAD_PRIOR**-2 + edits)),
+        )
+
+    def by_fate(self, scores: Floats) -> Floats:
+        """float64 (n, len(FATES)): how probable each of ``FATES`` is for shown objects of these scores."""
+        columns = [np.interp(scores, _bin_centres(), self.shares[:, k]) for k in range(len(FATES))]
+        return np.stack(columns, axis=1)
+
+    def expect(self, scores: npt.ArrayLike, min_score: float, lies_in: npt.ArrayLike | None = None) -> Work:
+        """What a task will need.
+
+        Args:
+            scores: (n,) in 0..1, of all detections of the image, 0.05 and up: those that are not shown tell
+                what will be missed.
+            min_score: Those scored lower are not shown.
+            lies_in: bool (n,), which detections lie in the task; all if None.
+        """
+        all_scores = np.asarray(scores, np.float64).reshape(-1)
+        inside = np.ones(len(all_scores), np.bool_) if lies_in is None else np.asarray(lies_in, np.bool_)
+        here = all_scores[inside]
+        shown = here[here >= min_score]
+        unshown = float(here[here < min_score].sum())
+        fates = self.by_fate(shown).sum(axis=0).tolist()
+        edits: Mapping[str, float] = {
+            **{kind: count for kind, count in zip(FATES, fates, strict=True) if kind != "accepted"},
+            "added": float(self.missed @ _exposure(unshown, len(shown))),
+        }
+        return Work(objects=float(len(shown)), edits=edits, spread=self.spread)
+
+
+def _bin(scores: Floats) -> npt.NDArray[np.int64]:
+    return np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+
+
+def _bin_centres() -> Floats:
+    return (np.arange(BINS) + 0.5) / BINS
+
+
+def _prior_shares() -> Floats:
+    """float64 (BINS, len(FATES)): see ``EditRates.prior``."""
+    score = _bin_centres()
+    of_real: dict[EditKind, Floats | float] = {
+        "moved": 0.5 * (1 - score) + 0.1, "relabelled": 0.01, "split": 0.03, "merged": 0.02,
+    }  # fmt: skip
+    shares = np.zeros((BINS, len(FATES)))
+    for kind, share in of_real.items():
+        shares[:, FATES.index(kind)] = score * share
+    shares[:, FATES.index("deleted")] = 1 - score
+    shares[:, FATES.index("accepted")] = 1 - shares.sum(axis=1)
+    return shares
+
+
+def _exposure(unshown: float, n_shown: int) -> Floats:
+    return np.array([unshown, float(n_shown), 1.0])
+
+
+def _missed(records: Sequence[EditRecord]) -> Floats:
+    """float64 (3,): rates of a Poisson count that is a sum of three, by expectation maximisation.
+
+    In each step the missed objects of a task are shared out among the three causes, and each rate becomes its
+    gamma mean (as for emission tomography: Shepp and Vardi 1982; with priors).
+    """
+    prior, strength = np.array(MISSED_PRIOR), np.array(MISSED_COUNTS)
+    rates = prior
+    if not records:
+        return rates
+    exposure = np.stack([_exposure(record.unshown, len(record.fates)) for record in records])
+    added = np.array([record.added for record in records], np.float64)
+    for _ in range(MISSED_STEPS):
+        causes = exposure * rates
+        causes = causes / causes.sum(axis=1, keepdims=True) * added[:, None]
+        rates = (strength * prior + causes.sum(axis=0)) / (strength + exposure.sum(axis=0))
+    return rates

@@ -1,0 +1,192 @@
+"""What the lanes of a simulation show: quality over minutes, strategies side by side.
+
+Every model was measured on the same images, so they are resampled together, and seeds with them (two
+levels): intervals of differences are paired. The area under the budget curve is the mean of the metric over
+the minutes from the start to where the shortest lane ends, linear between rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+
+from labelloop.budget.lane import Point, read_points
+from labelloop.instances import Instances
+from labelloop.metrics.bootstrap import Resampling
+from labelloop.metrics.coco_ap import average_precision, rank
+from labelloop.metrics.pairs import PairTable
+from labelloop.project.ledger import decode_instances
+from labelloop.project.project import Project
+from labelloop.project.tables import PredictionRow
+
+METRIC = "coco_ap"
+BASELINE = "random"
+REPLICATES = 1000
+GRID = 200  # places on the axis of minutes
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LaneCurve:
+    """One lane.
+
+    Attributes:
+        points: The start and each round.
+        values: float64 (1 + REPLICATES, points): the metric on all test images, and on each resample.
+    """
+
+    points: Sequence[Point]
+    values: Floats
+
+    @property
+    def minutes(self) -> Floats:
+        """float64 (points,), worked in all."""
+        return np.array([point.minutes for point in self.points])
+
+    def at(self, minutes: Floats) -> Floats:
+        """float64 (1 + REPLICATES, m): the metric after so many minutes, linear between rounds."""
+        return np.stack([np.interp(minutes, self.minutes, row) for row in self.values])
+
+
+def compare_lanes(
+    source: Project, places: Mapping[str, Sequence[Path]], test: Sequence[int], *, rounds: int
+) -> dict[str, Any]:
+    """Curves of each strategy, and how each compares with a random draw.
+
+    Args:
+        source: Holds the truth.
+        places: Folders of the lanes by strategy, one per seed, seeds in the same order.
+        test: Ids of the images that measure.
+        rounds: Looked at; further ones are left out.
+
+    Returns:
+        ``strategies``: ``{name: [{round, minutes, images, value, low, high}, ...]}``, means over seeds;
+        ``compared``: ``{name: {area, difference, minutes_share, ...}}``.
+    """
+    images = [image for image in source.images() if image.id in set(test)]
+    labels = source.labels([image.id for image in images])
+    truth = [labels[image.id] for image in images]
+    resampling = Resampling.of(len(images), [image.group for image in images], replicates=REPLICATES, seed=0)
+    times = np.concatenate([np.ones((1, len(images)), np.int32), *resampling.draws()])
+    ids = [image.id for image in images]
+    classes = len(source.config.classes)
+    curves = {
+        name: [_curve(folder, ids, truth, times, classes, rounds) for folder in folders]
+        for name, folders in places.items()
+    }
+    seeds = _drawn_seeds(max(len(lanes) for lanes in curves.values()), len(times))
+    return {
+        "strategies": {name: _over_rounds(lanes, seeds, len(ids)) for name, lanes in curves.items()},
+        "compared": _compared(curves, seeds),
+    }
+
+
+def _curve(
+    folder: Path,
+    ids: Sequence[int],
+    truth: Sequence[Instances],
+    times: npt.NDArray[np.int32],
+    n_classes: int,
+    rounds: int,
+) -> LaneCurve:
+    points = read_points(folder)[: rounds + 1]
+    scratch = Project.open(folder)
+    columns = []
+    for point in points:
+        predicted = _predicted(scratch, point.run)
+        table = PairTable.build(truth, [predicted[i] for i in ids], n_classes=n_classes)
+        columns.append(average_precision(rank(table), times).mean(axis=1))
+    return LaneCurve(points=points, values=np.stack(columns, axis=1))
+
+
+def _predicted(scratch: Project, run: str) -> dict[int, Instances]:
+    """What the run's promoted model saw when it was measured."""
+    which = scratch.run(run).promoted
+    statement = select(PredictionRow.image_id, PredictionRow.instances).where(
+        PredictionRow.run == run, PredictionRow.which == which
+    )
+    with scratch.ledger.read() as session:
+        return {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}
+
+
+def _drawn_seeds(n_seeds: int, replicates: int) -> npt.NDArray[np.int64]:
+    """int64 (replicates, n_seeds): every seed once, then seeds drawn anew."""
+    drawn = np.random.default_rng(1).integers(n_seeds, size=(replicates, n_seeds))
+    drawn[0] = np.arange(n_seeds)
+    return drawn
+
+
+def _mean_over_seeds(per_seed: Floats, seeds: npt.NDArray[np.int64]) -> Floats:
+    """float64 (r, k): mean over the seeds of each replicate.
+
+    Args:
+        per_seed: float64 (s, r, k).
+        seeds: int64 (r, s).
+    """
+    replicate = np.arange(len(seeds))[:, None]
+    return np.asarray(per_seed[seeds, replicate].mean(axis=1))
+
+
+def _over_rounds(
+    lanes: Sequence[LaneCurve], seeds: npt.NDArray[np.int64], n_images: int
+) -> list[dict[str, Any]]:
+    length = min(len(lane.points) for lane in lanes)
+    values = _mean_over_seeds(np.stack([lane.values[:, :length] for lane in lanes]), seeds)
+    return [
+        {
+            "round": k,
+            "minutes": round(float(np.mean([lane.points[k].minutes for lane in lanes])), 2),
+            "images": round(float(np.mean([lane.points[k].images for lane in lanes])), 2),
+            **_interval(values[:, k]),
+            "n": n_images,
+        }
+        for k in range(length)
+    ]
+
+
+def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Areas under the curves, their differences, and the minutes to where the baseline ends."""
+    horizon = min(float(lane.minutes[-1]) for lanes in curves.values() for lane in lanes)
+    if horizon <= 0:
+        return {}
+    grid: Floats = np.linspace(0.0, horizon, GRID, dtype=np.float64)
+    mean = {
+        name: _mean_over_seeds(np.stack([lane.at(grid) for lane in lanes]), seeds)
+        for name, lanes in curves.items()
+    }
+    areas = {name: curve.mean(axis=1) for name, curve in mean.items()}
+    baseline = BASELINE if BASELINE in mean else next(iter(mean))
+    compared: dict[str, Any] = {}
+    for name, curve in mean.items():
+        shares = _first_reaching(curve, mean[baseline][:, -1])
+        compared[name] = {
+            "area": _interval(areas[name]),
+            "difference": None if name == baseline else _interval(areas[name] - areas[baseline]),
+            "at_the_end": None if name == baseline else _interval((curve - mean[baseline])[:, -1]),
+            "minutes_share": _interval(shares),
+            "baseline": baseline,
+            "minutes": round(horizon, 2),
+        }
+    return compared
+
+
+def _first_reaching(curve: Floats, target: Floats) -> Floats:
+    """float64 (r,): share of the minutes after which each row first reaches a value; infinite if never."""
+    reached = curve >= target[:, None] - 1e-12
+    return np.where(reached.any(axis=1), reached.argmax(axis=1) / (GRID - 1), np.inf)
+
+
+def _interval(values: Floats) -> dict[str, float | None]:
+    """The first of the values, and the 95 % percentile interval of the others; None for what is infinite."""
+    low, high = np.quantile(values[1:], [0.025, 0.975], method="nearest")
+    return {
+        key: round(float(value), 5) if np.isfinite(value) else None
+        for key, value in (("value", values[0]), ("low", low), ("high", high))
+    }

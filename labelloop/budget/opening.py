@@ -1,0 +1,143 @@
+"""Opens a round of review: what the pool holds, what each image would cost, and which are asked about.
+
+The same code serves ``push`` and ``simulate``. What costs time (predictions, doubts, embeddings) is kept in
+the ledger as it is made, so an interrupted opening goes on; the round itself is planned in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import func, select
+
+from labelloop.budget.audit import Audit, audit_rounds
+from labelloop.budget.embeddings import embed_images
+from labelloop.budget.proposer import Proposer
+from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy, choose
+from labelloop.errors import NothingToReviewError, UsageError
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord, Project
+from labelloop.project.tables import RoundRow
+from labelloop.review.rounds import RoundRecord, plan_round, reviewed_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRequest:
+    """What a round is to be like.
+
+    Attributes:
+        budget: What it may cost.
+        strategy: How to choose.
+        run: Whose model proposes; None for the newest finished run's promoted one, or none where there is no
+            finished run.
+        seed: Of the draw.
+        only: Image ids that may be asked about; None for all without labels.
+        device: Where to predict.
+    """
+
+    budget: Budget
+    strategy: Strategy = "auto"
+    run: str | None = None
+    seed: int = 0
+    only: frozenset[int] | None = None
+    device: str = "auto"
+
+
+def open_round(project: Project, server: str, request: RoundRequest, progress: Progress) -> RoundRecord:
+    """Chooses and plans a round.
+
+    Args:
+        project: Whose pool.
+        server: Where the tasks will be.
+        request: What is asked for.
+        progress: Who watches.
+
+    Raises:
+        NothingToReviewError: No image is left.
+        UsageError: The strategy needs a model and there is none.
+    """
+    asked = reviewed_images(project)
+    images = [
+        image
+        for image in project.images(split="train", labelled=False)
+        if image.id not in asked and (request.only is None or image.id in request.only)
+    ]
+    if not images:
+        raise NothingToReviewError(
+            "no image is left to review",
+            value=project.root,
+            way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",
+        )
+    proposer = Proposer(project, images, run=request.run, device=request.device, progress=progress)
+    if proposer.run is None and request.strategy in NEED_A_MODEL:
+        raise UsageError(
+            "this strategy needs a model, and no run has finished",
+            value=request.strategy,
+            way_out="Run labelloop train, or choose with --strategy auto, diversity or random.",
+        )
+    number = 1 + _rounds_before(project, server)
+    strategy, audit = _audited(project, server, request.strategy, progress)
+    pool = Pool(
+        minutes=np.array([sum(minutes.value for minutes in each) for each in proposer.minutes]),
+        tasks=proposer.tasks,
+        shown=proposer.shown,
+        doubt=proposer.doubt,
+        vectors=embed_images(project, images, progress=progress),
+        known=embed_images(project, _known(project, asked), progress=progress),
+        groups=_groups(images),
+    )
+    rng = np.random.default_rng([request.seed, number])
+    picks = choose(pool, request.budget, strategy, rng, round_number=number)
+    choices = proposer.choices(picks)
+    settings = {
+        "asked_strategy": request.strategy,
+        "budget": asdict(request.budget),
+        "seed": request.seed,
+        "number": number,
+        "pool": len(images),
+        "audit": None if audit is None else audit.as_dict(),
+    }
+    return plan_round(
+        project,
+        choices,
+        run=proposer.run,
+        which=proposer.which,
+        server=server,
+        min_score=proposer.min_score,
+        strategy=strategy,
+        settings=settings,
+    )
+
+
+def _audited(
+    project: Project, server: str, strategy: Strategy, progress: Progress
+) -> tuple[Strategy, Audit | None]:
+    """The strategy; random in place of auto where the audit of the rounds so far says it is no better."""
+    if strategy != "auto":
+        return strategy, None
+    audit = audit_rounds(project, server)
+    if audit is not None and audit.falls_back:
+        progress.note(audit.verdict)
+        return "random", audit
+    return "auto", audit
+
+
+def _rounds_before(project: Project, server: str) -> int:
+    with project.ledger.read() as session:
+        statement = select(func.count()).select_from(RoundRow).where(RoundRow.server == server)
+        return int(session.execute(statement).scalar_one())
+
+
+def _known(project: Project, asked: set[int]) -> list[ImageRecord]:
+    """Images to train on that have labels or were asked about."""
+    labelled = {image.id for image in project.images(split="train", labelled=True)}
+    return [image for image in project.images(split="train") if image.id in asked | labelled]
+
+
+def _groups(images: Sequence[ImageRecord]) -> npt.NDArray[np.int64]:
+    """int64 (n,): a number for each group; images without one share a number."""
+    numbers: dict[str | None, int] = {}
+    return np.array([numbers.setdefault(image.group, len(numbers)) for image in images], np.int64)

@@ -1,0 +1,218 @@
+"""Simulation: the loop replayed on labelled data, to see what strategies are worth before a person works.
+
+Each strategy starts from the same labels and model; a simulated person corrects what it asks about. Lanes
+(one strategy, one seed) run in processes of their own. All that a lane did is kept in its folder, so a
+simulation that was interrupted goes on, and further strategies, seeds or rounds add to what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labelloop.budget.annotator import PRESETS
+from labelloop.budget.lane import LaneSettings, read_points
+from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_json
+from labelloop.budget.lanes_compared import METRIC, compare_lanes
+from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
+from labelloop.data.pool import draw_labels
+from labelloop.distill.checkpoint import write_json
+from labelloop.errors import ProjectError, UsageError
+from labelloop.progress import Progress, Silent, stage
+from labelloop.project.project import ImageRecord, Project
+
+FEWEST_TEST_IMAGES = 3
+HELD_OUT = 5  # every fifth labelled image measures where the project has no test images
+_HELD_OUT_SEED = 20_001  # fixed: the same images measure every simulation of a project
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationRequest:
+    """What is asked for.
+
+    Attributes:
+        strategies: Side by side.
+        rounds: Of review, after the start.
+        budget: Of each round.
+        seed: The first one.
+        seeds: How many.
+        time_s: Seconds for a training; the first one fixes the iterations of all.
+        iterations: Of every training, in place of a time.
+        labels: Images with labels before the first round.
+        annotator: A name of ``annotator.PRESETS``.
+        model: A name of ``list_models``.
+        jobs: Lanes at once; None for one per processor.
+    """
+
+    strategies: tuple[Strategy, ...] = ("random", "auto")
+    rounds: int = 4
+    budget: Budget = Budget(minutes=30.0)  # noqa: RUF009 (frozen)
+    seed: int = 0
+    seeds: int = 1
+    time_s: float = 240.0
+    iterations: int | None = None
+    labels: int = 5
+    annotator: str = "perfect"
+    model: str = "mask-rcnn-lite"
+    jobs: int | None = None
+
+
+def simulate(
+    project: Project, request: SimulationRequest, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Replays the loop and compares the strategies.
+
+    Args:
+        project: With labelled images; they are the truth.
+        request: What is asked for.
+        progress: Told of every training.
+
+    Returns:
+        What ``simulate --json`` prints.
+
+    Raises:
+        UsageError: The request cannot be carried out.
+        ProjectError: There are too few labelled images, or a lane failed.
+    """
+    progress = progress or Silent()
+    _check(request)
+    settings, split = _settings(project, request)
+    folder = _folder(project, request, settings)
+    settings = replace(settings, iterations=request.iterations or _known_iterations(folder))
+    seeds = range(request.seed, request.seed + request.seeds)
+    jobs = request.jobs or os.cpu_count() or 1
+    starts = [Job(folder=folder, source=project.root, strategy=None, seed=seed) for seed in seeds]
+    lanes = [
+        Job(folder=folder, source=project.root, strategy=strategy, seed=seed)
+        for seed in seeds
+        for strategy in request.strategies
+    ]
+    total = len(starts) + len(lanes) * request.rounds
+    with stage(progress, "simulating", total):
+        write_json(folder / SETTINGS, settings_to_json(settings))
+        run_jobs(starts[:1], 1, request.rounds, progress)
+        if settings.iterations is None:
+            settings = replace(settings, iterations=_iterations_of(starts[0].place))
+            write_json(folder / SETTINGS, settings_to_json(settings))
+        run_jobs(starts[1:], jobs, request.rounds, progress)
+        run_jobs(lanes, jobs, request.rounds, progress)
+    compared = compare_lanes(
+        project,
+        {
+            strategy: [lane.place for lane in lanes if lane.strategy == strategy]
+            for strategy in request.strategies
+        },
+        list(settings.test),
+        rounds=request.rounds,
+    )
+    result = {
+        "metric": METRIC,
+        "split": split,
+        "folder": str(folder),
+        "annotator": request.annotator,
+        "seeds": list(seeds),
+        "iterations": settings.iterations,
+        **compared,
+    }
+    write_json(folder / "result.json", result)
+    return result
+
+
+def _check(request: SimulationRequest) -> None:
+    unknown = [name for name in request.strategies if name not in STRATEGIES]
+    if unknown:
+        raise UsageError(
+            "there is no such strategy", value=unknown[0], way_out=f"Strategies: {', '.join(STRATEGIES)}."
+        )
+    if request.annotator not in PRESETS:
+        raise UsageError(
+            "there is no such annotator",
+            value=request.annotator,
+            way_out=f"Annotators: {', '.join(PRESETS)}.",
+        )
+    for name in ("rounds", "seeds", "labels"):
+        if getattr(request, name) < 1:
+            raise UsageError(f"--{name} is below 1", value=getattr(request, name))
+
+
+def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSettings, str]:
+    """What all lanes have in common, and the split that measures."""
+    labelled = project.images(split="train", labelled=True)
+    test, split = project.images(split="test", labelled=True), "test"
+    if not test:
+        test, split = _held_out(labelled), "held out"
+    measured = {image.id for image in test}
+    askable = [image for image in labelled if image.id not in measured]
+    if len(test) < FEWEST_TEST_IMAGES or len(askable) < request.labels + request.rounds:
+        raise ProjectError(
+            "there are too few labelled images to replay the loop on",
+            value=f"{len(askable)} to ask about, {len(test)} to measure on",
+            way_out=f"It takes {request.labels} to start with, one for each round, and {FEWEST_TEST_IMAGES} "
+            "to measure on. Add labels, or start with fewer (--labels).",
+        )
+    ids = {image.id for image in askable}
+    start = {}
+    for seed in range(request.seed, request.seed + request.seeds):
+        draw = draw_labels(askable, ids, budget=request.labels, seed=seed, validation_share=0.0)
+        start[seed] = [image.id for image in draw.train]
+    settings = LaneSettings(
+        rounds=request.rounds,
+        budget=request.budget,
+        annotator=request.annotator,
+        model=request.model,
+        time_s=request.time_s,
+        iterations=None,
+        start=start,
+        test=sorted(measured),
+        askable=sorted(ids),
+    )
+    return settings, split
+
+
+def _held_out(labelled: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """A fixed random fifth of the labelled images, whole groups at a time."""
+    ids = {image.id for image in labelled}
+    if not ids:
+        return []
+    budget = max(len(ids) // HELD_OUT, 1)
+    draw = draw_labels(labelled, ids, budget=budget, seed=_HELD_OUT_SEED, validation_share=0.0)
+    groups = {image.group for image in draw.train if image.group is not None}
+    chosen = {image.id for image in draw.train}
+    return [image for image in labelled if image.id in chosen or image.group in groups]
+
+
+def _folder(project: Project, request: SimulationRequest, settings: LaneSettings) -> Path:
+    """Where simulations with these settings lie; strategies, seeds and rounds may differ."""
+    revisions = project.newest_label_revisions([*settings.askable, *settings.test])
+    settled = {
+        "budget": asdict(request.budget),
+        "length": request.iterations or f"{request.time_s} s",
+        "labels": request.labels,
+        "annotator": request.annotator,
+        "model": request.model,
+        "revisions": sorted(revisions.items()),
+        "images": len(project.images(split="train")),
+    }
+    digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:12]
+    folder = project.root / ".labelloop" / "simulations" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _known_iterations(folder: Path) -> int | None:
+    path = folder / SETTINGS
+    if not path.is_file():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))["iterations"]
+    return None if known is None else int(known)
+
+
+def _iterations_of(start: Path) -> int:
+    """The length that the first training was given."""
+    record = Project.open(start).run(read_points(start)[0].run)
+    return int((record.result or {})["iterations"])

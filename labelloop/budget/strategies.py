@@ -1,0 +1,250 @@
+"""Strategies: which images a person should look at, under a budget of tasks or of minutes.
+
+- ``random``: every image of the pool is as likely as any other.
+- ``foreground-random``: likewise, but two thirds of the tasks show at least one object (the baseline that no
+  method reliably beat in nnActive, arXiv 2511.19183).
+- ``uncertainty``: those that the model doubts most.
+- ``diversity``: those that cover the pool, typical ones first.
+- ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
+  and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
+  arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
+  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
+
+Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+NEED_A_MODEL = ("uncertainty", "foreground-random")
+
+RANDOM_ARM = "random"
+EMPTY_ARM = "empty"
+RANDOM_SHARE = 0.25  # of auto's budget
+EMPTY_SHARE = 0.05  # of auto's budget, for images in which the model sees nothing
+FOREGROUND_SHARE = 2 / 3
+FOREMOST = 4  # candidates per task among which auto looks for variety
+NOISE = 0.5  # of the logarithm of doubt per minute, in the first round; it fades with the root of the round
+
+Floats = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a round may cost; one of the two.
+
+    Attributes:
+        tasks: Number of tasks.
+        minutes: Predicted minutes of a person's time.
+    """
+
+    tasks: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tasks is None) == (self.minutes is None) or (self.tasks or self.minutes or 0) <= 0:
+            raise ValueError(f"a budget is a number of tasks or of minutes above 0, not {self}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """The n images, or tiles of large ones, that may be asked about.
+
+    Attributes:
+        minutes: float64 (n,), predicted work.
+        tasks: int64 (n,), how many tasks each is.
+        shown: int64 (n,), objects that would be shown.
+        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model.
+        vectors: float32 (n, d), embeddings of unit norm.
+        known: float32 (m, d), embeddings of what has labels or was asked before.
+        groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.
+    """
+
+    minutes: Floats
+    tasks: IntArray
+    shown: IntArray
+    doubt: Floats | None
+    vectors: Vectors
+    known: Vectors
+    groups: IntArray
+
+    def __len__(self) -> int:
+        return len(self.minutes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """One choice.
+
+    Attributes:
+        index: In the pool.
+        arm: random, empty, or the strategy that chose.
+        why: For people.
+    """
+
+    index: int
+    arm: str
+    why: str
+
+
+def choose(
+    pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Generator, *, round_number: int = 1
+) -> list[Pick]:
+    """Fills a budget; one image at least, as long as the pool holds one.
+
+    Args:
+        pool: What there is.
+        budget: What it may cost.
+        strategy: How to choose.
+        rng: Same generator, same pool, same choice.
+        round_number: From 1; auto trusts its scores more from round to round.
+    """
+    picking = _Picking(pool, budget, rng)
+    if strategy == "random":
+        picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random")
+    elif strategy == "foreground-random":
+        picking.fill(_seeing(pool, rng), strategy, lambda i: "drawn at random", share=FOREGROUND_SHARE)
+        picking.fill(_random(pool, rng), strategy, lambda i: "drawn at random")
+    elif strategy == "uncertainty":
+        picking.fill(_most_doubted(pool), strategy, _doubted(pool))
+    elif strategy == "diversity":
+        picking.fill(_covering(pool, picking.wanted(), rng), strategy, lambda i: "typical of images like it")
+    else:
+        _auto(picking, round_number)
+    return picking.picks
+
+
+def _auto(picking: _Picking, round_number: int) -> None:
+    pool, rng = picking.pool, picking.rng
+    picking.fill(
+        _random(pool, rng), RANDOM_ARM, lambda i: "drawn at random, to compare with", share=RANDOM_SHARE
+    )
+    if pool.doubt is None:
+        order = _covering_groups(pool, picking.wanted(), rng)
+        picking.fill(order, "diversity", lambda i: "typical of images like it", no_duplicates=True)
+    else:
+        empty = [i for i in _random(pool, rng) if pool.shown[i] == 0]
+        picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
+        order = _doubt_then_variety(pool, picking, round_number)
+        picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
+    picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random, to fill the budget")
+
+
+class _Picking:
+    """What was picked so far, and what the budget has left."""
+
+    def __init__(self, pool: Pool, budget: Budget, rng: np.random.Generator) -> None:
+        self.pool = pool
+        self.rng = rng
+        self.picks: list[Pick] = []
+        self._cost = pool.tasks.astype(np.float64) if budget.tasks is not None else pool.minutes
+        self._total = float(budget.tasks if budget.tasks is not None else budget.minutes or 0)
+        self._left = self._total
+        self._taken = np.zeros(len(pool), np.bool_)
+
+    def wanted(self) -> int:
+        """About how many picks the rest of the budget is worth."""
+        if not len(self.pool):
+            return 0
+        return max(1, math.ceil(self._left / max(float(np.mean(self._cost)), 1e-9)))
+
+    def free(self) -> IntArray:
+        """Indices that were not picked."""
+        return np.flatnonzero(~self._taken)
+
+    def fill(
+        self,
+        order: Iterable[int],
+        arm: str,
+        why: Callable[[int], str],
+        *,
+        share: float = 1.0,
+        no_duplicates: bool = False,
+    ) -> None:
+        """Picks in this order what fits; up to a share of the whole budget."""
+        room = min(self._left, share * self._total) if share < 1 else self._left
+        cheapest = float(self._cost.min()) if len(self._cost) else 0.0
+        for i in order:
+            cost = float(self._cost[i])
+            first = not self.picks and self._left == self._total
+            if self._taken[i] or (cost > room + 1e-9 and not (first and share == 1.0)):
+                continue
+            if no_duplicates and is_near_duplicate(self.pool.vectors[i], self._seen()):
+                continue
+            self._taken[i] = True
+            self.picks.append(Pick(index=int(i), arm=arm, why=why(int(i))))
+            self._left -= cost
+            room -= cost
+            if room < cheapest - 1e-9:
+                break
+
+    def _seen(self) -> Vectors:
+        return np.concatenate([self.pool.known, self.pool.vectors[[pick.index for pick in self.picks]]])
+
+
+def _random(pool: Pool, rng: np.random.Generator) -> list[int]:
+    return [int(i) for i in rng.permutation(len(pool))]
+
+
+def _seeing(pool: Pool, rng: np.random.Generator) -> list[int]:
+    """At random, of those in which the model sees something."""
+    return [i for i in _random(pool, rng) if pool.shown[i] > 0]
+
+
+def _most_doubted(pool: Pool) -> Sequence[int]:
+    """Most wrong decisions per object first: the sum alone would choose the most crowded images."""
+    assert pool.doubt is not None
+    return [int(i) for i in np.argsort(-pool.doubt / np.maximum(pool.shown, 1), kind="stable")]
+
+
+def _covering(pool: Pool, wanted: int, rng: np.random.Generator) -> list[int]:
+    first = typical_first(pool.vectors, pool.known, wanted * 2, rng)
+    left = set(range(len(pool))) - set(first)
+    return [*first, *(i for i in _random(pool, rng) if i in left)]
+
+
+def _covering_groups(pool: Pool, wanted: int, rng: np.random.Generator) -> list[int]:
+    """Covers each group by itself and takes from the groups in turns, the larger ones more often."""
+    turns: list[tuple[float, int]] = []
+    for group in np.unique(pool.groups):
+        members = np.flatnonzero(pool.groups == group)
+        share = min(len(members), math.ceil(wanted * len(members) / len(pool)) + 1)
+        order = typical_first(pool.vectors[members], pool.known, share, rng)
+        turns += [((turn + 0.5) / len(members), int(members[i])) for turn, i in enumerate(order)]
+    return [index for _, index in sorted(turns)]
+
+
+def _doubt_then_variety(pool: Pool, picking: _Picking, round_number: int) -> list[int]:
+    """The best of each cluster of the foremost candidates, best first; then the others of them."""
+    assert pool.doubt is not None
+    free, rng = picking.free(), picking.rng
+    if not len(free):
+        return []
+    gain = np.log((pool.doubt[free] + 1e-3) / pool.minutes[free])
+    gain += rng.gumbel(size=len(free)) * NOISE / math.sqrt(round_number)
+    wanted = min(picking.wanted(), len(free))
+    foremost = free[np.argsort(-gain, kind="stable")[: FOREMOST * wanted]]
+    label = clusters(pool.vectors[foremost], min(wanted, len(foremost)), rng)
+    seen: dict[int, int] = {}
+    turns = []
+    for place, (index, cluster) in enumerate(zip(foremost.tolist(), label.tolist(), strict=True)):
+        turns.append((seen.get(cluster, 0), place, index))
+        seen[cluster] = seen.get(cluster, 0) + 1
+    return [index for _, _, index in sorted(turns)]
+
+
+def _doubted(pool: Pool) -> Callable[[int], str]:
+    """Says how much the model doubts an image."""
+    doubt = pool.doubt
+    assert doubt is not None
+    return lambda i: f"about {doubt[i]:.1f} of the model's decisions may be wrong ({pool.shown[i]} objects)"

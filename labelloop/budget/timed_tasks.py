@@ -1,0 +1,170 @@
+"""Reads out of the ledger what reviews tell about time and about edits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+from sqlalchemy.orm import Session, defer
+
+from labelloop.budget.effort import TimedTask, Work
+from labelloop.budget.expected_edits import FATES, EditRecord
+from labelloop.instances import Instances
+from labelloop.project.ledger import decode_instances
+from labelloop.project.project import Project
+from labelloop.project.tables import (
+    AnnotationRow,
+    EditRow,
+    PredictionRow,
+    ProposalRow,
+    ReviewTaskRow,
+    RoundRow,
+)
+from labelloop.review.edits import EditKind
+from labelloop.review.known import chunked
+from labelloop.review.records import counting
+from labelloop.review.rounds import TaskRecord, proposal, task_record
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReviewedTask:
+    """A task with the annotation of it that counts.
+
+    Attributes:
+        task: Without what was sent.
+        who: Made the annotation.
+        seconds: That the server reported, or None.
+        edits: Kinds, with the keys of the shown objects that each concerns.
+    """
+
+    task: TaskRecord
+    who: str
+    seconds: float | None
+    edits: tuple[tuple[EditKind, tuple[str, ...]], ...]
+
+    @property
+    def work(self) -> Work:
+        """What was done. A look is a look, also at parts of objects that belong to other tiles."""
+        kinds = Counter(kind for kind, _ in self.edits if kind != "accepted")
+        edits: dict[str, float] = {kind: float(count) for kind, count in kinds.items()}
+        return Work(objects=len(self.task.shown), edits=edits)
+
+
+def reviewed_tasks(project: Project) -> list[ReviewedTask]:
+    """The tasks of all rounds that people looked at one by one: neither skipped nor accepted in bulk."""
+    with project.ledger.read() as session:
+        return _reviewed(session)
+
+
+def timed_tasks(project: Project) -> list[TimedTask]:
+    """What ``EffortModel.fit`` learns from: reviewed tasks whose time is known."""
+    return [
+        TimedTask(who=reviewed.who, seconds=reviewed.seconds, work=reviewed.work)
+        for reviewed in reviewed_tasks(project)
+        if reviewed.seconds is not None and 0 < reviewed.seconds < float("inf")
+    ]
+
+
+def edit_records(project: Project) -> list[EditRecord]:
+    """What ``EditRates.fit`` learns from: reviewed tasks of the rounds in which a model proposed."""
+    with project.ledger.read() as session:
+        reviewed = _reviewed(session)
+        images = sorted({each.task.image_id for each in reviewed})
+        models = {
+            round_id: (run, which, min_score)
+            for round_id, run, which, min_score in session.execute(
+                select(RoundRow.id, RoundRow.run, RoundRow.which, RoundRow.min_score)
+            )
+            if run is not None
+        }
+        scores = {
+            (row.round_id, row.image_id): _scores_by_key(row)
+            for row in chunked(session, select(ProposalRow), ProposalRow.image_id, images)
+            if row.round_id in models
+        }
+        wanted = {(*models[round_id][:2], image_id) for round_id, image_id in scores}
+        detections = {
+            (row.run, row.which, row.image_id): decode_instances(row.instances)
+            for row in chunked(session, select(PredictionRow), PredictionRow.image_id, images)
+            if (row.run, row.which, row.image_id) in wanted
+        }
+    records = []
+    for each in reviewed:
+        place = each.task.round_id, each.task.image_id
+        if place in scores:
+            run, which, min_score = models[place[0]]
+            seen = detections.get((run, which, place[1]))
+            unshown = 0.0 if seen is None else _unshown(seen, each.task, min_score)
+            records.append(_edit_record(each, scores[place], unshown))
+    return records
+
+
+def _reviewed(session: Session) -> list[ReviewedTask]:
+    states: dict[str, list[AnnotationRow]] = {}
+    statement = select(AnnotationRow).options(defer(AnnotationRow.result)).order_by(AnnotationRow.id)
+    for state in session.scalars(statement):
+        states.setdefault(state.task_key, []).append(state)
+    counting_states = map(_counting, states.values())
+    counts = [state for state in counting_states if state is not None and not state.bulk]
+    keys = [state.task_key for state in counts]
+    without_sent = select(ReviewTaskRow).options(defer(ReviewTaskRow.sent))
+    tasks = {row.key: row for row in chunked(session, without_sent, ReviewTaskRow.key, keys)}
+    edits: dict[int, list[tuple[EditKind, tuple[str, ...]]]] = {}
+    numbers = [state.id for state in counts]
+    for row in chunked(session, select(EditRow), EditRow.annotation_id, numbers):
+        edits.setdefault(row.annotation_id, []).append((row.kind, tuple(row.before)))
+    return [
+        ReviewedTask(
+            task=task_record(tasks[state.task_key], with_sent=False),
+            who=state.who,
+            seconds=state.lead_time_s,
+            edits=tuple(edits.get(state.id, ())),
+        )
+        for state in counts
+    ]
+
+
+def _counting(states: Iterable[AnnotationRow]) -> AnnotationRow | None:
+    """The annotation that counts, of the last states of those that are still there."""
+    last = {state.server_id: state for state in states}
+    return counting([state for state in last.values() if state.gone_at is None])
+
+
+def _scores_by_key(row: ProposalRow) -> dict[str, float]:
+    proposed = proposal(row)
+    scores = proposed.instances.scores
+    known: Sequence[float] = [1.0] * len(proposed.keys) if scores is None else scores.tolist()
+    return dict(zip(proposed.keys, known, strict=True))
+
+
+def _unshown(seen: Instances, task: TaskRecord, min_score: float) -> float:
+    """The sum of the scores below the working score in the part of the image that is the task's own."""
+    if seen.scores is None:
+        return 0.0
+    low = seen.select(seen.scores < min_score)
+    return float(np.asarray(low.scores, np.float64)[lies_in(low, task)].sum())
+
+
+def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
+    """Which objects have the middle of their box in the task's own part of the image, bool (n,)."""
+    boxes = instances.boxes_xyxy
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
+    return np.array([task.tile.owns(y, x) for x, y in middles], np.bool_)
+
+
+def _edit_record(reviewed: ReviewedTask, scores: Mapping[str, float], unshown: float) -> EditRecord:
+    """Objects without an edit were accepted: looked at, and left as they were."""
+    fates: dict[str, EditKind] = dict.fromkeys(reviewed.task.shown, "accepted")
+    for kind, before in reviewed.edits:
+        if kind in FATES:
+            fates |= dict.fromkeys(before, kind)
+    return EditRecord(
+        scores=np.array([scores[key] for key in fates], np.float64),
+        fates=tuple(fates.values()),
+        unshown=unshown,
+        added=sum(kind == "added" for kind, _ in reviewed.edits),
+    )

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from labelloop.budget.lane import read_points
+from labelloop.budget.simulation import SimulationRequest, simulate
+from labelloop.budget.strategies import Budget
+from labelloop.data.synthetic_set import write_micrographs
+from labelloop.errors import ProjectError, UsageError
+from labelloop.project.adding import add_labels
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project
+from labelloop.project.tables import LabelRow
+from labelloop.review.rounds import round_tasks, rounds
+
+REQUEST = SimulationRequest(
+    strategies=("random", "auto"), rounds=2, budget=Budget(tasks=3), iterations=4, labels=2, jobs=2
+)
+
+
+def labelled_project(folder: Path, *, train: int = 10, test: int = 3) -> Project:
+    project = Project.init(folder / "screen", ProjectConfig(name="screen", classes=("organoid",)))
+    for seed, (name, count) in enumerate({"train": train, "test": test}.items()):
+        if count:
+            labels = folder / f"{name}.json"
+            write_micrographs(folder / name, count, seed=seed, labels=labels, size_hw=(96, 96))
+            add_labels(project, str(labels), images=str(folder / name), split=name)
+    return project
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, dict]:
+    project = labelled_project(tmp_path_factory.mktemp("simulation"))
+    return project, simulate(project, REQUEST)
+
+
+def test_each_strategy_is_measured_at_the_start_and_after_each_round(replayed: tuple[Project, dict]) -> None:
+    _, result = replayed
+    assert (result["metric"], result["split"]) == ("coco_ap", "test")
+    assert set(result["strategies"]) == {"random", "auto"}
+    for points in result["strategies"].values():
+        assert [point["round"] for point in points] == [0, 1, 2]
+        assert [point["images"] for point in points] == [2, 5, 8]
+        assert points[0]["minutes"] == 0 < points[1]["minutes"] < points[2]["minutes"]
+        assert all({"value", "low", "high", "n"} <= set(point) for point in points)
+    starts = [points[0] for points in result["strategies"].values()]
+    assert starts[0] == starts[1]
+    assert result["compared"]["random"]["difference"] is None
+    assert set(result["compared"]["auto"]["difference"]) == {"value", "low", "high"}
+
+
+def test_the_simulated_person_gives_the_truth_and_nothing_else_is_known(
+    replayed: tuple[Project, dict],
+) -> None:
+    project, result = replayed
+    for strategy in result["strategies"]:
+        scratch = Project.open(Path(result["folder"]) / "seed-0" / strategy)
+        labelled = scratch.images(split="train", labelled=True)
+        asked = {task.image_id for record in rounds(scratch) for task in round_tasks(scratch, record.id)}
+        assert len(asked) == 6
+        assert len(labelled) == 8
+        truth = project.labels([image.id for image in labelled])
+        given = scratch.labels([image.id for image in labelled])
+        for image_id in asked:
+            iou = truth[image_id].iou(given[image_id])
+            assert len(truth[image_id]) == len(given[image_id])
+            assert (iou.max(axis=1) > 0.75).all()
+        with scratch.ledger.read() as session:
+            known = {row.image_id for row in session.query(LabelRow)}
+        test = {image.id for image in scratch.images(split="test")}
+        assert known == {image.id for image in labelled} | test
+
+
+def test_every_task_says_which_arm_chose_it_why_and_what_it_should_cost(
+    replayed: tuple[Project, dict],
+) -> None:
+    _, result = replayed
+    scratch = Project.open(Path(result["folder"]) / "seed-0" / "auto")
+    for record in rounds(scratch):
+        for task in round_tasks(scratch, record.id):
+            assert task.chosen is not None
+            assert task.chosen["arm"] in {"random", "empty", "auto"}
+            assert task.chosen["why"]
+            minutes = task.chosen["minutes"]
+            assert 0 < minutes["low"] < minutes["value"] < minutes["high"]
+
+
+def test_repeating_a_finished_simulation_trains_nothing_and_gives_the_same(
+    replayed: tuple[Project, dict],
+) -> None:
+    project, result = replayed
+    begun = {path: path.stat().st_mtime_ns for path in Path(result["folder"]).rglob("weights*")}
+    assert simulate(project, REQUEST) == result
+    assert begun == {path: path.stat().st_mtime_ns for path in Path(result["folder"]).rglob("weights*")}
+
+
+def test_a_killed_simulation_goes_on_and_ends_as_if_nothing_had_happened(
+    replayed: tuple[Project, dict], tmp_path: Path
+) -> None:
+    project, result = replayed
+    copy = tmp_path / "screen"
+    shutil.copytree(project.root, copy)
+    folder = copy / Path(result["folder"]).relative_to(project.root)
+    shutil.rmtree(folder / "seed-0" / "auto")  # its rounds are replayed
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from labelloop.budget.simulation import SimulationRequest, simulate\n"
+        "from labelloop.budget.strategies import Budget\n"
+        "from labelloop.project.project import Project\n"
+        f"simulate(Project.open(Path({str(copy)!r})), {REQUEST!r})\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(read_points(folder / "seed-0" / "auto")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(read_points(folder / "seed-0" / "auto")) >= 2
+    time.sleep(2.5)  # the lane notices that nobody waits for it
+    again = simulate(Project.open(copy), REQUEST)
+    assert again["strategies"] == result["strategies"]
+
+
+def test_further_rounds_and_strategies_add_to_what_is_there(
+    replayed: tuple[Project, dict], tmp_path: Path
+) -> None:
+    project, result = replayed
+    copy = tmp_path / "screen"
+    shutil.copytree(project.root, copy)
+    more = simulate(Project.open(copy), replace(REQUEST, strategies=("random", "diversity"), rounds=1))
+    assert more["strategies"]["random"][:2] == result["strategies"]["random"][:2]
+    assert [point["round"] for point in more["strategies"]["diversity"]] == [0, 1]
+
+
+def test_without_test_images_a_fixed_fifth_measures_and_is_never_asked_about(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=20, test=0)
+    request = replace(REQUEST, strategies=("random",), rounds=1, budget=Budget(tasks=30))
+    result = simulate(project, request)
+    assert result["split"] == "held out"
+    settings = json.loads((Path(result["folder"]) / "settings.json").read_text())
+    assert len(settings["test"]) == 4
+    scratch = Project.open(Path(result["folder"]) / "seed-0" / "random")
+    asked = {task.image_id for record in rounds(scratch) for task in round_tasks(scratch, record.id)}
+    assert len(asked) == 14
+    assert not asked & set(settings["test"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategies": ("clever",)}, "strategy"),
+        ({"annotator": "angel"}, "annotator"),
+        ({"rounds": 0}, "rounds"),
+    ],
+)
+def test_what_there_is_not_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    project = labelled_project(tmp_path, train=3, test=3)
+    with pytest.raises(UsageError, match=message):
+        simulate(project, replace(REQUEST, **change))
+
+
+def test_too_few_labelled_images_are_said_to_be_too_few(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=3, test=3)
+    with pytest.raises(ProjectError, match="too few"):
+        simulate(project, REQUEST)

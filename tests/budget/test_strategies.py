@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.budget.strategies import (
+    EMPTY_ARM,
+    RANDOM_ARM,
+    STRATEGIES,
+    Budget,
+    Pool,
+    Strategy,
+    choose,
+)
+
+
+def unit(rng: np.random.Generator, n: int, around: npt.NDArray[np.float64] | None = None) -> np.ndarray:
+    vectors = rng.normal(size=(n, 8)) * (1 if around is None else 0.15) + (0 if around is None else around)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def pool(n: int = 60, *, seed: int = 0, **changes: object) -> Pool:
+    rng = np.random.default_rng(seed)
+    fields: dict[str, object] = {
+        "minutes": rng.uniform(0.5, 3, n),
+        "tasks": np.ones(n, np.int64),
+        "shown": rng.integers(1, 20, n),
+        "doubt": rng.uniform(0, 5, n),
+        "vectors": unit(rng, n),
+        "known": unit(rng, 4),
+        "groups": np.zeros(n, np.int64),
+    }
+    return Pool(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def picked(a_pool: Pool, budget: Budget, strategy: Strategy = "auto", seed: int = 0) -> list[int]:
+    return [pick.index for pick in choose(a_pool, budget, strategy, np.random.default_rng(seed))]
+
+
+@given(
+    st.integers(0, 50),
+    st.sampled_from(STRATEGIES),
+    st.integers(0, 5),
+    st.one_of(st.builds(Budget, tasks=st.integers(1, 60)), st.builds(Budget, minutes=st.floats(0.1, 100))),
+)
+def test_a_budget_is_kept_and_no_image_is_asked_twice(
+    n: int, strategy: Strategy, seed: int, budget: Budget
+) -> None:
+    a_pool = pool(n, seed=seed, tasks=np.random.default_rng(seed).integers(1, 4, n))
+    chosen = picked(a_pool, budget, strategy, seed)
+    assert len(set(chosen)) == len(chosen)
+    assert bool(chosen) == (n > 0)
+    cost = a_pool.tasks if budget.tasks else a_pool.minutes
+    if len(chosen) > 1:
+        assert cost[chosen].sum() <= (budget.tasks or budget.minutes or 0) + 1e-6
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_state_and_seed_give_the_same_choice(strategy: Strategy) -> None:
+    first, again, other = (picked(pool(), Budget(tasks=12), strategy, seed) for seed in (1, 1, 2))
+    assert first == again
+    if strategy != "uncertainty":
+        assert first != other
+
+
+@given(st.integers(8, 40), st.integers(0, 20))
+def test_a_fifth_to_three_tenths_of_auto_is_drawn_at_random(tasks: int, seed: int) -> None:
+    arms = Counter(
+        pick.arm for pick in choose(pool(200), Budget(tasks=tasks), "auto", np.random.default_rng(seed))
+    )
+    assert 0.2 * tasks - 1 <= arms[RANDOM_ARM] <= 0.3 * tasks + 1e-9
+
+
+def test_the_random_arm_of_auto_is_drawn_from_the_whole_pool() -> None:
+    doubt = np.zeros(40)
+    doubt[:10] = 100.0
+    drawn: Counter[int] = Counter()
+    for seed in range(200):
+        picks = choose(pool(40, doubt=doubt), Budget(tasks=8), "auto", np.random.default_rng(seed))
+        drawn.update(pick.index for pick in picks if pick.arm == RANDOM_ARM)
+    assert 0.15 < sum(drawn[i] for i in range(10)) / drawn.total() < 0.35  # a quarter of the pool
+
+
+def test_auto_asks_where_doubt_per_minute_is_high() -> None:
+    minutes, doubt = np.full(100, 2.0), np.full(100, 0.05)
+    doubt[:20] = 8.0  # worth it
+    doubt[20:40], minutes[20:40] = 8.0, 400.0  # as doubtful, but far too long
+    a_pool = pool(100, minutes=minutes, doubt=doubt)
+    picks = choose(a_pool, Budget(tasks=16), "auto", np.random.default_rng(0))
+    chosen = [pick.index for pick in picks if pick.arm == "auto"]
+    assert len(chosen) >= 10
+    assert np.mean([i < 20 for i in chosen]) >= 0.75
+
+
+def test_auto_varies_what_it_asks() -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([unit(rng, 30, around=axis) for axis in np.eye(8)[:4]])
+    doubt = np.repeat([4.0, 3.9, 3.8, 3.7], 30)
+    picks = choose(pool(120, vectors=vectors, doubt=doubt), Budget(tasks=16), "auto", rng)
+    kinds = {pick.index // 30 for pick in picks if pick.arm == "auto"}
+    assert kinds == {0, 1, 2, 3}
+
+
+def test_auto_does_not_ask_twice_about_near_duplicates() -> None:
+    rng = np.random.default_rng(0)
+    one = unit(rng, 1)
+    vectors = np.concatenate([np.repeat(one, 30, axis=0), unit(rng, 30)])
+    doubt = np.concatenate([np.full(30, 9.0), np.full(30, 1.0)])
+    picks = choose(pool(60, vectors=vectors, doubt=doubt), Budget(tasks=20), "auto", rng)
+    assert sum(pick.index < 30 for pick in picks if pick.arm == "auto") <= 1
+
+
+def test_auto_keeps_a_few_images_without_objects() -> None:
+    shown = np.concatenate([np.zeros(100, np.int64), np.full(100, 5)])
+    doubt = np.where(shown == 0, 0.0, 3.0)
+    picks = choose(pool(200, shown=shown, doubt=doubt), Budget(tasks=40), "auto", np.random.default_rng(0))
+    empty = [pick for pick in picks if pick.arm == EMPTY_ARM]
+    assert len(empty) == 2
+    assert all(shown[pick.index] == 0 for pick in empty)
+
+
+def test_without_a_model_auto_asks_about_each_group() -> None:
+    groups = np.repeat([0, 1, 2], [40, 15, 5])
+    picks = choose(pool(60, doubt=None, groups=groups), Budget(tasks=16), "auto", np.random.default_rng(3))
+    assert {int(groups[pick.index]) for pick in picks if pick.arm == "diversity"} == {0, 1, 2}
+
+
+def test_diversity_covers_kinds_of_images_that_have_no_labels_yet() -> None:
+    rng = np.random.default_rng(0)
+    kinds = [unit(rng, 25, around=axis) for axis in np.eye(8)[:5]]
+    a_pool = pool(125, vectors=np.concatenate(kinds), known=unit(rng, 4, around=np.eye(8)[0]))
+    assert {i // 25 for i in picked(a_pool, Budget(tasks=4), "diversity")} == {1, 2, 3, 4}
+
+
+def test_uncertainty_asks_the_most_doubted_first_and_not_the_most_crowded() -> None:
+    doubt = np.array([6.0, 5.0, 1.0])
+    shown = np.array([60, 5, 5])
+    assert picked(pool(3, doubt=doubt, shown=shown), Budget(tasks=1), "uncertainty") == [1]
+
+
+def test_two_thirds_of_foreground_random_show_an_object() -> None:
+    shown = np.concatenate([np.zeros(900, np.int64), np.full(100, 5)])
+    chosen = picked(pool(1000, shown=shown), Budget(tasks=30), "foreground-random")
+    assert 20 <= (shown[chosen] > 0).sum() <= 26
+
+
+def test_every_choice_says_why() -> None:
+    for strategy in STRATEGIES:
+        picks = choose(pool(), Budget(tasks=20), strategy, np.random.default_rng(0))
+        assert all(pick.why for pick in picks)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"tasks": 3, "minutes": 2.0}, {"tasks": 0}, {"minutes": -1.0}])
+def test_a_budget_is_one_positive_number(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="a budget"):
+        Budget(**wrong)  # type: ignore[arg-type]
