@@ -31,7 +31,8 @@ from labelloop.review.rounds import rounds
 SERVER = "simulated"
 RECIPE = "simulation.toml"
 POINTS = "points.json"
-TEACHER_STEPS_PER_MINUTE = 60  # of a training; about half of its time on a CPU
+TEACHER_SHARE = 0.4  # of the iterations of a training
+TEACHER_STEPS_PER_MINUTE = 40  # the same where a time is asked for and iterations are not known yet
 CACHED_IMAGES = 100
 
 
@@ -255,7 +256,8 @@ def _recipe(settings: LaneSettings) -> str:
     Nothing is held back for validation, the teacher is the baseline, and few images are labelled from few
     views: what a training of minutes has time for.
     """
-    steps = max(round(TEACHER_STEPS_PER_MINUTE * settings.time_s / 60), 20)
+    by_time = TEACHER_STEPS_PER_MINUTE * settings.time_s / 60
+    steps = max(round(TEACHER_SHARE * settings.iterations if settings.iterations else by_time), 1)
     return (
         "validation_share = 0.0\n"
         f"supervised_steps = [[1, {steps}]]\n"
