@@ -20,6 +20,7 @@ from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.project.tables import PredictionRow
 
 STORE_EVERY = 16  # images; what an interruption may cost
+IDS_AT_ONCE = 500  # in one SQL statement
 
 
 def evaluate_run(
@@ -134,13 +135,16 @@ def to_project_classes(
 def _stored_predictions(
     project: Project, loaded: LoadedModel, images: Sequence[ImageRecord]
 ) -> dict[int, Instances]:
-    wanted = {image.id for image in images}
     statement = select(PredictionRow.image_id, PredictionRow.instances).where(
         PredictionRow.run == loaded.run, PredictionRow.which == loaded.which
     )
+    known: dict[int, Instances] = {}
     with project.ledger.read() as session:
-        rows = session.execute(statement)
-        return {image_id: decode_instances(stored) for image_id, stored in rows if image_id in wanted}
+        for start in range(0, len(images), IDS_AT_ONCE):
+            wanted = [image.id for image in images[start : start + IDS_AT_ONCE]]
+            for image_id, stored in session.execute(statement.where(PredictionRow.image_id.in_(wanted))):
+                known[image_id] = decode_instances(stored)
+    return known
 
 
 def _store_predictions(project: Project, loaded: LoadedModel, fresh: dict[int, Instances]) -> None:

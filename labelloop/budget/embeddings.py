@@ -48,8 +48,10 @@ def embed_images(
         float32 (n, DIMENSIONS), unit norm; zeros for an image that cannot be read.
     """
     progress = progress or Silent()
-    known = _stored(project)
-    missing = [image for image in images if image.id not in known]
+    place = {image.id: row for row, image in enumerate(images)}
+    vectors = np.zeros((len(images), DIMENSIONS), np.float32)
+    found = _read_into(vectors, project, place)
+    missing = [image for image in images if image.id not in found]
     if missing:
         encoder = Encoder(torch.device(device))
         with stage(progress, "looking at images", len(missing)):
@@ -59,10 +61,9 @@ def embed_images(
                     fresh[image.id] = _embed(encoder, image)
                     progress.advance()
                 _store(project, fresh)
-                known |= fresh
-    if not images:
-        return np.zeros((0, DIMENSIONS), np.float32)
-    return np.stack([known[image.id] for image in images])
+                for image_id, vector in fresh.items():
+                    vectors[place[image_id]] = vector
+    return vectors
 
 
 class Encoder:
@@ -110,10 +111,16 @@ def _embed(encoder: Encoder, image: ImageRecord) -> Vectors:
         return np.zeros(DIMENSIONS, np.float32)
 
 
-def _stored(project: Project) -> dict[int, Vectors]:
+def _read_into(vectors: Vectors, project: Project, place: dict[int, int]) -> set[int]:
+    """Fills in the rows that the ledger has; the ids of their images."""
     statement = select(EmbeddingRow.image_id, EmbeddingRow.vector).where(EmbeddingRow.encoder == ENCODER)
+    found = set()
     with project.ledger.read() as session:
-        return {image_id: np.frombuffer(vector, "<f4") for image_id, vector in session.execute(statement)}
+        for image_id, vector in session.execute(statement):
+            if image_id in place:
+                vectors[place[image_id]] = np.frombuffer(vector, "<f4")
+                found.add(image_id)
+    return found
 
 
 def _store(project: Project, fresh: dict[int, Vectors]) -> None:

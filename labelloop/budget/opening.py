@@ -80,13 +80,15 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         )
     number = 1 + _rounds_before(project, server)
     strategy, audit = _audited(project, server, request.strategy, progress)
+    known = _known(project, asked)
+    vectors = embed_images(project, [*images, *known], progress=progress)
     pool = Pool(
         minutes=np.array([sum(minutes.value for minutes in each) for each in proposer.minutes]),
         tasks=proposer.tasks,
         shown=proposer.shown,
         doubt=proposer.doubt,
-        vectors=embed_images(project, images, progress=progress),
-        known=embed_images(project, _known(project, asked), progress=progress),
+        vectors=vectors[: len(images)],
+        known=vectors[len(images) :],
         groups=_groups(images),
     )
     rng = np.random.default_rng([request.seed, number])

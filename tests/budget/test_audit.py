@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.budget.audit import FEWEST_TASKS, audit
+from labelloop.budget.timed_tasks import ReviewedTask
+from labelloop.predict.tiles import Tile
+from labelloop.review.rounds import REVIEWED, TaskRecord
+
+TILE = Tile(box=(0, 0, 9, 9), core=(0, 0, 9, 9), inner=(False, False, False, False))
+
+
+def task(corrections: int, seconds: float) -> ReviewedTask:
+    record = TaskRecord(
+        key="k",
+        round_id=1,
+        image_id=1,
+        tile=TILE,
+        shown=(),
+        owned=frozenset(),
+        confidence=0.5,
+        chosen=None,
+        state=REVIEWED,
+        server_id=None,
+        sent=None,
+    )
+    edits = [("moved", ("a",))] * corrections + [("accepted", ("b",))] * 3
+    return ReviewedTask(task=record, who="me", seconds=seconds, edits=tuple(edits))  # type: ignore[arg-type]
+
+
+def tasks(rate_per_minute: float, n: int, seed: int) -> Sequence[ReviewedTask]:
+    rng = np.random.default_rng(seed)
+    minutes = rng.uniform(1, 3, n)
+    return [task(int(rng.poisson(rate_per_minute * m)), 60 * m) for m in minutes]
+
+
+def test_twice_the_corrections_per_minute_are_a_gain_of_two() -> None:
+    found = audit([task(8, 120)] * 20, [task(2, 60)] * 20)
+    assert found is not None
+    assert found.gain == pytest.approx(2.0)
+    assert (found.chosen.corrections, found.chosen.minutes) == (160, pytest.approx(40.0))
+    assert not found.falls_back
+
+
+def test_a_choice_that_is_worse_falls_back_and_says_so() -> None:
+    found = audit(tasks(2, 40, 0), tasks(6, 20, 1))
+    assert found is not None
+    assert found.high is not None
+    assert found.high < 1
+    assert found.falls_back
+    assert "at random from now on" in found.verdict
+
+
+@given(st.integers(0, 30))
+def test_a_choice_that_is_clearly_better_is_kept(seed: int) -> None:
+    found = audit(tasks(9, 60, seed), tasks(3, 20, seed + 1000))
+    assert found is not None
+    assert not found.falls_back
+    assert found.low is not None
+    assert found.low > 1
+
+
+def test_the_interval_holds_the_true_gain_nineteen_times_in_twenty() -> None:
+    inside = 0
+    for seed in range(200):
+        found = audit(tasks(6, 45, seed), tasks(4, 15, seed + 1000), seed=seed)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= 1.5 <= found.high
+    assert inside / 200 > 0.88
+
+
+def test_few_tasks_decide_nothing() -> None:
+    found = audit([task(0, 60)] * 30, [task(9, 60)] * (FEWEST_TASKS - 1))
+    assert found is not None
+    assert found.gain is None
+    assert not found.falls_back
+    assert "too early" in found.verdict
+
+
+def test_a_task_that_was_left_open_over_lunch_changes_little() -> None:
+    random = [task(3, 60)] * 20
+    usual = audit([task(3, 60)] * 20, random)
+    with_lunch = audit([*[task(3, 60)] * 19, task(3, 3600)], random)
+    assert usual is not None
+    assert with_lunch is not None
+    assert with_lunch.gain is not None
+    assert usual.gain == pytest.approx(1.0)
+    assert with_lunch.gain > 0.8
+
+
+def test_without_a_random_arm_there_is_nothing_to_compare_with() -> None:
+    assert audit([task(3, 60)] * 20, []) is None
+    assert audit([], [task(3, 60)] * 20) is None

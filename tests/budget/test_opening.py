@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+
+from labelloop.budget.diversity import is_near_duplicate
+from labelloop.budget.embeddings import embed_images
+from labelloop.budget.opening import RoundRequest, open_round
+from labelloop.budget.strategies import Budget
+from labelloop.data.synthetic_set import write_micrographs
+from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import NothingToReviewError, UsageError
+from labelloop.progress import Silent
+from labelloop.project.adding import add_images, add_labels
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project
+from labelloop.project.tables import DoubtRow, EmbeddingRow
+from labelloop.review.rounds import round_tasks
+
+
+def pool_project(folder: Path, *, labelled: int, pool: int) -> Project:
+    project = Project.init(folder / "screen", ProjectConfig(name="screen", classes=("organoid",)))
+    if labelled:
+        labels = folder / "labelled.json"
+        write_micrographs(folder / "labelled", labelled, seed=0, labels=labels, size_hw=(96, 96))
+        add_labels(project, str(labels), images=str(folder / "labelled"))
+    write_micrographs(folder / "pool", pool, seed=1, labels=None, size_hw=(96, 96))
+    add_images(project, [str(folder / "pool")])
+    return project
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = pool_project(tmp_path_factory.mktemp("opening"), labelled=2, pool=8)
+    train(project, TrainRequest(iterations=4, name="first"))
+    return project
+
+
+def test_the_same_state_and_seed_open_the_same_round(trained: Project) -> None:
+    asked = []
+    for _ in range(2):  # the first round's plan is undone between
+        record = open_round(trained, "here", RoundRequest(budget=Budget(tasks=4)), Silent())
+        asked.append([(task.image_id, task.chosen) for task in round_tasks(trained, record.id)])
+        with trained.ledger.write() as session:
+            for table in ("review_tasks", "review_proposals", "review_rounds"):
+                session.connection().exec_driver_sql(f"DELETE FROM {table}")
+    assert asked[0] == asked[1]
+
+
+def test_doubts_and_embeddings_are_computed_once(trained: Project) -> None:
+    def stored() -> tuple[int, int]:
+        with trained.ledger.read() as session:
+            return tuple(  # type: ignore[return-value]
+                int(session.execute(select(func.count()).select_from(table)).scalar_one())
+                for table in (DoubtRow, EmbeddingRow)
+            )
+
+    class Watching(Silent):
+        def __init__(self) -> None:
+            self.stages: list[str] = []
+
+        def start(self, stage: str, total: int) -> None:
+            self.stages.append(stage)
+
+    open_round(trained, "first", RoundRequest(budget=Budget(tasks=1)), Silent())
+    before, watching = stored(), Watching()
+    open_round(trained, "second", RoundRequest(budget=Budget(tasks=1)), watching)
+    assert stored() == before == (8, 10)
+    assert watching.stages == []
+
+
+def test_a_round_in_minutes_costs_about_so_many(trained: Project) -> None:
+    record = open_round(trained, "minutes", RoundRequest(budget=Budget(minutes=3.0)), Silent())
+    minutes = [task.chosen["minutes"]["value"] for task in round_tasks(trained, record.id) if task.chosen]
+    assert len(minutes) > 1
+    assert 0 < sum(minutes) <= 3.0
+
+
+def test_before_any_model_typical_images_are_asked_about_with_nothing_drawn(tmp_path: Path) -> None:
+    project = pool_project(tmp_path, labelled=0, pool=6)
+    record = open_round(project, "cold", RoundRequest(budget=Budget(tasks=4)), Silent())
+    assert (record.run, record.which, record.model_version) == (None, None, "no-model-round-1")
+    tasks = round_tasks(project, record.id)
+    assert len(tasks) == 4
+    assert all(task.shown == () and task.chosen and task.chosen["why"] for task in tasks)
+    with pytest.raises(UsageError, match="needs a model"):
+        open_round(project, "cold", RoundRequest(budget=Budget(tasks=4), strategy="uncertainty"), Silent())
+
+
+def test_an_empty_pool_says_so(tmp_path: Path) -> None:
+    project = pool_project(tmp_path, labelled=0, pool=2)
+    open_round(project, "here", RoundRequest(budget=Budget(tasks=2)), Silent())
+    with pytest.raises(NothingToReviewError):
+        open_round(project, "here", RoundRequest(budget=Budget(tasks=2)), Silent())
+
+
+def test_alike_images_have_alike_embeddings(tmp_path: Path) -> None:
+    project = pool_project(tmp_path, labelled=0, pool=5)
+    vectors = embed_images(project, project.images())
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-4)
+    assert is_near_duplicate(vectors[0], vectors)
+    assert not is_near_duplicate(vectors[0], vectors[1:])
+    np.testing.assert_array_equal(embed_images(project, project.images()), vectors)
