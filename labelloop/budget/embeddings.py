@@ -6,7 +6,8 @@ forward pass per image. Each is computed once and kept in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +32,36 @@ STORE_EVERY = 64  # images; what an interruption may cost
 INTENSITY_PERCENTILE = (0.5, 99.5)
 
 Vectors = npt.NDArray[np.float32]
+Key = tuple[str, int]  # encoder with part, image id
 
 
-def embed_images(
-    project: Project, images: Sequence[ImageRecord], *, device: str = "cpu", progress: Progress | None = None
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What is embedded: an image, or a part of it.
+
+    Attributes:
+        image: Which.
+        box: Top, left, bottom, right of the part, px; None for all of the image.
+    """
+
+    image: ImageRecord
+    box: tuple[int, int, int, int] | None = None
+
+    @property
+    def key(self) -> Key:
+        """Of its row in the ledger: encoder, with the part, and image."""
+        part = "" if self.box is None else ":" + ",".join(map(str, self.box))
+        return ENCODER + part, self.image.id
+
+
+def embed(
+    project: Project, pictures: Sequence[Picture], *, device: str = "cpu", progress: Progress | None = None
 ) -> Vectors:
-    """Embeds images; those that were embedded before are taken from the ledger.
+    """Embeds pictures; those that were embedded before are taken from the ledger.
 
     Args:
         project: Whose ledger.
-        images: Which.
+        pictures: Which, none twice.
         device: cpu or a CUDA device.
         progress: Who watches, as the stage ``looking at images``.
 
@@ -48,21 +69,21 @@ def embed_images(
         float32 (n, DIMENSIONS), unit norm; zeros for an image that cannot be read.
     """
     progress = progress or Silent()
-    place = {image.id: row for row, image in enumerate(images)}
-    vectors = np.zeros((len(images), DIMENSIONS), np.float32)
+    place = {picture.key: row for row, picture in enumerate(pictures)}
+    vectors = np.zeros((len(pictures), DIMENSIONS), np.float32)
     found = _read_into(vectors, project, place)
-    missing = [image for image in images if image.id not in found]
+    missing = [picture for picture in pictures if picture.key not in found]
     if missing:
         encoder = Encoder(torch.device(device))
         with stage(progress, "looking at images", len(missing)):
             for start in range(0, len(missing), STORE_EVERY):
                 fresh = {}
-                for image in missing[start : start + STORE_EVERY]:
-                    fresh[image.id] = _embed(encoder, image)
+                for picture in missing[start : start + STORE_EVERY]:
+                    fresh[picture.key] = _embed(encoder, picture)
                     progress.advance()
                 _store(project, fresh)
-                for image_id, vector in fresh.items():
-                    vectors[place[image_id]] = vector
+                for key, vector in fresh.items():
+                    vectors[place[key]] = vector
     return vectors
 
 
@@ -104,28 +125,36 @@ def _to_side(image: Tensor) -> Tensor:
     return resized
 
 
-def _embed(encoder: Encoder, image: ImageRecord) -> Vectors:
+def _embed(encoder: Encoder, picture: Picture) -> Vectors:
+    image = picture.image
     try:
-        return encoder(read_image(image.path, page=image.page, channel=image.channel).pixels)
+        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
     except ImageError:
         return np.zeros(DIMENSIONS, np.float32)
+    top, left, bottom, right = picture.box or (0, 0, *image.size_hw)
+    return encoder(pixels[top:bottom, left:right])
 
 
-def _read_into(vectors: Vectors, project: Project, place: dict[int, int]) -> set[int]:
-    """Fills in the rows that the ledger has; the ids of their images."""
-    statement = select(EmbeddingRow.image_id, EmbeddingRow.vector).where(EmbeddingRow.encoder == ENCODER)
+def _read_into(
+    vectors: Vectors, project: Project, place: Mapping[tuple[str, int], int]
+) -> set[tuple[str, int]]:
+    """Fills in the rows that the ledger has; their keys."""
+    statement = select(EmbeddingRow.encoder, EmbeddingRow.image_id, EmbeddingRow.vector).where(
+        EmbeddingRow.encoder.startswith(ENCODER)
+    )
     found = set()
     with project.ledger.read() as session:
-        for image_id, vector in session.execute(statement):
-            if image_id in place:
-                vectors[place[image_id]] = np.frombuffer(vector, "<f4")
-                found.add(image_id)
+        for encoder, image_id, vector in session.execute(statement):
+            key = encoder, image_id
+            if key in place:
+                vectors[place[key]] = np.frombuffer(vector, "<f4")
+                found.add(key)
     return found
 
 
-def _store(project: Project, fresh: dict[int, Vectors]) -> None:
+def _store(project: Project, fresh: Mapping[Key, Vectors]) -> None:
     with project.ledger.write() as session:
-        for image_id, vector in fresh.items():
+        for (encoder, image_id), vector in fresh.items():
             session.merge(
-                EmbeddingRow(encoder=ENCODER, image_id=image_id, vector=vector.astype("<f4").tobytes())
+                EmbeddingRow(encoder=encoder, image_id=image_id, vector=vector.astype("<f4").tobytes())
             )

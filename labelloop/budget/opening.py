@@ -6,7 +6,7 @@ the ledger as it is made, so an interrupted opening goes on; the round itself is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,13 +14,14 @@ import numpy.typing as npt
 from sqlalchemy import func, select
 
 from labelloop.budget.audit import Audit, audit_rounds
-from labelloop.budget.embeddings import embed_images
+from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.proposer import Proposer
 from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy, choose
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import RoundRow
+from labelloop.review.partly import PartlyReviewed, partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round, reviewed_images
 
 
@@ -59,19 +60,16 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         NothingToReviewError: No image is left.
         UsageError: The strategy needs a model and there is none.
     """
-    asked = reviewed_images(project)
-    images = [
-        image
-        for image in project.images(split="train", labelled=False)
-        if image.id not in asked and (request.only is None or image.id in request.only)
-    ]
-    if not images:
+    asked, partly = reviewed_images(project), partly_reviewed(project)
+    images = _askable(project, asked, partly, request.only)
+    proposer = Proposer(project, images, partly, run=request.run, device=request.device, progress=progress)
+    units = proposer.units
+    if not units:
         raise NothingToReviewError(
             "no image is left to review",
             value=project.root,
             way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",
         )
-    proposer = Proposer(project, images, run=request.run, device=request.device, progress=progress)
     if proposer.run is None and request.strategy in NEED_A_MODEL:
         raise UsageError(
             "this strategy needs a model, and no run has finished",
@@ -81,15 +79,15 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     number = 1 + _rounds_before(project, server)
     strategy, audit = _audited(project, server, request.strategy, progress)
     known = _known(project, asked)
-    vectors = embed_images(project, [*images, *known], progress=progress)
+    pictures = [Picture(image=u.image, box=u.view.tile.box if u.view else None) for u in units]
+    vectors = embed(project, [*pictures, *(Picture(image=image) for image in known)], progress=progress)
     pool = Pool(
-        minutes=np.array([sum(minutes.value for minutes in each) for each in proposer.minutes]),
-        tasks=proposer.tasks,
-        shown=proposer.shown,
-        doubt=proposer.doubt,
-        vectors=vectors[: len(images)],
-        known=vectors[len(images) :],
-        groups=_groups(images),
+        minutes=np.array([unit.minutes.value for unit in units]),
+        shown=np.array([unit.shown for unit in units], np.int64),
+        doubt=np.array([unit.doubt for unit in units]) if proposer.run is not None else None,
+        vectors=vectors[: len(units)],
+        known=vectors[len(units) :],
+        groups=_groups([unit.image for unit in units]),
     )
     rng = np.random.default_rng([request.seed, number])
     picks = choose(pool, request.budget, strategy, rng, round_number=number)
@@ -99,7 +97,7 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         "budget": asdict(request.budget),
         "seed": request.seed,
         "number": number,
-        "pool": len(images),
+        "pool": len(units),
         "audit": None if audit is None else audit.as_dict(),
     }
     return plan_round(
@@ -131,6 +129,17 @@ def _rounds_before(project: Project, server: str) -> int:
     with project.ledger.read() as session:
         statement = select(func.count()).select_from(RoundRow).where(RoundRow.server == server)
         return int(session.execute(statement).scalar_one())
+
+
+def _askable(
+    project: Project, asked: set[int], partly: Mapping[int, PartlyReviewed], only: frozenset[int] | None
+) -> list[ImageRecord]:
+    """Images without labels that were not asked about, and fields that were reviewed in part."""
+    unlabelled = {image.id for image in project.images(split="train", labelled=False)}
+    wanted = (unlabelled - asked) | partly.keys()
+    if only is not None:
+        wanted &= only
+    return [image for image in project.images(split="train") if image.id in wanted]
 
 
 def _known(project: Project, asked: set[int]) -> list[ImageRecord]:

@@ -1,12 +1,14 @@
 """Proposer: what a model would show of each image of a pool, how it is cut, and what that would cost.
 
 Most images are one task, and their numbers of objects, doubts and minutes follow from the scores that the
-ledger keeps; masks are read only of those that have to be cut, and of those that were chosen.
+ledger keeps; masks are read only of those that have to be cut, and of those that were chosen. Of a field that
+is cut each tile is asked about by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.review.choice import Choice, confidence
+from labelloop.review.partly import PartlyReviewed
 from labelloop.review.tiles import MAX_SIDE_PX, TileView, review_tiles, whole_view
 
 QUERY_OBJECTS = 40  # a task shows so many at most: what a person can look at in one go
@@ -32,39 +35,63 @@ NO_MODEL_MIN_SCORE = 0.5
 Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unit:
+    """One task that could be asked: an image, or a tile of one.
+
+    Attributes:
+        image: Which.
+        view: The tile; None for the whole image.
+        minutes: That it should cost.
+        shown: Objects in it.
+        doubt: Decisions of the model in it that are expected to be wrong.
+    """
+
+    image: ImageRecord
+    view: TileView | None
+    minutes: Minutes
+    shown: int
+    doubt: float
+
+
 class Proposer:
-    """What would be proposed in each of n images, by a model or by none.
+    """What would be proposed in images, by a model or by none.
 
     Args:
         project: Whose ledger.
         images: The pool.
+        partly: Fields of it that were reviewed in part, by image id.
         run: Whose model; None for the newest finished run's promoted one, or none where no run has finished.
         device: Where to predict.
         progress: Who watches.
+
+    Attributes:
+        units: All that could be asked, image by image.
     """
 
     def __init__(
         self,
         project: Project,
         images: Sequence[ImageRecord],
+        partly: Mapping[int, PartlyReviewed],
         *,
         run: str | None,
         device: str,
         progress: Progress,
     ) -> None:
-        self._project, self._images, self._progress = project, images, progress
+        self._project, self._partly, self._progress = project, partly, progress
         self._effort = EffortModel.fit(timed_tasks(project))
         finished = any(record.state == "finished" for record in project.runs())
         self._loaded = load_model(project, run, device=device) if finished or run is not None else None
         if self._loaded is None:
-            self._doubts: list[ImageDoubt] | None = None
+            nothing = ImageDoubt(scores=np.zeros(0), agreement=np.zeros(0), unmatched=np.zeros(0))
+            doubts = [nothing] * len(images)
             self._rates = EditRates.prior()
-            self._objects_per_image = _objects_per_image(project)
+            self._drawn = _objects_per_image(project)
         else:
-            self._doubts = doubts_of(project, self._loaded, images, progress=progress)
+            doubts = doubts_of(project, self._loaded, images, progress=progress)
             self._rates = EditRates.fit(edit_records(project))
-        self._views = self._cut()
-        self.minutes = [self._minutes_of(i) for i in range(len(images))]
+        self.units = self._units(images, doubts)
 
     @property
     def run(self) -> str | None:
@@ -81,57 +108,100 @@ class Proposer:
         """Objects scored lower are not shown."""
         return self._loaded.min_score if self._loaded else NO_MODEL_MIN_SCORE
 
-    @property
-    def shown(self) -> npt.NDArray[np.int64]:
-        """int64 (n,), objects that would be shown of each image."""
-        if self._doubts is None:
-            return np.zeros(len(self._images), np.int64)
-        return np.array([doubt.shown(self.min_score) for doubt in self._doubts], np.int64)
-
-    @property
-    def doubt(self) -> Floats | None:
-        """float64 (n,), decisions that are expected to be wrong in each image; None without a model."""
-        if self._doubts is None:
-            return None
-        return np.array([doubt.total(self.min_score) for doubt in self._doubts])
-
-    @property
-    def tasks(self) -> npt.NDArray[np.int64]:
-        """int64 (n,), how many tasks each image would be."""
-        return np.array([len(each) for each in self.minutes], np.int64)
-
     def choices(self, picks: Sequence[Pick]) -> list[Choice]:
-        """What was picked, as it goes into a round."""
-        images = [self._images[pick.index] for pick in picks]
-        predicted = self._predicted(images)
-        chosen = []
-        for pick, image, seen in zip(picks, images, predicted, strict=True):
-            proposed = seen.above(self.min_score)
-            views = self._views.get(pick.index) or (whole_view(proposed),)
-            chosen.append(
+        """What was picked, as it goes into a round: by image, with the tiles of it that were picked."""
+        by_image: dict[int, list[Pick]] = {}
+        for pick in picks:
+            by_image.setdefault(self.units[pick.index].image.id, []).append(pick)
+        images = [self.units[of_image[0].index].image for of_image in by_image.values()]
+        choices = []
+        for image, seen in zip(images, self._predicted(images), strict=True):
+            of_image = by_image[image.id]
+            units = [self.units[pick.index] for pick in of_image]
+            proposed, known = self._shown(image, seen)
+            choices.append(
                 Choice(
                     image=image,
                     proposed=proposed,
-                    views=views,
+                    known=known,
+                    views=tuple(unit.view or whole_view(proposed) for unit in units),
                     confidence=confidence(seen, self.min_score),
-                    chosen=tuple(_for_the_ledger(pick, m) for m in self.minutes[pick.index]),
+                    chosen=tuple(map(_for_the_ledger, of_image, units)),
                 )
             )
-        return chosen
+        return choices
 
-    def _cut(self) -> dict[int, tuple[TileView, ...]]:
-        """The tiles of the images that are more than one task, by index."""
-        shown = self.shown
+    def _units(self, images: Sequence[ImageRecord], doubts: Sequence[ImageDoubt]) -> list[Unit]:
         large = [
             i
-            for i, image in enumerate(self._images)
-            if max(image.size_hw) > MAX_SIDE_PX or shown[i] > QUERY_OBJECTS
+            for i, (image, doubt) in enumerate(zip(images, doubts, strict=True))
+            if max(image.size_hw) > MAX_SIDE_PX
+            or doubt.shown(self.min_score) > QUERY_OBJECTS
+            or image.id in self._partly
         ]
-        predicted = self._predicted([self._images[i] for i in large])
-        return {
-            i: review_tiles(seen.above(self.min_score), max_objects=QUERY_OBJECTS)
-            for i, seen in zip(large, predicted, strict=True)
+        cut = {
+            i: self._tiles(images[i], seen, doubts[i])
+            for i, seen in zip(large, self._predicted([images[i] for i in large]), strict=True)
         }
+        return [
+            unit
+            for i, (image, doubt) in enumerate(zip(images, doubts, strict=True))
+            for unit in (cut[i] if i in cut else [self._whole(image, doubt)])
+        ]
+
+    def _whole(self, image: ImageRecord, doubt: ImageDoubt) -> Unit:
+        return Unit(
+            image=image,
+            view=None,
+            minutes=self._effort.predict(self._work(doubt.scores, None, 1.0)),
+            shown=doubt.shown(self.min_score),
+            doubt=doubt.total(self.min_score),
+        )
+
+    def _tiles(self, image: ImageRecord, seen: Instances, doubt: ImageDoubt) -> list[Unit]:
+        """The tiles of a field that can be asked about; of one that was reviewed in part what is left."""
+        proposed, _ = self._shown(image, seen)
+        views = review_tiles(proposed, max_objects=QUERY_OBJECTS)
+        if image.id in self._partly:
+            views = self._partly[image.id].worth_asking(views)
+        boxes = seen.boxes_xyxy
+        middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
+        wrong = doubt.per_object(self.min_score)
+        units = []
+        for view in views:
+            inside = np.array([view.tile.owns(y, x) for x, y in middles], np.bool_)
+            top, left, bottom, right = view.tile.core
+            share = (bottom - top) * (right - left) / (image.size_hw[0] * image.size_hw[1])
+            units.append(
+                Unit(
+                    image=image,
+                    view=view,
+                    minutes=self._effort.predict(self._work(doubt.scores, inside, share)),
+                    shown=len(view.shown),
+                    doubt=float(wrong[inside].sum() + share * doubt.unmatched.sum()),
+                )
+            )
+        return units
+
+    def _shown(self, image: ImageRecord, seen: Instances) -> tuple[Instances, int]:
+        """What is shown of an image, and how many of it, the first, are labels already."""
+        proposed = seen.above(self.min_score)
+        if image.id not in self._partly:
+            return proposed, 0
+        field = self._partly[image.id]
+        return field.together(proposed), len(field.known)
+
+    def _work(self, scores: Floats, inside: npt.NDArray[np.bool_] | None, share: float) -> Work:
+        """What a person is expected to do in a task.
+
+        Args:
+            scores: Of all detections of the image.
+            inside: Those that lie in the task; all if None.
+            share: Of the image's area.
+        """
+        if self._loaded is None:
+            return Work(objects=0.0, edits={"added": share * self._drawn})
+        return self._rates.expect(scores, self.min_score, inside)
 
     def _predicted(self, images: Sequence[ImageRecord]) -> list[Instances]:
         if self._loaded is None:
@@ -141,22 +211,6 @@ class Proposer:
         seen = predict_known_images(self._project, self._loaded, images, self._progress)
         return [to_project_classes(found, self._loaded.classes, classes) for found in seen]
 
-    def _minutes_of(self, i: int) -> tuple[Minutes, ...]:
-        """Of each task that the image would be."""
-        work = self._expected(i)
-        views = self._views.get(i)
-        if views is None:
-            return (self._effort.predict(work),)
-        # An image's work is shared out by the objects that belong to each tile.
-        owned = np.array([1.0 + int(view.owned.sum()) for view in views])
-        return tuple(self._effort.predict(work.part(share)) for share in (owned / owned.sum()).tolist())
-
-    def _expected(self, i: int) -> Work:
-        """What a person is expected to do in the whole image."""
-        if self._doubts is None:
-            return Work(objects=0.0, edits={"added": self._objects_per_image})
-        return self._rates.expect(self._doubts[i].scores, self.min_score)
-
 
 def _objects_per_image(project: Project) -> float:
     labels = project.labels([image.id for image in project.images(split="train", labelled=True)])
@@ -164,6 +218,7 @@ def _objects_per_image(project: Project) -> float:
     return float(np.mean(counts)) if counts else UNKNOWN_OBJECTS
 
 
-def _for_the_ledger(pick: Pick, minutes: Minutes) -> dict[str, Any]:
+def _for_the_ledger(pick: Pick, unit: Unit) -> dict[str, Any]:
+    minutes = unit.minutes
     span = {"value": round(minutes.value, 4), "low": round(minutes.low, 4), "high": round(minutes.high, 4)}
     return {"arm": pick.arm, "why": pick.why, "minutes": span}

@@ -58,11 +58,10 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
-    """The n images, or tiles of large ones, that may be asked about.
+    """The n tasks that may be asked: images, or tiles of large ones.
 
     Attributes:
         minutes: float64 (n,), predicted work.
-        tasks: int64 (n,), how many tasks each is.
         shown: int64 (n,), objects that would be shown.
         doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model.
         vectors: float32 (n, d), embeddings of unit norm.
@@ -71,7 +70,6 @@ class Pool:
     """
 
     minutes: Floats
-    tasks: IntArray
     shown: IntArray
     doubt: Floats | None
     vectors: Vectors
@@ -147,7 +145,7 @@ class _Picking:
         self.pool = pool
         self.rng = rng
         self.picks: list[Pick] = []
-        self._cost = pool.tasks.astype(np.float64) if budget.tasks is not None else pool.minutes
+        self._cost = np.ones(len(pool)) if budget.tasks is not None else pool.minutes
         self._total = float(budget.tasks if budget.tasks is not None else budget.minutes or 0)
         self._left = self._total
         self._taken = np.zeros(len(pool), np.bool_)

@@ -19,7 +19,8 @@ class Choice:
     Attributes:
         image: Which.
         proposed: The objects that will be shown.
-        views: The tiles of it that will be asked about; all of them as a rule.
+        known: So many of them, the first, are labels already.
+        views: The tiles of it that will be asked about.
         confidence: Of the whole image, 0..1.
         chosen: For the ledger, per task: ``arm``, ``why``, and predicted ``minutes`` with ``low`` and
             ``high``.
@@ -27,6 +28,7 @@ class Choice:
 
     image: ImageRecord
     proposed: Instances
+    known: int = 0
     views: tuple[TileView, ...]
     confidence: float
     chosen: tuple[dict[str, Any], ...]

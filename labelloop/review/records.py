@@ -32,6 +32,7 @@ from labelloop.project.tables import (
 from labelloop.review.edits import Edit, KeyedInstances, find_edits
 from labelloop.review.join import ReturnedTile, join_tiles
 from labelloop.review.known import chunked
+from labelloop.review.partly import returned_before
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadResult, ReadReview
 from labelloop.review.rounds import (
     DELETED,
@@ -92,6 +93,7 @@ class _Pull:
         self._reviews: dict[AnnotationRow, ReadReview] = {}
         self._edits: list[tuple[AnnotationRow, Edit]] = []
         self._touched: dict[tuple[int, int], None] = {}  # (round, image) whose labels may be new
+        self._again: dict[int, int] = {}  # the last round of images that several rounds asked about
         self.report = PullReport()
 
     def take(self, pulled: Sequence[PulledTask], *, read_again: bool) -> None:
@@ -210,7 +212,14 @@ class _Pull:
     def renew_labels(self) -> None:
         """Label revisions of the images whose reviews changed."""
         newest = newest_labels(self._session, [image_id for _, image_id in self._touched])
-        for round_id, image_id in self._touched:
+        self._again = self._asked_again()
+        for round_id, image_id in sorted(self._touched):
+            if round_id < self._again.get(image_id, 0):
+                self.report.unusable.append(
+                    f"image {image_id}: a task of round {round_id} was changed after a later round had asked "
+                    "about other parts of the image; the change is kept, but it is not in the labels"
+                )
+                continue
             labels = self._labels(round_id, image_id)
             revision, before = newest.get(image_id, (0, None))
             if labels is None or (before is not None and same_objects(before, labels)):
@@ -227,6 +236,17 @@ class _Pull:
             newest[image_id] = (revision + 1, labels)
             self.report.images += 1
 
+    def _asked_again(self) -> dict[int, int]:
+        """The last round of each image of which several rounds were reviewed: fields, part by part."""
+        self._session.flush()
+        statement = (
+            select(ReviewTaskRow.image_id, func.max(ReviewTaskRow.round_id))
+            .where(ReviewTaskRow.state == REVIEWED)
+            .group_by(ReviewTaskRow.image_id)
+            .having(func.min(ReviewTaskRow.round_id) < func.max(ReviewTaskRow.round_id))
+        )
+        return {image_id: last for image_id, last in self._session.execute(statement)}
+
     def store_edits(self) -> None:
         """The edit records of the new annotations, which have their numbers now."""
         self._session.flush()
@@ -239,6 +259,8 @@ class _Pull:
         returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
         if not returned:
             return None
+        if image_id in self._again:
+            returned = [*returned_before(self._session, tasks[0], self._proposed[place]), *returned]
         return join_tiles(self._proposed[place], returned)
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:

@@ -27,6 +27,7 @@ PLANNED, SENT, REVIEWED, SKIPPED, DELETED, DROPPED = (
     "planned", "sent", "reviewed", "skipped", "deleted", "dropped",
 )  # fmt: skip
 UNSETTLED = (PLANNED, SENT)
+KNOWN = "known"  # in the key of an object that was a label before it was shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,10 @@ def plan_round(
 
 
 def _add_tasks(session: Session, round_id: int, choice: Choice) -> None:
-    keys = [f"r{round_id}-i{choice.image.id}-o{i}" for i in range(len(choice.proposed))]
+    keys = [
+        f"r{round_id}-i{choice.image.id}-{KNOWN if i < choice.known else 'o'}{i}"
+        for i in range(len(choice.proposed))
+    ]
     session.add(
         ProposalRow(
             round_id=round_id,
@@ -240,6 +244,11 @@ def proposals(session: Session, round_id: int, image_ids: Sequence[int]) -> dict
 def proposal(row: ProposalRow) -> KeyedInstances:
     """What was proposed in an image."""
     return KeyedInstances(keys=tuple(row.keys), instances=decode_instances(row.instances))
+
+
+def is_known_key(key: str) -> bool:
+    """Whether a proposed object was a label before."""
+    return f"-{KNOWN}" in key
 
 
 def shown_by(task: TaskRecord, proposed: KeyedInstances) -> KeyedInstances:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from labelloop.budget.diversity import is_near_duplicate
-from labelloop.budget.embeddings import embed_images
+from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
@@ -99,8 +99,11 @@ def test_an_empty_pool_says_so(tmp_path: Path) -> None:
 
 def test_alike_images_have_alike_embeddings(tmp_path: Path) -> None:
     project = pool_project(tmp_path, labelled=0, pool=5)
-    vectors = embed_images(project, project.images())
+    pictures = [Picture(image=image) for image in project.images()]
+    vectors = embed(project, pictures)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-4)
     assert is_near_duplicate(vectors[0], vectors)
     assert not is_near_duplicate(vectors[0], vectors[1:])
-    np.testing.assert_array_equal(embed_images(project, project.images()), vectors)
+    np.testing.assert_array_equal(embed(project, pictures), vectors)
+    tile = Picture(image=pictures[0].image, box=(0, 0, 48, 48))
+    assert not is_near_duplicate(embed(project, [tile])[0], vectors[:1])

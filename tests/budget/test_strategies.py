@@ -28,7 +28,6 @@ def pool(n: int = 60, *, seed: int = 0, **changes: object) -> Pool:
     rng = np.random.default_rng(seed)
     fields: dict[str, object] = {
         "minutes": rng.uniform(0.5, 3, n),
-        "tasks": np.ones(n, np.int64),
         "shown": rng.integers(1, 20, n),
         "doubt": rng.uniform(0, 5, n),
         "vectors": unit(rng, n),
@@ -51,11 +50,11 @@ def picked(a_pool: Pool, budget: Budget, strategy: Strategy = "auto", seed: int 
 def test_a_budget_is_kept_and_no_image_is_asked_twice(
     n: int, strategy: Strategy, seed: int, budget: Budget
 ) -> None:
-    a_pool = pool(n, seed=seed, tasks=np.random.default_rng(seed).integers(1, 4, n))
+    a_pool = pool(n, seed=seed)
     chosen = picked(a_pool, budget, strategy, seed)
     assert len(set(chosen)) == len(chosen)
     assert bool(chosen) == (n > 0)
-    cost = a_pool.tasks if budget.tasks else a_pool.minutes
+    cost = np.ones(n) if budget.tasks else a_pool.minutes
     if len(chosen) > 1:
         assert cost[chosen].sum() <= (budget.tasks or budget.minutes or 0) + 1e-6
 

@@ -1,0 +1,139 @@
+"""Fields of which some tiles were reviewed: what is known of them, and what can be asked next.
+
+A later round shows what the labels hold already, with the model's objects where nobody has looked. Tiles that
+were reviewed before are to the join as if they had come back again, untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from labelloop.instances import Instances
+from labelloop.predict.tiles import Tile
+from labelloop.project.project import Project
+from labelloop.project.tables import ReviewTaskRow
+from labelloop.review.edits import KeyedInstances
+from labelloop.review.join import ReturnedTile
+from labelloop.review.rounds import DROPPED, REVIEWED, UNSETTLED, TaskRecord, is_known_key, task_record
+from labelloop.review.tiles import TileView, cut_to_box
+
+INSIDE = 0.5  # an object is new where so much of it lies in unknown area, and old where in a known object
+STILL_UNKNOWN = 0.5  # a tile is worth asking where so much of its own part is unknown
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartlyReviewed:
+    """A field of which some tiles were reviewed, and no task waits.
+
+    Attributes:
+        labels: Its labels now; what is unknown is crowd.
+    """
+
+    labels: Instances
+
+    @property
+    def known(self) -> Instances:
+        """The objects that are known, with a score of 1."""
+        kept = self.labels.select(~self.labels.crowd)
+        return Instances(
+            size_hw=kept.size_hw,
+            rles=kept.rles,
+            labels=kept.labels,
+            scores=np.ones(len(kept), np.float32),
+        )
+
+    def together(self, seen: Instances) -> Instances:
+        """The known objects, followed by those of a model that lie where nobody has looked.
+
+        Args:
+            seen: What the model would show in the whole field, with scores.
+        """
+        known, unknown = self.known, _union(self.labels.select(self.labels.crowd))
+        if not len(seen):
+            return known
+        rles = seen.coco_rles()
+        new = np.asarray(coco_mask.iou(rles, [unknown], [1]))[:, 0] > INSIDE
+        if len(known):
+            covered = np.asarray(coco_mask.iou(rles, known.coco_rles(), [1] * len(known)))
+            new &= covered.max(axis=1) <= INSIDE
+        added = seen.select(new)
+        assert known.scores is not None
+        assert added.scores is not None
+        return Instances(
+            size_hw=seen.size_hw,
+            rles=(*known.rles, *added.rles),
+            labels=np.concatenate([known.labels, added.labels]),
+            scores=np.concatenate([known.scores, added.scores]),
+        )
+
+    def worth_asking(self, views: Sequence[TileView]) -> tuple[TileView, ...]:
+        """The tiles whose own part is mostly unknown."""
+        unknown = np.logical_or.reduce(self.labels.select(self.labels.crowd).to_dense(), axis=0)
+        worth = []
+        for view in views:
+            top, left, bottom, right = view.tile.core
+            if unknown[top:bottom, left:right].mean() >= STILL_UNKNOWN:
+                worth.append(view)
+        return tuple(worth)
+
+
+def partly_reviewed(project: Project) -> dict[int, PartlyReviewed]:
+    """The fields that can be asked about again, by image id."""
+    boxes: dict[int, list[tuple[int, int, int, int]]] = {}
+    waiting: set[int] = set()
+    columns = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.tile)
+    with project.ledger.read() as session:
+        for image_id, state, tile in session.execute(columns.where(ReviewTaskRow.state != DROPPED)):
+            if state in UNSETTLED:
+                waiting.add(image_id)
+            elif state == REVIEWED:
+                boxes.setdefault(image_id, []).append(tuple(tile["box"]))
+    sizes = {image.id: image.size_hw for image in project.images(split="train", labelled=True)}
+    fields = [i for i in boxes if i in sizes and i not in waiting and not _cover(boxes[i], sizes[i])]
+    labels = project.labels(fields)
+    return {i: PartlyReviewed(labels=labels[i]) for i in fields if labels[i].crowd.any()}
+
+
+def returned_before(session: Session, task: TaskRecord, proposed: KeyedInstances) -> list[ReturnedTile]:
+    """The tiles of a task's image that earlier rounds brought back, as if they were untouched now.
+
+    Args:
+        session: Of the ledger.
+        task: Any task of the round.
+        proposed: What the round proposed in the image; known objects are recognised by their keys.
+    """
+    earlier = select(ReviewTaskRow).where(
+        ReviewTaskRow.image_id == task.image_id,
+        ReviewTaskRow.round_id < task.round_id,
+        ReviewTaskRow.state == REVIEWED,
+    )
+    tiles = [task_record(row, with_sent=False).tile for row in session.scalars(earlier)]
+    keys = tuple(key for key in proposed.keys if is_known_key(key))
+    objects = proposed.instances.select([i for i, key in enumerate(proposed.keys) if is_known_key(key)])
+    return [_untouched(tile, KeyedInstances(keys=keys, instances=objects)) for tile in tiles]
+
+
+def _untouched(tile: Tile, known: KeyedInstances) -> ReturnedTile:
+    cut = KeyedInstances(keys=known.keys, instances=cut_to_box(known.instances, tile.box))
+    keys = frozenset(known.keys)
+    return ReturnedTile(tile=tile, shown=keys, owned=keys, returned=cut, untouched=keys)
+
+
+def _cover(boxes: Iterable[tuple[int, int, int, int]], size_hw: tuple[int, int]) -> bool:
+    if (0, 0, *size_hw) in boxes:
+        return True
+    seen = np.zeros(size_hw, np.bool_)
+    for top, left, bottom, right in boxes:
+        seen[top:bottom, left:right] = True
+    return bool(seen.all())
+
+
+def _union(instances: Instances) -> dict[str, object]:
+    merged: dict[str, object] = coco_mask.merge(instances.coco_rles())
+    return merged
