@@ -29,4 +29,5 @@ def pull(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         f"{report.annotations_gone} gone; {edits}; {report.minutes:.1f} minutes; "
         f"new labels for {report.images} images",
         *(f"left out: {reason}" for reason in report.unusable),
+        *([report.audit["verdict"]] if report.audit else []),
     )

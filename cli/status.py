@@ -36,6 +36,16 @@ def _show(found: dict[str, Any]) -> None:
         state = "finished" if run["state"] == "finished" else "not finished"
         trained = f"{run['method']} {run['model']}, seed {run['seed']}"
         say(f"run       {run['name']}: {state}, {trained}{ended}")
+    if found["rounds"]:
+        waiting = found["waiting"]
+        minutes = waiting["minutes"]
+        left = "" if minutes is None else f", about {minutes:.0f} minutes of work"
+        say(
+            f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
+            f"{waiting['tasks']} tasks wait{left}"
+        )
+    if found["audit"]:
+        say(f"audit     {found['audit']['verdict']}")
     newest = found["newest_result"]
     if newest is not None:
         say("", f"Newest result: {newest['run']}" + (f", on {newest['split']}" if newest["split"] else ""))

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from labelloop.budget.audit import audit_rounds
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.annotations import annotation_numbers, by_key, read_task
@@ -130,6 +131,9 @@ class _Pulling:
         if self.facts.tasks == ours and self.facts.annotations != live_annotations(self.project, server):
             # Something left no trace on its task, as a deletion may: look at all of them.
             report = _sum(report, self._pull(_Cursor()))
+        if report.annotations_new or report.annotations_changed or report.annotations_gone:
+            audit = audit_rounds(self.project, server)
+            report.audit = None if audit is None else audit.as_dict()
         return report
 
     def _pull(self, cursor: _Cursor) -> PullReport:

@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from labelloop.budget.audit import audit_rounds
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow
 from labelloop.review.known import minutes_spent
-from labelloop.review.rounds import RoundRecord, rounds
+from labelloop.review.rounds import UNSETTLED, RoundRecord, predicted_minutes, round_tasks, rounds
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
@@ -23,7 +24,9 @@ def project_status(project: Project) -> dict[str, Any]:
         are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``,
         oldest first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``;
         ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
-        of review; ``next``: commands that make sense now, each with its reason.
+        of review; ``waiting``: ``tasks`` that nobody has reviewed and the ``minutes`` that they should cost
+        (None where that was not predicted); ``audit``: of the newest round's server, or None; ``next``:
+        commands that make sense now, each with its reason.
     """
     images = _count_images(project)
     runs = project.runs()
@@ -44,6 +47,8 @@ def project_status(project: Project) -> dict[str, Any]:
         "newest_result": _result_summary(newest),
         "rounds": len(reviewed),
         "minutes_spent": round(minutes_spent(project), 2),
+        "waiting": _waiting(project, reviewed),
+        "audit": _audit(project, reviewed),
         "next": [*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest)],
     }
 
@@ -95,6 +100,22 @@ def _result_summary(run: RunRecord | None) -> dict[str, Any] | None:
 
 def _headline(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     return {name: metrics[name] for name in HEADLINE if name in metrics} if metrics else None
+
+
+def _waiting(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any]:
+    tasks = [
+        task
+        for record in reviewed
+        if record.unsettled
+        for task in round_tasks(project, record.id)
+        if task.state in UNSETTLED
+    ]
+    return {"tasks": len(tasks), "minutes": predicted_minutes(tasks) if tasks else 0.0}
+
+
+def _audit(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any] | None:
+    audit = audit_rounds(project, reviewed[-1].server) if reviewed else None
+    return None if audit is None else audit.as_dict()
 
 
 def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord | None) -> list[str]:

@@ -77,6 +77,8 @@ class PullReport:
         images: Images whose labels are new.
         unusable: Regions that were left out, with reasons.
         tasks_deleted: Tasks that are no longer on the server.
+        audit: Whether what was chosen on purpose brought more than what was drawn at random
+            (``budget.audit``); None where nothing is new or there is nothing to compare.
     """
 
     annotations_new: int = 0
@@ -87,3 +89,4 @@ class PullReport:
     images: int = 0
     unusable: list[str] = field(default_factory=list)
     tasks_deleted: int = 0
+    audit: dict[str, Any] | None = None
