@@ -128,8 +128,9 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _failed(job: Job) -> ProjectError:
     lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
     return ProjectError(
-        f"a lane of the simulation failed: {lines[-1] if lines else 'it said nothing'}",
+        f"a lane of the simulation failed: {said}",
         value=job.log,
         way_out="The same command goes on where it was.",
     )
