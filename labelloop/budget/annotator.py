@@ -135,10 +135,8 @@ class _Review:
         self._iou = np.nan_to_num(self._shown.iou(self._truth))
         areas, true_areas = self._shown.areas[:, None], self._truth.areas[None, :]
         common = self._iou * (areas + true_areas) / (1 + self._iou)
-        self._of_shown = common / np.maximum(
-            areas, 1
-        )  # the share of the shown object that is in the true one
-        self._of_true = common / np.maximum(true_areas, 1)
+        self._of_shown = common / np.maximum(areas, 1)  # the common share of the shown object,
+        self._of_true = common / np.maximum(true_areas, 1)  # and of the true one
         self._masks: dict[str, tuple[bytes, int]] = {}  # what comes back: run lengths and class
         self._untouched: set[str] = set()
         self._partner = self._match()  # true object of each shown one

@@ -1,8 +1,8 @@
 """Effort: how long a person works on a task, learnt from the times that the annotation server reported.
 
-The seconds of a task are a fixed part, plus a look at each object that is shown, plus every edit by its kind;
-a person's own factor multiplies them. What an action takes is known beforehand from the literature, roughly,
-and is learnt from then on (``effort_fit``).
+The seconds of a task are a fixed part, plus a look at each object that is shown, plus every edit by its kind,
+plus the outlines that are drawn by their length; a person's own factor multiplies them. What an action takes
+is known beforehand from the literature, roughly, and is learnt from then on (``effort_fit``).
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.effort_fit import EffortPrior, Fit, fit_effort
+from labelloop.instances import Instances
 from labelloop.review.edits import EDIT_KINDS
 
-ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled")
+ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled", "outline")
 _ACTION_OF = {"moved": 2, "deleted": 3, "added": 4, "split": 5, "merged": 5, "relabelled": 6}
+_EDITS = slice(2, 7)  # of the actions
+_IS_DRAWN = (1.0, 0.0, 1.0, 1.0, 0.0)  # which of the edits are drawn along an outline
+OUTLINE_UNIT_PX = 100.0  # the action "outline" is so much of one
 
 OWN_FACTOR_FROM = 10  # tasks of a person; with fewer a few hard tasks would pass for slowness
 IMAGES_DIFFER = 0.35  # relative standard deviation of edits among tasks alike in scores, beyond Poisson's
@@ -37,6 +41,8 @@ class Work:
         edits: How many edits, by ``review.edits.EditKind``. ``accepted`` costs nothing but the look.
         spread: 0 where edits were counted. Else they are expected: each task's counts scatter about them, and
             this is the relative standard error that the expectations of all tasks have in common.
+        outline_px: Mean length of an outline in this task, as in ``mean_outline_px``; None for that of the
+            tasks that were timed.
 
     Raises:
         ValueError: A number is negative or not finite, or a kind is unknown.
@@ -45,19 +51,20 @@ class Work:
     objects: float
     edits: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.0
+    outline_px: float | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.edits) - set(EDIT_KINDS)
         if unknown:
             raise ValueError(f"edits of unknown kinds {sorted(unknown)}; there are {EDIT_KINDS}")
-        numbers = (self.objects, self.spread, *self.edits.values())
+        numbers = (self.objects, self.spread, self.outline_px or 0.0, *self.edits.values())
         if not all(math.isfinite(n) and n >= 0 for n in numbers):
             raise ValueError(f"work is finite and not negative, unlike {self}")
 
     def part(self, share: float) -> Work:
         """This share of the work, as where an image is cut into several tasks."""
         edits = {kind: count * share for kind, count in self.edits.items()}
-        return Work(objects=self.objects * share, edits=edits, spread=self.spread)
+        return replace(self, objects=self.objects * share, edits=edits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +101,31 @@ class Minutes:
     high: float
 
 
+def mean_outline_px(instances: Instances) -> float | None:
+    """Mean length of outlines, px, as if objects were discs of their areas; None where there are none."""
+    if not len(instances):
+        return None
+    return float(2 * np.sqrt(math.pi * instances.areas).mean())
+
+
 def literature_prior() -> EffortPrior:
     """What actions take before anybody was timed; seconds, as medians of wide distributions.
 
     - fixed 15: opening, orientation and submitting; no published number was found (our guess is 10 to 20).
     - look 1.5: verifying proposed masks takes about 1 s each when they come in groups (1M masks in 290 hours,
       listed in the project's facts); singly it takes somewhat longer.
-    - moved 8: correcting by clicks is about 3 times as fast as drawing polygons (arXiv 1903.10830).
-    - deleted 2, relabelled 3, reshaped 12 (split or merged): our guesses between looking and drawing.
-    - added 20: between 8.4 s per nucleus (15 h for 6409, PLOS ONE 0250093, Fig. 3C), 15 to 40 s per object in
-      street scenes (arXiv 2207.01725) and about 80 s per COCO polygon.
+    - added 10, and outline 7 for each 100 px: together between 8.4 s per nucleus (15 h for 6409, PLOS ONE
+      0250093, Fig. 3C), 15 to 40 s per object in street scenes (arXiv 2207.01725) and about 80 s per COCO
+      polygon. How it is shared out is our guess.
+    - moved 5 and the outline: correcting by clicks is up to 3 times as fast as drawing (arXiv 1903.10830).
+    - reshaped 7 (split or merged) and the outline, deleted 2, relabelled 3: our guesses.
 
     A factor of 1.8 either way is within one standard deviation of each; tools and objects make all of
     them slower or faster together, by a factor of 1.5, and people differ by a factor of 1.35.
     """
     seconds = {
-        "fixed": 15.0, "look": 1.5, "moved": 8.0, "deleted": 2.0,
-        "added": 20.0, "reshaped": 12.0, "relabelled": 3.0,
+        "fixed": 15.0, "look": 1.5, "moved": 5.0, "deleted": 2.0,
+        "added": 10.0, "reshaped": 7.0, "relabelled": 3.0, "outline": 7.0,
     }  # fmt: skip
     return EffortPrior(
         log_seconds=np.log([seconds[action] for action in ACTIONS]), own_sd=0.6, common_sd=0.4, people_sd=0.3
@@ -126,6 +141,7 @@ class EffortModel:
         people: Those who have a factor of their own, in the order of ``found``.
         shares: float64 (len(people),), which share of the timed tasks each of them did.
         people_sd: Standard deviation of the logarithm of an unknown person's factor.
+        outline_px: Mean outline of the timed tasks, px; taken for those of tasks where it is not known.
         n_tasks: Timed tasks that the model has seen.
     """
 
@@ -133,6 +149,7 @@ class EffortModel:
     people: tuple[str, ...]
     shares: Floats
     people_sd: float
+    outline_px: float
     n_tasks: int
 
     @classmethod
@@ -156,15 +173,24 @@ class EffortModel:
         times = Counter(task.who for task in tasks)
         people = tuple(sorted(who for who, count in times.items() if count >= OWN_FACTOR_FROM))
         column = {who: k for k, who in enumerate(people)}
+        outlines = [task.work.outline_px for task in tasks if task.work.outline_px is not None]
+        outline_px = float(np.mean(outlines)) if outlines else OUTLINE_UNIT_PX
         found = fit_effort(
-            np.array([_counts(task.work) for task in tasks]).reshape(-1, len(ACTIONS)),
+            np.array([_counts(task.work, outline_px) for task in tasks]).reshape(-1, len(ACTIONS)),
             np.array([task.seconds for task in tasks], np.float64),
             np.array([column.get(task.who, -1) for task in tasks], np.int64),
             n_people=len(people),
             prior=prior,
         )
         shares = np.array([times[who] / len(tasks) for who in people], np.float64)
-        return cls(found=found, people=people, shares=shares, people_sd=prior.people_sd, n_tasks=len(tasks))
+        return cls(
+            found=found,
+            people=people,
+            shares=shares,
+            people_sd=prior.people_sd,
+            outline_px=outline_px,
+            n_tasks=len(tasks),
+        )
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -198,14 +224,17 @@ class EffortModel:
         if not works:
             return Minutes(value=0.0, low=0.0, high=0.0)
         people, log_factor, factor_variance = self._person(who)
-        counts = np.array([_counts(work) for work in works])
+        counts = np.array([_counts(work, self.outline_px) for work in works])
         per_action = np.exp(self.found.mean[: len(ACTIONS)] + log_factor + self.found.noise**2 / 2)
         seconds = counts @ per_action
         total = float(seconds.sum())
         scatter = float(np.square(seconds).sum()) * math.expm1(self.found.noise**2)
+        outlines = np.array([_outline_px(work, self.outline_px) for work in works]) / OUTLINE_UNIT_PX
+        per_edit = per_action[_EDITS] + outlines[:, None] * np.array(_IS_DRAWN) * per_action[-1]
+        edits = counts[:, _EDITS]
+        edit_seconds = (edits * per_edit).sum(axis=1)
         expected = np.array([work.spread > 0 for work in works])
-        edit_seconds = counts[:, 2:] @ per_action[2:]
-        scatter += float((counts[expected, 2:] * np.square(per_action[2:])).sum())
+        scatter += float((edits * np.square(per_edit))[expected].sum())
         scatter += float(np.square(IMAGES_DIFFER * edit_seconds[expected]).sum())
         common = float(np.array([work.spread for work in works]) @ edit_seconds)
         slope = np.concatenate([counts.sum(axis=0) * per_action / total, people])
@@ -226,10 +255,16 @@ class EffortModel:
         return np.zeros(len(self.people)), 0.0, self.people_sd**2
 
 
-def _counts(work: Work) -> list[float]:
+def _counts(work: Work, usual_outline_px: float) -> list[float]:
     """How often each of ``ACTIONS`` is done."""
     counts = [1.0, work.objects, *[0.0] * (len(ACTIONS) - 2)]
     for kind, count in work.edits.items():
         if kind in _ACTION_OF:
             counts[_ACTION_OF[kind]] += count
+    drawn = sum(count * is_drawn for count, is_drawn in zip(counts[_EDITS], _IS_DRAWN, strict=True))
+    counts[-1] = drawn * _outline_px(work, usual_outline_px) / OUTLINE_UNIT_PX
     return counts
+
+
+def _outline_px(work: Work, usual_px: float) -> float:
+    return usual_px if work.outline_px is None else work.outline_px

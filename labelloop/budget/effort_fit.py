@@ -92,22 +92,7 @@ def fit_effort(counts: Floats, seconds: Floats, person: Ints, *, n_people: int, 
         faster = fits[0].theta.copy()
         faster[: counts.shape[1]] -= TWICE / 2
         fits.append(problem.climb(_State(theta=faster, noise=NOISE, twice=0.4, anything=0.07)))
-    logs = np.array([problem.log_posterior(state) for state in fits])
-    return _together([problem.finish(state) for state in fits], np.exp(logs - np.logaddexp.reduce(logs)))
-
-
-def _together(fits: list[Fit], weights: Floats) -> Fit:
-    """One fit with the mean and the covariance of several, each as probable as its weight."""
-    mean = weights @ np.array([fit.mean for fit in fits])
-    away = np.array([fit.mean for fit in fits]) - mean
-    covariance = np.tensordot(weights, np.array([fit.covariance for fit in fits]), 1)
-    return Fit(
-        mean=mean,
-        covariance=covariance + away.T @ (away * weights[:, None]),
-        noise=float(weights @ [fit.noise for fit in fits]),
-        twice_share=float(weights @ [fit.twice_share for fit in fits]),
-        outlier_share=float(weights @ [fit.outlier_share for fit in fits]),
-    )
+    return problem.finish(max(fits, key=problem.log_posterior))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -141,9 +126,7 @@ class _Problem:
             step = np.linalg.solve(precision, pull)
             floor *= SHRINK
             squares = once @ np.square(residual) + twice @ np.square(residual - TWICE)
-            fitted = np.trace(
-                np.linalg.solve(precision, precision - self._precision)
-            )  # parameters, in effect
+            fitted = np.trace(np.linalg.solve(precision, precision - self._precision))  # effective parameters
             freedom = max(NOISE_COUNTS + weight.sum() - fitted, 1.0)
             variance = (NOISE_COUNTS * NOISE**2 + squares) / freedom
             state = _State(
@@ -164,15 +147,8 @@ class _Problem:
             for (yes, no), share in ((TWICE_SHARE, state.twice), (ANYTHING_SHARE, state.anything))
         )
         scatter = -NOISE_COUNTS * (math.log(state.noise) + (NOISE / state.noise) ** 2 / 2)
-        residual, slopes = self._residual(state.theta)
-        once, twice = np.exp(self._log_weights(residual, state)[:2])
-        precision = self._precision + slopes.T @ (slopes * (once + twice)[:, None]) / state.noise**2
         return float(
-            -np.linalg.slogdet(precision)[1] / 2
-            + np.logaddexp.reduce(logs, axis=0).sum()
-            - away @ self._precision @ away / 2
-            + shares
-            + scatter
+            np.logaddexp.reduce(logs, axis=0).sum() - away @ self._precision @ away / 2 + shares + scatter
         )
 
     def finish(self, state: _State) -> Fit:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.effort import Work
+from labelloop.budget.effort import IMAGES_DIFFER, Work
 from labelloop.review.edits import EditKind
 
 FATES: tuple[EditKind, ...] = ("accepted", "moved", "deleted", "relabelled", "split", "merged")
@@ -88,11 +88,10 @@ class EditRates:
         for record in records:
             for row, fate in zip(_bin(record.scores).tolist(), record.fates, strict=True):
                 counts[row, FATES.index(fate)] += 1
-        edits = sum(record.added + sum(fate != "accepted" for fate in record.fates) for record in records)
         return cls(
             shares=counts / counts.sum(axis=1, keepdims=True),
             missed=_missed(records),
-            spread=max(SPREAD_LEAST, 1 / math.sqrt(SPREAD_PRIOR**-2 + edits)),
+            spread=_spread(records),
         )
 
     def by_fate(self, scores: Floats) -> Floats:
@@ -100,7 +99,14 @@ class EditRates:
         columns = [np.interp(scores, _bin_centres(), self.shares[:, k]) for k in range(len(FATES))]
         return np.stack(columns, axis=1)
 
-    def expect(self, scores: npt.ArrayLike, min_score: float, lies_in: npt.ArrayLike | None = None) -> Work:
+    def expect(
+        self,
+        scores: npt.ArrayLike,
+        min_score: float,
+        lies_in: npt.ArrayLike | None = None,
+        *,
+        outline_px: float | None = None,
+    ) -> Work:
         """What a task will need.
 
         Args:
@@ -108,6 +114,7 @@ class EditRates:
                 what will be missed.
             min_score: Those scored lower are not shown.
             lies_in: bool (n,), which detections lie in the task; all if None.
+            outline_px: Of the objects shown, where it is known: see ``effort.Work``.
         """
         all_scores = np.asarray(scores, np.float64).reshape(-1)
         inside = np.ones(len(all_scores), np.bool_) if lies_in is None else np.asarray(lies_in, np.bool_)
@@ -119,7 +126,8 @@ class EditRates:
             **{kind: count for kind, count in zip(FATES, fates, strict=True) if kind != "accepted"},
             "added": float(self.missed @ _exposure(unshown, len(shown))),
         }
-        return Work(objects=float(len(shown)), edits=edits, spread=self.spread)
+        objects = float(len(shown))
+        return Work(objects=objects, edits=edits, spread=self.spread, outline_px=outline_px)
 
 
 def _bin(scores: Floats) -> npt.NDArray[np.int64]:
@@ -142,6 +150,15 @@ def _prior_shares() -> Floats:
     shares[:, FATES.index("deleted")] = 1 - score
     shares[:, FATES.index("accepted")] = 1 - shares.sum(axis=1)
     return shares
+
+
+def _spread(records: Sequence[EditRecord]) -> float:
+    """Relative standard error of the edits that are expected of all tasks."""
+    edits = sum(record.added + sum(fate != "accepted" for fate in record.fates) for record in records)
+    if edits == 0:
+        return SPREAD_PRIOR
+    of_seen = 1 / edits + IMAGES_DIFFER**2 / len(records)
+    return max(SPREAD_LEAST, 1 / math.sqrt(SPREAD_PRIOR**-2 + 1 / of_seen))
 
 
 def _exposure(unshown: float, n_shown: int) -> Floats:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.doubt import ImageDoubt, doubts_of
+from labelloop.budget.doubt import ImageDoubt, doubts_of, image_doubt
 from labelloop.budget.effort import EffortModel, Minutes, Work
 from labelloop.budget.expected_edits import EditRates
 from labelloop.budget.strategies import Pick
@@ -84,7 +84,7 @@ class Proposer:
         finished = any(record.state == "finished" for record in project.runs())
         self._loaded = load_model(project, run, device=device) if finished or run is not None else None
         if self._loaded is None:
-            nothing = ImageDoubt(scores=np.zeros(0), agreement=np.zeros(0), unmatched=np.zeros(0))
+            nothing = image_doubt(Instances(size_hw=(1, 1)), [])
             doubts = [nothing] * len(images)
             self._rates = EditRates.prior()
             self._drawn = _objects_per_image(project)
@@ -153,7 +153,7 @@ class Proposer:
         return Unit(
             image=image,
             view=None,
-            minutes=self._effort.predict(self._work(doubt.scores, None, 1.0)),
+            minutes=self._effort.predict(self._work(doubt, None, 1.0)),
             shown=doubt.shown(self.min_score),
             doubt=doubt.total(self.min_score),
         )
@@ -176,7 +176,7 @@ class Proposer:
                 Unit(
                     image=image,
                     view=view,
-                    minutes=self._effort.predict(self._work(doubt.scores, inside, share)),
+                    minutes=self._effort.predict(self._work(doubt, inside, share)),
                     shown=len(view.shown),
                     doubt=float(wrong[inside].sum() + share * doubt.unmatched.sum()),
                 )
@@ -191,17 +191,17 @@ class Proposer:
         field = self._partly[image.id]
         return field.together(proposed), len(field.known)
 
-    def _work(self, scores: Floats, inside: npt.NDArray[np.bool_] | None, share: float) -> Work:
+    def _work(self, doubt: ImageDoubt, inside: npt.NDArray[np.bool_] | None, share: float) -> Work:
         """What a person is expected to do in a task.
 
         Args:
-            scores: Of all detections of the image.
+            doubt: Of the image.
             inside: Those that lie in the task; all if None.
             share: Of the image's area.
         """
         if self._loaded is None:
             return Work(objects=0.0, edits={"added": share * self._drawn})
-        return self._rates.expect(scores, self.min_score, inside)
+        return self._rates.expect(doubt.scores, self.min_score, inside, outline_px=doubt.outline_px)
 
     def _predicted(self, images: Sequence[ImageRecord]) -> list[Instances]:
         if self._loaded is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from labelloop.budget.effort import TimedTask, Work
+from labelloop.budget.effort import TimedTask, Work, mean_outline_px
 from labelloop.budget.expected_edits import FATES, EditRecord
 from labelloop.instances import Instances
 from labelloop.project.ledger import decode_instances
@@ -24,7 +24,7 @@ from labelloop.project.tables import (
     ReviewTaskRow,
     RoundRow,
 )
-from labelloop.review.edits import EditKind
+from labelloop.review.edits import EditKind, KeyedInstances
 from labelloop.review.known import chunked
 from labelloop.review.records import counting
 from labelloop.review.rounds import TaskRecord, proposal, task_record
@@ -39,19 +39,23 @@ class ReviewedTask:
         who: Made the annotation.
         seconds: That the server reported, or None.
         edits: Kinds, with the keys of the shown objects that each concerns.
+        scores: Of the objects shown, by key.
+        outline_px: Mean outline of the objects shown, or None where there were none.
     """
 
     task: TaskRecord
     who: str
     seconds: float | None
     edits: tuple[tuple[EditKind, tuple[str, ...]], ...]
+    scores: Mapping[str, float]
+    outline_px: float | None
 
     @property
     def work(self) -> Work:
         """What was done. A look is a look, also at parts of objects that belong to other tiles."""
         kinds = Counter(kind for kind, _ in self.edits if kind != "accepted")
         edits: dict[str, float] = {kind: float(count) for kind, count in kinds.items()}
-        return Work(objects=len(self.task.shown), edits=edits)
+        return Work(objects=len(self.task.shown), edits=edits, outline_px=self.outline_px)
 
 
 def reviewed_tasks(project: Project) -> list[ReviewedTask]:
@@ -81,12 +85,11 @@ def edit_records(project: Project) -> list[EditRecord]:
             )
             if run is not None
         }
-        scores = {
-            (row.round_id, row.image_id): _scores_by_key(row)
-            for row in chunked(session, select(ProposalRow), ProposalRow.image_id, images)
-            if row.round_id in models
+        wanted = {
+            (*models[each.task.round_id][:2], each.task.image_id)
+            for each in reviewed
+            if each.task.round_id in models
         }
-        wanted = {(*models[round_id][:2], image_id) for round_id, image_id in scores}
         detections = {
             (row.run, row.which, row.image_id): decode_instances(row.instances)
             for row in chunked(session, select(PredictionRow), PredictionRow.image_id, images)
@@ -94,12 +97,11 @@ def edit_records(project: Project) -> list[EditRecord]:
         }
     records = []
     for each in reviewed:
-        place = each.task.round_id, each.task.image_id
-        if place in scores:
-            run, which, min_score = models[place[0]]
-            seen = detections.get((run, which, place[1]))
+        if each.task.round_id in models:
+            run, which, min_score = models[each.task.round_id]
+            seen = detections.get((run, which, each.task.image_id))
             unshown = 0.0 if seen is None else _unshown(seen, each.task, min_score)
-            records.append(_edit_record(each, scores[place], unshown))
+            records.append(_edit_record(each, unshown))
     return records
 
 
@@ -117,28 +119,45 @@ def _reviewed(session: Session) -> list[ReviewedTask]:
     numbers = [state.id for state in counts]
     for row in chunked(session, select(EditRow), EditRow.annotation_id, numbers):
         edits.setdefault(row.annotation_id, []).append((row.kind, tuple(row.before)))
-    return [
-        ReviewedTask(
-            task=task_record(tasks[state.task_key], with_sent=False),
-            who=state.who,
-            seconds=state.lead_time_s,
-            edits=tuple(edits.get(state.id, ())),
-        )
-        for state in counts
-    ]
+    found = {state.id: task_record(tasks[state.task_key], with_sent=False) for state in counts}
+    images = sorted({task.image_id for task in found.values()})
+    wanted = {(task.round_id, task.image_id) for task in found.values()}
+    proposed = {
+        (row.round_id, row.image_id): proposal(row)
+        for row in chunked(session, select(ProposalRow), ProposalRow.image_id, images)
+        if (row.round_id, row.image_id) in wanted
+    }
+    reviewed = []
+    for state in counts:
+        task = found[state.id]
+        made = tuple(edits.get(state.id, ()))
+        reviewed.append(_reviewed_task(state, task, made, proposed[task.round_id, task.image_id]))
+    return reviewed
+
+
+def _reviewed_task(
+    state: AnnotationRow,
+    task: TaskRecord,
+    edits: tuple[tuple[EditKind, tuple[str, ...]], ...],
+    proposed: KeyedInstances,
+) -> ReviewedTask:
+    place = {key: i for i, key in enumerate(proposed.keys)}
+    shown = proposed.instances.select([place[key] for key in task.shown])
+    scores: Sequence[float] = [1.0] * len(shown) if shown.scores is None else shown.scores.tolist()
+    return ReviewedTask(
+        task=task,
+        who=state.who,
+        seconds=state.lead_time_s,
+        edits=edits,
+        scores=dict(zip(task.shown, scores, strict=True)),
+        outline_px=mean_outline_px(shown),
+    )
 
 
 def _counting(states: Iterable[AnnotationRow]) -> AnnotationRow | None:
     """The annotation that counts, of the last states of those that are still there."""
     last = {state.server_id: state for state in states}
     return counting([state for state in last.values() if state.gone_at is None])
-
-
-def _scores_by_key(row: ProposalRow) -> dict[str, float]:
-    proposed = proposal(row)
-    scores = proposed.instances.scores
-    known: Sequence[float] = [1.0] * len(proposed.keys) if scores is None else scores.tolist()
-    return dict(zip(proposed.keys, known, strict=True))
 
 
 def _unshown(seen: Instances, task: TaskRecord, min_score: float) -> float:
@@ -156,14 +175,14 @@ def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
     return np.array([task.tile.owns(y, x) for x, y in middles], np.bool_)
 
 
-def _edit_record(reviewed: ReviewedTask, scores: Mapping[str, float], unshown: float) -> EditRecord:
+def _edit_record(reviewed: ReviewedTask, unshown: float) -> EditRecord:
     """Objects without an edit were accepted: looked at, and left as they were."""
     fates: dict[str, EditKind] = dict.fromkeys(reviewed.task.shown, "accepted")
     for kind, before in reviewed.edits:
         if kind in FATES:
             fates |= dict.fromkeys(before, kind)
     return EditRecord(
-        scores=np.array([scores[key] for key in fates], np.float64),
+        scores=np.array([reviewed.scores[key] for key in fates], np.float64),
         fates=tuple(fates.values()),
         unshown=unshown,
         added=sum(kind == "added" for kind, _ in reviewed.edits),
