@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
+from labelloop.budget.effort import mean_outline_px
 from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ImageError
 from labelloop.evaluating import predict_known_images
@@ -28,6 +29,7 @@ from labelloop.progress import Progress, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import DoubtRow
 
+LIKELY = 0.5  # score of the objects whose outlines tell how long drawing takes
 SAME_OBJECT_IOU = 0.5  # an object of another look without such a partner is one that this look misses
 STORE_EVERY = 16  # images; what an interruption may cost
 DIGITS = 4
@@ -44,11 +46,13 @@ class ImageDoubt:
         agreement: float64 (n,), mean over the other looks of the best IoU with one of their objects, 0..1.
         unmatched: float64 (m,), for each object that only another look sees: its score times how little the
             model's own objects cover it, divided by the number of other looks.
+        outline_px: Mean length of the outlines of the model's likelier objects; None where it sees none.
     """
 
     scores: Floats
     agreement: Floats
     unmatched: Floats
+    outline_px: float | None
 
     def shown(self, min_score: float) -> int:
         """How many objects are shown to a person at this working score."""
@@ -81,7 +85,13 @@ def image_doubt(predicted: Instances, others: Sequence[Instances]) -> ImageDoubt
         lone = best < SAME_OBJECT_IOU
         other_scores = np.ones(len(other)) if other.scores is None else other.scores.astype(np.float64)
         unmatched.append(other_scores[lone] * (1 - best[lone]) / len(others))
-    return ImageDoubt(scores=scores, agreement=agreement.mean(axis=0), unmatched=np.concatenate(unmatched))
+    likely = predicted.above(LIKELY) if bool((scores >= LIKELY).any()) else predicted
+    return ImageDoubt(
+        scores=scores,
+        agreement=agreement.mean(axis=0),
+        unmatched=np.concatenate(unmatched),
+        outline_px=mean_outline_px(likely),
+    )
 
 
 def turn_round(instances: Instances) -> Instances:
@@ -169,8 +179,10 @@ def _store(project: Project, loaded: LoadedModel, fresh: dict[int, ImageDoubt]) 
 
 def _to_json(doubt: ImageDoubt) -> dict[str, Any]:
     fields = {"scores": doubt.scores, "agreement": doubt.agreement, "unmatched": doubt.unmatched}
-    return {name: np.round(values, DIGITS).tolist() for name, values in fields.items()}
+    outline = None if doubt.outline_px is None else round(doubt.outline_px, 1)
+    return {name: np.round(values, DIGITS).tolist() for name, values in fields.items()} | {"outline": outline}
 
 
 def _from_json(stored: dict[str, Any]) -> ImageDoubt:
-    return ImageDoubt(**{name: np.asarray(values, np.float64) for name, values in stored.items()})
+    columns = {name: np.asarray(stored[name], np.float64) for name in ("scores", "agreement", "unmatched")}
+    return ImageDoubt(**columns, outline_px=stored["outline"])

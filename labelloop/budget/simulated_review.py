@@ -52,7 +52,8 @@ def review_round(
 ) -> Spent:
     """Reviews the tasks of a round that nobody has reviewed, in one transaction, and sums the round's time.
 
-    A person answers a task in the same way whatever strategy chose it.
+    What a person does in a task does not depend on the strategy that chose it; towards the end of a round
+    it takes longer.
 
     Args:
         scratch: The project of the lane.
@@ -66,11 +67,14 @@ def review_round(
     truth = source.labels({task.image_id for task in waiting})
     with scratch.ledger.read() as session:
         proposed = proposals(session, record.id, sorted({task.image_id for task in waiting}))
-    pulled = []
+    pulled: list[PulledTask] = []
+    worked_s = 0.0
     for task in waiting:
         rng = np.random.default_rng([seed, task.image_id, zlib.crc32(str(task.tile.box).encode())])
         shown = shown_by(task, proposed[task.image_id])
-        done = annotate(shown, truth_in(truth[task.image_id], task), rng=rng, config=PRESETS[annotator])
+        there = truth_in(truth[task.image_id], task)
+        done = annotate(shown, there, rng=rng, config=PRESETS[annotator], worked_s=worked_s)
+        worked_s += done.active_seconds
         pulled.append(_pulled(task, done))
     if pulled:
         store_pull(scratch, pulled, read=_read)

@@ -55,7 +55,7 @@ def made_project(folder: Path, n_images: int) -> Project:
     doubts = [
         {"scores": rng.uniform(0.05, 1, OBJECTS).round(4).tolist(),
          "agreement": rng.uniform(0.3, 1, OBJECTS).round(4).tolist(),
-         "unmatched": rng.uniform(0, 0.3, 4).round(4).tolist()}
+         "unmatched": rng.uniform(0, 0.3, 4).round(4).tolist(), "outline": 90.0}
         for _ in range(VARIANTS)
     ]  # fmt: skip
     vectors = rng.normal(size=(n_images, DIMENSIONS)).astype("<f4")
