@@ -136,7 +136,8 @@ def doubts_of(
                 fresh = {}
                 for i, image in enumerate(missing[start : start + STORE_EVERY], start):
                     looks = [] if second is None else [second[i]]
-                    fresh[image.id] = image_doubt(seen[i], [*looks, *_turned(loaded, image)])
+                    doubt = image_doubt(seen[i], [*looks, *_turned(loaded, image)])
+                    fresh[image.id] = _from_json(_to_json(doubt))  # as the next round will read it
                     progress.advance()
                 _store(project, loaded, fresh)
                 known |= fresh
