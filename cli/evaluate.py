@@ -16,7 +16,7 @@ from labelloop.cli.options import (
     open_project,
     parse_min_score,
 )
-from labelloop.cli.output import print_estimates, print_json, say
+from labelloop.cli.output import format_estimate, print_json, print_table, say
 from labelloop.cli.progress import shown_progress
 from labelloop.errors import UsageError
 
@@ -43,7 +43,8 @@ def evaluate(
 ) -> None:
     """Measure a run, or another tool's predictions, with confidence intervals.
 
-    AP uses all detections, whatever the working score; with --predictions, auto is 0.5.
+    COCO AP and the calibration error use all detections, whatever the working score; with --predictions,
+    auto is 0.5.
 
     Examples: `labelloop evaluate --split test` or, without a project,
     `labelloop evaluate --predictions theirs.json --labels truth.json`
@@ -78,7 +79,69 @@ def _show(result: dict[str, Any]) -> None:
         if "run" in result
         else result["predictions"]
     )
-    say(f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, 95 % intervals")
+    metrics = result["metrics"]
+    say(f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, {_intervals(result)}")
     for note in result["notes"]:
         say(f"note: {note}")
-    print_estimates({"value": result["metrics"]})
+    for title, names in _SECTIONS.items():
+        say("", title)
+        rows = ((f"  {name}", format_estimate(metrics[name]), _unit(name, metrics[name])) for name in names)
+        print_table(["", "", ""], rows)
+    _show_parts(result)
+
+
+def _intervals(result: dict[str, Any]) -> str:
+    """What the head line says of the intervals."""
+    if any(not estimate.get("reliable", True) for estimate in result["metrics"].values()):
+        groups = result["n_groups"]
+        n = f"n = {result['n_images']}" if groups is None else f"n = {groups} groups"
+        return f"95 % intervals ({n}: unreliable)"
+    return "95 % intervals"
+
+
+def _unit(name: str, estimate: dict[str, Any]) -> str:
+    return estimate.get("unit") or _UNITS.get(name, "")
+
+
+def _show_parts(result: dict[str, Any]) -> None:
+    """A few metrics of each class, size and group, where there are several and not too many to read."""
+    for kind, title in _PARTS.items():
+        parts = result["by"][kind]
+        if not 2 <= len(parts) <= _MOST_PARTS:
+            continue
+        say("", f"{title}; all metrics with --json")
+        rows = ([f"  {part}", *(format_estimate(parts[part][name]) for name in _OF_PARTS)] for part in parts)
+        print_table(["", *_OF_PARTS], rows)
+    worst = result["by"]["worst_group"]
+    if worst:
+        say("", "Worst groups")
+        rows = ([f"  {name}", worst[name]["group"], format_estimate(worst[name])] for name in _OF_PARTS)
+        print_table(["", "", ""], rows)
+
+
+_PARTS = {"class": "Classes", "size": "Sizes, by thirds of the true areas", "group": "Groups"}
+_MOST_PARTS = 12  # more are printed by --json only
+_OF_PARTS = ("coco_ap50", "f1_50", "pq", "area_bias")
+_SECTIONS = {
+    "Detection": (
+        "coco_ap", "coco_ap50", "coco_ap75", "cellpose_ap50", "cellpose_ap75", "cellpose_ap90",
+        "precision_50", "recall_50", "f1_50", "f1_70",
+    ),
+    "Segmentation": ("pq", "sq", "rq", "aji", "boundary_error"),
+    "Mistakes": ("misses_per_100", "spurious_per_100", "merges_per_100", "splits_per_100"),
+    "Measurement": (
+        "count_bias", "count_mae", "count_ccc", "area_bias", "area_low_loa", "area_high_loa",
+    ),
+    "Scores": ("detection_ece",),
+}  # fmt: skip
+_UNITS = {
+    "misses_per_100": "per 100 true objects",
+    "spurious_per_100": "per 100 true objects",
+    "merges_per_100": "per 100 true objects",
+    "splits_per_100": "per 100 true objects",
+    "count_bias": "objects per image",
+    "count_mae": "objects per image",
+    "area_bias": "of the true area",
+    "area_low_loa": "of the true area",
+    "area_high_loa": "of the true area",
+}

@@ -17,6 +17,11 @@ from labelloop.errors import LabelloopError
 
 Estimates = Mapping[str, Mapping[str, Any]]
 
+HEADLINE = (
+    "coco_ap", "coco_ap50", "coco_ap75", "f1_50", "precision_50", "recall_50", "pq", "sq", "rq",
+    "count_bias", "count_mae",
+)  # fmt: skip
+
 
 def print_json(document: Any) -> None:
     """Prints the one JSON document of ``--json``, in ASCII: any pipe takes any file name."""
@@ -84,6 +89,14 @@ def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable
         for name in names
     ]
     print_table(["", *shown], rows)
+
+
+def headline(columns: Mapping[str, Estimates | None]) -> dict[str, Estimates | None]:
+    """Those of many metrics that a result has room for."""
+    return {
+        title: estimates and {name: estimates[name] for name in HEADLINE if name in estimates}
+        for title, estimates in columns.items()
+    }
 
 
 def format_estimate(estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
-from labelloop.cli.output import format_seconds, print_estimates, print_json, say
+from labelloop.cli.output import format_seconds, headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
 
@@ -110,7 +110,8 @@ def show_training(result: dict[str, Any]) -> None:
     columns = {name: result.get(name) for name in ("supervised", "guided", "difference")}
     if any(columns.values()):
         say("", f"On {result['split']}, with 95 % intervals:")
-        print_estimates(columns, signed=["difference"])
+        print_estimates(headline(columns), signed=["difference"])
+        say("labelloop evaluate prints all metrics.")
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")
     verified = (

@@ -65,6 +65,8 @@ def evaluate_run(
         [to_project_classes(instances, loaded.classes, project.config.classes) for instances in predicted],
         n_classes=len(project.config.classes),
         groups=[image.group for image in images],
+        class_names=project.config.classes,
+        pixel_sizes_um=[image.pixel_size_um or project.config.pixel_size_um for image in images],
         min_score=loaded.min_score if min_score is None else min_score,
     )
     document = panel.as_dict()

@@ -23,16 +23,23 @@ class ScoredImages:
         split: val or test.
         images: In the order of the ledger.
         truth: Their labels, in the same order.
+        pixel_size_um: Side of a pixel, µm, of images whose files do not say.
     """
 
     split: str
     images: tuple[ImageRecord, ...]
     truth: tuple[Instances, ...]
+    pixel_size_um: float | None = None
 
     @property
     def groups(self) -> list[str | None]:
         """The group of each image."""
         return [image.group for image in self.images]
+
+    @property
+    def pixel_sizes_um(self) -> list[float | None]:
+        """Side of a pixel of each image, µm, where it is known."""
+        return [image.pixel_size_um or self.pixel_size_um for image in self.images]
 
 
 def compare(
@@ -50,8 +57,10 @@ def compare(
             predicted,
             n_classes=n_classes,
             groups=scored.groups,
+            pixel_sizes_um=scored.pixel_sizes_um,
             min_score=thresholds[which],
             replicates=REPLICATES,
+            parts=False,
         )
         result[which] = {name: estimate.as_dict() for name, estimate in panel.metrics.items()}
     if len(seen) == 2:
@@ -61,6 +70,7 @@ def compare(
             seen["supervised"],
             n_classes=n_classes,
             groups=scored.groups,
+            pixel_sizes_um=scored.pixel_sizes_um,
             min_score_a=thresholds["guided"],
             min_score_b=thresholds["supervised"],
             replicates=REPLICATES,

@@ -295,7 +295,12 @@ def _scored_images(project: Project, config: Mapping[str, Any]) -> ScoredImages 
     for split, images in choices:
         if images:
             labels: dict[int, Instances] = project.labels([i.id for i in images])
-            return ScoredImages(split=split, images=tuple(images), truth=tuple(labels[i.id] for i in images))
+            return ScoredImages(
+                split=split,
+                images=tuple(images),
+                truth=tuple(labels[i.id] for i in images),
+                pixel_size_um=project.config.pixel_size_um,
+            )
     return None
 
 

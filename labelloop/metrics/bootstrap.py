@@ -1,4 +1,4 @@
-"""Resampling of images (or whole groups) and percentile intervals."""
+"""Resampling of images (or whole groups) and the intervals from it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri, stdtrit
 
 from labelloop.metrics.estimate import Estimate
 
 CONFIDENCE = 0.95
 MAX_UNDEFINED_SHARE = 0.1  # of the replicates; above it the interval would be one of the lucky draws only
-FEW_UNITS = 50  # below it 95 % intervals hold less often: 0.87 to 0.94 with 20 images in simulations
-_BLOCK_ELEMENTS = 4_000_000  # replicates x images drawn at once; 16 MB of int32
+FEW_UNITS = 50  # below it 95 % intervals hold less often; simulated in tests/benchmarks/bench_metrics.py
+MOST_LEFT_OUT = 400  # with more units skewness moves an interval by less than a tenth of a standard error
+_BLOCK_ELEMENTS = 100_000  # replicates x images drawn at once; what a processor's cache holds
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """A metric of many sets of the images, NaN where it is undefined.
+
+    Attributes:
+        replicates: float64 (r,), in each resample.
+        left_out: float64 (n_units,) without each unit; (0,) where that was left undone.
+    """
+
+    replicates: npt.NDArray[np.float64]
+    left_out: npt.NDArray[np.float64]
+
+    def minus(self, other: Drawn) -> Drawn:
+        """The difference of two models, on the same draws."""
+        return Drawn(replicates=self.replicates - other.replicates, left_out=self.left_out - other.left_out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,30 +89,67 @@ class Resampling:
             times = np.bincount(drawn.ravel(), minlength=rows * self.n_units).astype(np.int32)
             yield np.ascontiguousarray(times.reshape(rows, self.n_units)[:, self.unit_of_image])
 
-    def estimate(self, value: float, replicates: npt.NDArray[np.float64], *, undefined: str) -> Estimate:
-        """Value and percentile interval.
+    def left_out(self) -> npt.NDArray[np.int32]:
+        """int32 (n_units, n_images): how often each image is there when one unit is not.
 
-        Percentile, because in simulations bias-corrected ones (BC, BCa) hold about as often for one model,
-        and less often for differences of AP: 0.90 to 0.93 against 0.96 at 50 images (BC). For one AP it errs
-        upward where images are few: see ``FEW_UNITS`` and tests/benchmarks/bench_metrics.py.
+        No rows where there are more than ``MOST_LEFT_OUT`` units or no replicates are wanted.
+        """
+        if not 2 <= self.n_units <= MOST_LEFT_OUT or self.replicates == 0:
+            return np.zeros((0, len(self.unit_of_image)), np.int32)
+        stays: npt.NDArray[np.bool_] = self.unit_of_image != np.arange(self.n_units)[:, None]
+        return stays.astype(np.int32)
+
+    def estimate(
+        self,
+        value: float,
+        drawn: Drawn,
+        *,
+        undefined: str,
+        surplus: bool = False,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+        unit: str | None = None,
+    ) -> Estimate:
+        """Value and interval.
+
+        The interval runs between two percentiles of the replicates: those of BCa (Efron 1987,
+        doi:10.1080/01621459.1987.10478410) with the acceleration from leaving out units, but without its
+        correction of the median, with which some intervals hold less often; and somewhat farther out, as
+        Student's t is wider than the normal distribution (expanded percentiles, Hesterberg 2015,
+        doi:10.1080/00031305.2015.1089789). In simulations this holds more often than plain percentiles for
+        rare mistakes and skewed metrics, and as often elsewhere.
 
         Replicates in which the metric is undefined are left out; if they are more than
         ``MAX_UNDEFINED_SHARE``, there is no interval.
 
         Args:
             value: On all images; NaN if undefined.
-            replicates: float64 (r,), NaN where undefined.
+            drawn: The metric of the resamples.
             undefined: The reason to give where ``value`` is NaN.
+            surplus: Whether noise makes the metric larger, so that the value is as much too large as the mean
+                of the replicates is larger than the value. The interval then reaches from the percentiles
+                less twice that to the percentiles as they are.
+            bounds: Of the metric where it has a surplus.
+            unit: Of the value, where it is not always the same.
         """
         n = len(self.unit_of_image)
         if np.isnan(value):
-            return Estimate(value=None, low=None, high=None, n=n, reason=undefined)
-        reason = self._no_interval(replicates)
+            return Estimate(value=None, low=None, high=None, n=n, reason=undefined, unit=unit)
+        reason = self._no_interval(drawn.replicates)
         if reason is not None:
-            return Estimate(value=float(value), low=None, high=None, n=n, reason=reason)
-        tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(replicates[~np.isnan(replicates)], [tail, 1 - tail])
-        return Estimate(value=float(value), low=float(low), high=float(high), n=n)
+            return Estimate(value=float(value), low=None, high=None, n=n, reason=reason, unit=unit)
+        replicates = drawn.replicates[~np.isnan(drawn.replicates)]
+        low, high = np.quantile(replicates, _levels(self.n_units, _acceleration(drawn.left_out)))
+        if surplus:
+            bias = float(replicates.mean()) - value
+            low, high = np.clip([min(low, low - 2 * bias), max(high, high - 2 * bias)], *bounds)
+        return Estimate(
+            value=float(value),
+            low=float(low),
+            high=float(high),
+            n=n,
+            unit=unit,
+            reliable=self.n_units >= FEW_UNITS,
+        )
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the intervals should know."""
@@ -111,3 +167,21 @@ class Resampling:
         if share > MAX_UNDEFINED_SHARE:
             return f"no interval: undefined in {share:.0%} of the resamples, there are too few objects"
         return None
+
+
+def _acceleration(left_out: npt.NDArray[np.float64]) -> float:
+    """How skewed a metric is (Efron and Tibshirani 1993, eq. 14.15); 0 where it is not known or constant."""
+    defined = left_out[~np.isnan(left_out)]
+    if len(defined) < 3:
+        return 0.0
+    change = defined.mean() - defined
+    spread = float((change**2).sum()) ** 1.5
+    return float((change**3).sum()) / (6 * spread) if spread > 0 else 0.0
+
+
+def _levels(n_units: int, acceleration: float) -> tuple[float, float]:
+    """Which percentiles of the replicates, 0..1, are the ends of the interval."""
+    z = float(np.sqrt(n_units / (n_units - 1)) * stdtrit(n_units - 1, (1 + CONFIDENCE) / 2))
+    z = min(z, -float(ndtri(1e-9)))  # two units: the least and the largest replicate
+    low, high = (ndtr(end / (1 - acceleration * end)) for end in (-z, z))
+    return float(low), float(high)

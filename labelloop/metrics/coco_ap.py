@@ -15,19 +15,35 @@ _BLOCK_ELEMENTS = 400_000  # resamples x detections at once; about what a proces
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class HitRuns:
+    """The detections of a class at one IoU threshold that are not ignored, best score first.
+
+    Precision rises along an unbroken run of hits, so only the last place of each run can be the best one, and
+    a recall that is reached anywhere in a run has that place's precision.
+
+    Attributes:
+        images: Which of ``RankedClass.images`` holds the image of each detection.
+        first: int64 (k,), place of the first hit of each unbroken run.
+        after: int64 (k,), the place after its last hit.
+    """
+
+    images: int
+    first: IntColumn
+    after: IntColumn
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RankedClass:
     """One class: its detections over all images, best score first.
 
     Attributes:
-        image: int64 (d,), image of each detection.
-        hit: bool (10, d), by IoU threshold.
-        ignored: bool (10, d), by IoU threshold.
+        images: int64 (d,) arrays, the image of each detection; without crowds one serves all thresholds.
+        runs: One for each IoU threshold.
         truths: int64 (n_images,), true objects that count (no crowds).
     """
 
-    image: IntColumn
-    hit: BoolColumn
-    ignored: BoolColumn
+    images: tuple[IntColumn, ...]
+    runs: tuple[HitRuns, ...]
     truths: IntColumn
 
 
@@ -43,15 +59,29 @@ def rank(table: PairTable) -> list[RankedClass]:
         dets = np.flatnonzero(table.det_label == label)
         dets = dets[np.argsort(-table.det_score[dets], kind="stable")]
         of_class = counted & (table.truth_label == label)
-        ranked.append(
-            RankedClass(
-                image=table.det_image[dets],
-                hit=matches.hit[:, dets],
-                ignored=matches.ignored[:, dets],
-                truths=np.bincount(table.truth_image[of_class], minlength=table.n_images),
-            )
-        )
+        images, runs = _runs(table.det_image[dets], matches.hit[:, dets], matches.ignored[:, dets])
+        truths = np.bincount(table.truth_image[of_class], minlength=table.n_images)
+        ranked.append(RankedClass(images=images, runs=runs, truths=truths))
     return ranked
+
+
+def _runs(
+    image: IntColumn, hit: BoolColumn, ignored: BoolColumn
+) -> tuple[tuple[IntColumn, ...], tuple[HitRuns, ...]]:
+    """The images of detections and the runs of hits, from ranked columns by threshold."""
+    number_of: dict[bytes, int] = {}
+    images: list[IntColumn] = []
+    runs: list[HitRuns] = []
+    for t in range(len(IOU_THRESHOLDS)):
+        valid = ~ignored[t]
+        number = number_of.setdefault(valid.tobytes(), len(number_of))
+        if number == len(images):
+            images.append(image[valid])
+        edges = np.diff(hit[t, valid].astype(np.int8), prepend=0, append=0)
+        runs.append(
+            HitRuns(images=number, first=np.flatnonzero(edges == 1), after=np.flatnonzero(edges == -1))
+        )
+    return tuple(images), tuple(runs)
 
 
 def average_precision(classes: list[RankedClass], times: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -71,7 +101,7 @@ def average_precision(classes: list[RankedClass], times: npt.NDArray[np.int32]) 
     total = np.zeros((len(times), len(IOU_THRESHOLDS)))
     defined = np.zeros((len(times), 1))
     for ranked in classes:
-        rows = max(1, _BLOCK_ELEMENTS // max(1, len(ranked.image)))
+        rows = max(1, _BLOCK_ELEMENTS // max(1, len(ranked.images[0])))
         for start in range(0, len(times), rows):
             block = times[start : start + rows]
             truths = block @ ranked.truths
@@ -87,15 +117,12 @@ def _class_precision(
     ranked: RankedClass, times: npt.NDArray[np.int32], truths: IntColumn
 ) -> npt.NDArray[np.float64]:
     """float64 (r, 10): mean precision over the recall points, one class."""
-    needed = _hits_needed(truths)
+    total = np.maximum(truths, 1)[:, None]
+    needed = _hits_needed(total)
+    seen = [_running_sum(times, image) for image in ranked.images]
     mean = np.zeros((len(times), len(IOU_THRESHOLDS)))
-    seen_of: dict[bytes, npt.NDArray[np.int32]] = {}
-    for t in range(len(IOU_THRESHOLDS)):
-        valid = ~ranked.ignored[t]
-        key = np.packbits(valid).tobytes()
-        if key not in seen_of:  # without crowds it is the same at all thresholds
-            seen_of = {key: _running_sum(times, ranked.image[valid])}
-        mean[:, t] = _mean_precision(seen_of[key], ranked.hit[t, valid], needed)
+    for t, runs in enumerate(ranked.runs):
+        mean[:, t] = _mean_precision(seen[runs.images], runs, total, needed)
     return mean
 
 
@@ -106,9 +133,8 @@ def _running_sum(times: npt.NDArray[np.int32], image: IntColumn) -> npt.NDArray[
     return seen
 
 
-def _hits_needed(truths: IntColumn) -> npt.NDArray[np.int64]:
-    """int64 (r, 101): the fewest hits whose recall hits / truths, in floating point, reaches each point."""
-    total = np.maximum(truths, 1)[:, None]
+def _hits_needed(total: IntColumn) -> IntColumn:
+    """int64 (r, 101): the fewest hits whose recall hits / total, in floating point, reaches each point."""
     needed = np.ceil(RECALL_POINTS * total).astype(np.int64)
     needed -= (needed > 0) & ((needed - 1) / total >= RECALL_POINTS)
     needed += needed / total < RECALL_POINTS
@@ -116,26 +142,24 @@ def _hits_needed(truths: IntColumn) -> npt.NDArray[np.int64]:
 
 
 def _mean_precision(
-    seen: npt.NDArray[np.int32], hit: BoolColumn, needed: npt.NDArray[np.int64]
+    seen: npt.NDArray[np.int32], runs: HitRuns, total: IntColumn, needed: IntColumn
 ) -> npt.NDArray[np.float64]:
-    """float64 (r,): mean over the recall points of the best precision from there on.
-
-    Precision rises along an unbroken run of hits, so only the last place of each run can be the best one, and
-    a recall that is reached anywhere in a run has that place's precision.
-    """
-    edges = np.diff(np.concatenate([[0], hit.astype(np.int8), [0]]))
-    first, after_last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    if len(first) == 0:
+    """float64 (r,): mean over the recall points of the best precision from there on."""
+    if len(runs.first) == 0:
         return np.zeros(len(seen))
-    seen_after = np.take(seen, after_last, axis=1)
-    hits = np.cumsum(seen_after - np.take(seen, first, axis=1), axis=1, dtype=np.int32)
-    best = np.zeros((len(seen), len(first) + 1))  # the last column: recalls never reached
+    seen_after = np.take(seen, runs.after, axis=1)
+    hits = np.cumsum(seen_after - np.take(seen, runs.first, axis=1), axis=1, dtype=np.int32)
+    best = np.zeros((len(seen), len(runs.first) + 1))  # the last column: recalls never reached
     np.divide(hits, np.maximum(seen_after, 1), out=best[:, :-1])
     np.maximum.accumulate(best[:, -2::-1], axis=1, out=best[:, -2::-1])
+    if len(runs.first) < len(RECALL_POINTS) // 2:  # how many points each run serves is found sooner
+        reached = np.searchsorted(RECALL_POINTS, hits / total, side="right")
+        served = np.diff(reached, axis=1, prepend=0)
+        return np.asarray((best[:, :-1] * served).sum(axis=1) / len(RECALL_POINTS))
     return np.asarray(np.take_along_axis(best, _first_reaching(hits, needed), axis=1).mean(axis=1))
 
 
-def _first_reaching(hits: npt.NDArray[np.int32], needed: npt.NDArray[np.int64]) -> IntColumn:
+def _first_reaching(hits: npt.NDArray[np.int32], needed: IntColumn) -> IntColumn:
     """int64 (r, 101): first column of each (ascending) row of ``hits`` that is >= each of ``needed``.
 
     All rows are searched in one call: lifted above one another they are one ascending sequence.

@@ -16,6 +16,8 @@ class Estimate:
         high: Upper end of the interval; None where there is none.
         n: Number of images.
         reason: Why ``value`` (or, where there is a value, the interval) is None.
+        unit: Of the value, where it is not the one that the metric always has.
+        reliable: False where the interval comes from too few images (or groups) to hold in 95 % of cases.
     """
 
     value: float | None
@@ -23,8 +25,18 @@ class Estimate:
     high: float | None
     n: int
     reason: str | None = None
+    unit: str | None = None
+    reliable: bool = True
 
     def as_dict(self) -> dict[str, Any]:
-        """The estimate as ``--json`` prints it; ``reason`` only where something is null."""
+        """The estimate as ``--json`` prints it.
+
+        ``reason`` only where something is null, ``unit`` only where there is one, ``reliable`` only where it
+        is false.
+        """
         fields: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
-        return fields if self.reason is None else {**fields, "reason": self.reason}
+        if self.unit is not None:
+            fields["unit"] = self.unit
+        if self.reason is not None:
+            fields["reason"] = self.reason
+        return fields if self.reliable else {**fields, "reliable": False}

@@ -39,7 +39,7 @@ def evaluate_files(
     Args:
         predictions: A COCO dataset with scores, or a list of COCO results.
         labels: A COCO dataset; objects marked ``iscrowd`` or ``ignore`` are neither hits nor misses.
-        min_score: The working threshold of every metric but ``coco_ap*``.
+        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
         replicates: Bootstrap replicates.
         seed: Of the bootstrap.
 
@@ -66,6 +66,7 @@ def evaluate_files(
         min_score=min_score,
         replicates=replicates,
         seed=seed,
+        class_names=_class_names(true.categories, classes),
     )
     without = len(true.pictures) - len(predicted_of)
     notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
@@ -80,6 +81,14 @@ def _number_classes(categories: Mapping[Hashable, str | None]) -> dict[Hashable,
         id_: numbers.setdefault(("id", id_) if name is None else name, len(numbers))
         for id_, name in categories.items()
     }
+
+
+def _class_names(categories: Mapping[Hashable, str | None], classes: Mapping[Hashable, int]) -> list[str]:
+    """What each class index is called: the category's name, or its id where it has none."""
+    names = ["0"] * (1 + max(classes.values(), default=0))
+    for id_, label in classes.items():
+        names[label] = categories[id_] or str(id_)
+    return names
 
 
 class _Reading:

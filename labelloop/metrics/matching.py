@@ -100,28 +100,29 @@ def _take_best(candidates: list[tuple[int, int, float, int, bool]], taken: dict[
     return hit_bits, crowd_bits
 
 
-def assign(table: PairTable, pairs: IntColumn) -> IntColumn:
+def assign(table: PairTable, pairs: IntColumn, *, most: bool = False) -> IntColumn:
     """One-to-one matching that maximises the total overlap over these pairs.
 
     Args:
         table: The pairs of all images.
         pairs: int64 (k,), the rows of ``table`` that may be matched.
+        most: Whether more pairs come before more overlap.
 
     Returns:
         int64 (m,), the rows that are matched, ascending.
     """
     lone, clusters = split(table, pairs)
-    chosen = [lone, *(solve(table, cluster) for cluster in clusters)]
+    chosen = [lone, *(solve(table, cluster, most=most) for cluster in clusters)]
     return np.sort(np.concatenate(chosen))
 
 
-def solve(table: PairTable, pairs: IntColumn) -> IntColumn:
+def solve(table: PairTable, pairs: IntColumn, *, most: bool = False) -> IntColumn:
     """``assign`` by the Hungarian method on these pairs as a dense matrix; for the pairs of one cluster."""
     dets, row = np.unique(table.pair_det[pairs], return_inverse=True)
     truths, column = np.unique(table.pair_truth[pairs], return_inverse=True)
     gain = np.zeros((len(dets), len(truths)))
     which = np.full(gain.shape, -1)
-    gain[row, column] = table.pair_overlap[pairs]
+    gain[row, column] = table.pair_overlap[pairs] + (min(gain.shape) if most else 0)
     which[row, column] = pairs
     matched: IntColumn = which[linear_sum_assignment(gain, maximize=True)]
     return matched[matched >= 0]

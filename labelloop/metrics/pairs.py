@@ -7,7 +7,7 @@ the columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,10 +15,15 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from labelloop.instances import Instances
+from labelloop.metrics.boundary import boundary_distances
 
+MATCH_IOU = 0.5  # the least IoU of a pair that any matching takes
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
+FloatColumn = npt.NDArray[np.float64]
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+_NO_ROWS: IntColumn = np.zeros((0, 2), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,12 +38,18 @@ class PairTable:
         det_image: int64 (d,), index of the image.
         det_label: int64 (d,), class index.
         det_score: float32 (d,); 1 where predictions came without scores.
+        det_area: int64 (d,), px.
         truth_image: int64 (t,), index of the image.
         truth_label: int64 (t,), class index.
         truth_crowd: bool (t,), neither a hit nor a miss.
+        truth_area: int64 (t,), px.
         pair_det: int64 (p,), row of the detection.
         pair_truth: int64 (p,), row of the true object.
         pair_overlap: float64 (p,), mask IoU; with a crowd the share of the detection that lies in it (COCO).
+        pair_distance: float64 (p,), average symmetric boundary distance, px; NaN where IoU is below 0.5, with
+            a crowd, and where the table was built without.
+        det_overlap: int64 (k, 2), rows of two detections with a common pixel, of whatever classes.
+        truth_overlap: int64 (l, 2), likewise of true objects.
     """
 
     n_images: int
@@ -46,16 +57,26 @@ class PairTable:
     det_image: IntColumn
     det_label: IntColumn
     det_score: npt.NDArray[np.float32]
+    det_area: IntColumn
     truth_image: IntColumn
     truth_label: IntColumn
     truth_crowd: BoolColumn
+    truth_area: IntColumn
     pair_det: IntColumn
     pair_truth: IntColumn
-    pair_overlap: npt.NDArray[np.float64]
+    pair_overlap: FloatColumn
+    pair_distance: FloatColumn
+    det_overlap: IntColumn
+    truth_overlap: IntColumn
 
     @classmethod
     def build(
-        cls, truth: Sequence[Instances], predicted: Sequence[Instances], *, n_classes: int
+        cls,
+        truth: Sequence[Instances],
+        predicted: Sequence[Instances],
+        *,
+        n_classes: int,
+        outlines: bool = True,
     ) -> PairTable:
         """Compares the masks of each image.
 
@@ -63,6 +84,8 @@ class PairTable:
             truth: One per image.
             predicted: One per image, the same images in the same order.
             n_classes: Labels are 0..n_classes - 1.
+            outlines: Whether to measure how far outlines lie apart, and which masks overlap others of their
+                own side; half of the work.
 
         Raises:
             ValueError: The two do not fit each other, a label is out of range, or a score is not finite.
@@ -71,26 +94,90 @@ class PairTable:
         scores = [np.ones(len(p), np.float32) if p.scores is None else p.scores for p in predicted]
         n_dets = np.asarray([len(p) for p in predicted], np.int64)
         n_truths = np.asarray([len(t) for t in truth], np.int64)
-        starts = zip(np.cumsum(n_dets) - n_dets, np.cumsum(n_truths) - n_truths, strict=True)
+        first_det, first_truth = np.cumsum(n_dets) - n_dets, np.cumsum(n_truths) - n_truths
         pairs = [
-            (dets + first_det, truths + first_truth, overlap)
-            for (first_det, first_truth), (dets, truths, overlap) in zip(
-                starts, map(_touching, truth, predicted), strict=True
+            (dets + first[0], truths + first[1], overlap)
+            for first, (dets, truths, overlap) in zip(
+                zip(first_det, first_truth, strict=True), map(_touching, truth, predicted), strict=True
             )
         ]
-        return cls(
+        sides = ((predicted, first_det), (truth, first_truth)) if outlines else ()
+        overlapping = [
+            np.concatenate([_NO_ROWS, *(_overlapping(i) + s for i, s in zip(side, starts, strict=True))])
+            for side, starts in sides
+        ] or [_NO_ROWS, _NO_ROWS]
+        table = cls(
             n_images=len(truth),
             n_classes=n_classes,
             det_image=np.repeat(np.arange(len(predicted)), n_dets),
             det_label=_column([p.labels for p in predicted], np.int64),
             det_score=_column(scores, np.float32),
+            det_area=_column([p.areas for p in predicted], np.int64),
             truth_image=np.repeat(np.arange(len(truth)), n_truths),
             truth_label=_column([t.labels for t in truth], np.int64),
             truth_crowd=_column([t.crowd for t in truth], np.bool_),
+            truth_area=_column([t.areas for t in truth], np.int64),
             pair_det=_column([dets for dets, _, _ in pairs], np.int64),
             pair_truth=_column([truths for _, truths, _ in pairs], np.int64),
             pair_overlap=_column([overlap for _, _, overlap in pairs], np.float64),
+            pair_distance=np.full(sum(len(dets) for dets, _, _ in pairs), np.nan),
+            det_overlap=overlapping[0],
+            truth_overlap=overlapping[1],
         )
+        return table._with_distances(truth, predicted) if outlines else table
+
+    def select(self, dets: BoolColumn, truths: BoolColumn, images: BoolColumn | None = None) -> PairTable:
+        """The table of some detections and true objects, with the pairs that are left.
+
+        Args:
+            dets: bool (d,), which detections stay.
+            truths: bool (t,), which true objects stay.
+            images: bool (n_images,), which images stay; all if None. No object of another one may stay.
+        """
+        kept_images = np.ones(self.n_images, np.bool_) if images is None else images
+        new_image, new_det, new_truth = (np.cumsum(kept) - 1 for kept in (kept_images, dets, truths))
+        pair = dets[self.pair_det] & truths[self.pair_truth]
+        return PairTable(
+            n_images=int(kept_images.sum()),
+            n_classes=self.n_classes,
+            det_image=new_image[self.det_image[dets]],
+            det_label=self.det_label[dets],
+            det_score=self.det_score[dets],
+            det_area=self.det_area[dets],
+            truth_image=new_image[self.truth_image[truths]],
+            truth_label=self.truth_label[truths],
+            truth_crowd=self.truth_crowd[truths],
+            truth_area=self.truth_area[truths],
+            pair_det=new_det[self.pair_det[pair]],
+            pair_truth=new_truth[self.pair_truth[pair]],
+            pair_overlap=self.pair_overlap[pair],
+            pair_distance=self.pair_distance[pair],
+            det_overlap=new_det[self.det_overlap[dets[self.det_overlap].all(axis=1)]],
+            truth_overlap=new_truth[self.truth_overlap[truths[self.truth_overlap].all(axis=1)]],
+        )
+
+    def pair_intersection(self) -> IntColumn:
+        """int64 (p,), px that the detection and the true object of each pair have in common.
+
+        Found again from IoU and areas; exact, as it is a whole number.
+        """
+        areas = self.det_area[self.pair_det], self.truth_area[self.pair_truth]
+        of_iou = self.pair_overlap / (1 + self.pair_overlap) * (areas[0] + areas[1])
+        of_crowd = self.pair_overlap * areas[0]
+        common = np.where(self.truth_crowd[self.pair_truth], of_crowd, of_iou)
+        return np.asarray(np.rint(common), np.int64)
+
+    def _with_distances(self, truth: Sequence[Instances], predicted: Sequence[Instances]) -> PairTable:
+        near = np.flatnonzero((self.pair_overlap >= MATCH_IOU) & ~self.truth_crowd[self.pair_truth])
+        det_rles, truth_rles = ([rle for i in side for rle in i.rles] for side in (predicted, truth))
+        heights = np.asarray([t.size_hw[0] for t in truth], np.int64)
+        distance = self.pair_distance.copy()
+        distance[near] = boundary_distances(
+            [det_rles[i] for i in self.pair_det[near]],
+            [truth_rles[i] for i in self.pair_truth[near]],
+            heights[self.det_image[self.pair_det[near]]],
+        )
+        return replace(self, pair_distance=distance)
 
     @property
     def max_dets(self) -> int:
@@ -113,7 +200,7 @@ def _check(truth: Sequence[Instances], predicted: Sequence[Instances], n_classes
             raise ValueError(f"image {i}: a score is not finite")
 
 
-def _touching(truth: Instances, predicted: Instances) -> tuple[IntColumn, IntColumn, npt.NDArray[np.float64]]:
+def _touching(truth: Instances, predicted: Instances) -> tuple[IntColumn, IntColumn, FloatColumn]:
     """Detection, true object and overlap of the pairs of one image that share a class and a pixel."""
     empty = np.zeros(0, np.int64)
     if not len(truth) or not len(predicted):
@@ -135,6 +222,15 @@ def _touching(truth: Instances, predicted: Instances) -> tuple[IntColumn, IntCol
         return empty, empty, np.zeros(0)
     first, second, third = zip(*found, strict=True)
     return np.concatenate(first), np.concatenate(second), np.concatenate(third)
+
+
+def _overlapping(instances: Instances) -> IntColumn:
+    """int64 (k, 2), indices a < b of masks of one image with a common pixel."""
+    if len(instances) < 2:
+        return _NO_ROWS
+    rles = instances.coco_rles()
+    iou = np.asarray(coco_mask.iou(rles, rles, [0] * len(rles)))
+    return np.argwhere(np.triu(iou > 0, 1))
 
 
 def _column(parts: Sequence[npt.NDArray[Any]], dtype: type[Scalar]) -> npt.NDArray[Scalar]:

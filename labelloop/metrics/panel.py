@@ -1,37 +1,56 @@
-"""The panel: every metric of a model with its interval, and the difference of two models."""
+"""The panel: every metric of a model with its interval, its parts, and the difference of two models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import Resampling
-from labelloop.metrics.coco_ap import RankedClass, average_precision, rank
+from labelloop.metrics.bootstrap import Drawn, Resampling
 from labelloop.metrics.estimate import Estimate
-from labelloop.metrics.matching import IOU_THRESHOLDS
+from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, MatchedModel, Replicates
 from labelloop.metrics.pairs import PairTable
-from labelloop.metrics.working_point import (
-    Tally,
-    best_threshold,
-    count_errors,
-    f1,
-    panoptic,
-    precision,
-    recall,
-    tally,
-)
+from labelloop.metrics.subsets import SizeThirds, by_class, by_group, by_size, worst
+from labelloop.metrics.threads import in_threads
+from labelloop.metrics.working_point import best_threshold
 
-METRICS = (
-    "coco_ap", "coco_ap50", "coco_ap75", "f1_50", "precision_50", "recall_50",
-    "pq", "sq", "rq", "count_bias", "count_mae",
-)  # fmt: skip
+Estimates = dict[str, Estimate]
 
-Replicates = dict[str, npt.NDArray[np.float64]]
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The same metrics of parts of the objects or images.
+
+    Attributes:
+        of_class: By name of the class; those with a true object or a prediction.
+        of_size: By ``small``, ``medium`` and ``large``; empty without true objects.
+        of_group: By name of the group, its images resampled; empty where fewer than two are known.
+        worst_group: For each metric the name of the group in which it is worst.
+        thirds: Where sizes are cut; None without true objects.
+    """
+
+    of_class: dict[str, Estimates] = field(default_factory=dict)
+    of_size: dict[str, Estimates] = field(default_factory=dict)
+    of_group: dict[str, Estimates] = field(default_factory=dict)
+    worst_group: dict[str, str] = field(default_factory=dict)
+    thirds: SizeThirds | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """``class``, ``size``, ``group`` and ``worst_group`` as ``--json`` prints them."""
+        worst_of = {
+            name: {**self.of_group[group][name].as_dict(), "group": group}
+            for name, group in self.worst_group.items()
+        }
+        return {
+            "class": {part: estimates_as_dict(found) for part, found in self.of_class.items()},
+            "size": {part: estimates_as_dict(found) for part, found in self.of_size.items()},
+            "group": {part: estimates_as_dict(found) for part, found in self.of_group.items()},
+            "worst_group": worst_of,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +59,30 @@ class Panel:
 
     Attributes:
         metrics: By name, in the order of ``METRICS``.
-        min_score: The working threshold of every metric but ``coco_ap*``.
+        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
         n_images: Number of images, empty ones included.
         max_dets: COCO's maxDets, large enough to cut nothing.
         n_groups: Number of groups that were resampled whole; None where images were.
         notes: What a reader of the numbers should know, one sentence each.
+        by: The same metrics of classes, sizes and groups; None where they were not asked for.
     """
 
-    metrics: dict[str, Estimate]
+    metrics: Estimates
     min_score: float
     n_images: int
     max_dets: int
     n_groups: int | None = None
     notes: tuple[str, ...] = ()
+    by: Parts | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The panel as ``--json`` prints it."""
+        by = self.by or Parts()
+        thirds = by.thirds
         return {
-            "metrics": {name: estimate.as_dict() for name, estimate in self.metrics.items()},
+            "metrics": estimates_as_dict(self.metrics),
+            "by": by.as_dict(),
+            "size_thirds_px": None if thirds is None else [thirds.largest_small_px, thirds.largest_medium_px],
             "min_score": self.min_score,
             "n_images": self.n_images,
             "n_groups": self.n_groups,
@@ -66,48 +91,9 @@ class Panel:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MatchedModel:
-    """One model's predictions after matching: all that a metric of any resample is computed from.
-
-    A new metric adds what it needs here and its name in ``values``; intervals and differences follow.
-    """
-
-    ranked: list[RankedClass]
-    at_half: Tally
-    beyond_half: Tally
-
-    @classmethod
-    def of(cls, table: PairTable, min_score: float) -> MatchedModel:
-        """Matches once, in COCO's way and at the working threshold."""
-        at_half = tally(table, min_score)
-        exact_half = bool((table.pair_overlap == 0.5).any())
-        beyond_half = tally(table, min_score, beyond=True) if exact_half else at_half
-        return cls(ranked=rank(table), at_half=at_half, beyond_half=beyond_half)
-
-    def values(self, times: npt.NDArray[np.int32]) -> Replicates:
-        """Every metric of every resample: float64 (r,), NaN where undefined.
-
-        Args:
-            times: int32 (r, n_images), how often each image is in each resample.
-        """
-        weights = times.astype(np.float64)
-        ap = average_precision(self.ranked, times)
-        pq, sq, rq = panoptic(self.beyond_half, weights)
-        bias, mae = count_errors(self.at_half, weights)
-        return {
-            "coco_ap": ap.mean(axis=1),
-            "coco_ap50": ap[:, 0],
-            "coco_ap75": ap[:, _threshold_index(0.75)],
-            "f1_50": f1(self.at_half, weights),
-            "precision_50": precision(self.at_half, weights),
-            "recall_50": recall(self.at_half, weights),
-            "pq": pq,
-            "sq": sq,
-            "rq": rq,
-            "count_bias": bias,
-            "count_mae": mae,
-        }
+def estimates_as_dict(estimates: Estimates) -> dict[str, dict[str, Any]]:
+    """Estimates by name as ``--json`` prints them."""
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
 def evaluate(
@@ -119,33 +105,44 @@ def evaluate(
     min_score: float = 0.5,
     replicates: int = 1000,
     seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    pixel_sizes_um: Sequence[float | None] | None = None,
+    parts: bool = True,
 ) -> Panel:
-    """All metrics with their intervals.
+    """All metrics of predictions, with 95 % bootstrap intervals over images, or over groups where known.
+
+    AP and the calibration error use all predictions with their scores, the other metrics those scored
+    ``min_score`` or more. Images without objects count; true objects marked crowd are neither hits nor
+    misses.
 
     Args:
-        truth: The annotations, one per image; an image without objects counts.
-        predicted: The predictions of the same images in the same order; without scores they count as 1.
+        truth: The annotations, one per image.
+        predicted: The predictions of the same images in the same order; without scores all count as 1.
         n_classes: Labels are 0..n_classes - 1.
-        groups: The group (plate, donor, field) of each image, None where unknown. Where two or more are
-            known, groups are resampled whole.
-        min_score: The working threshold of every metric but ``coco_ap*``.
-        replicates: Bootstrap replicates.
+        groups: Plate, well or field of each image; groups are resampled whole where two or more are known.
+        min_score: The working threshold.
+        replicates: Bootstrap replicates; 0 for no intervals.
         seed: Of the bootstrap.
+        class_names: What the parts of ``by`` are called; the index where there are none.
+        pixel_sizes_um: Side of a pixel of each image, µm; the boundary error is in px unless all are known.
+        parts: Whether to look at classes, sizes and groups too.
     """
     table = PairTable.build(truth, predicted, n_classes=n_classes)
-    model = MatchedModel.of(table, min_score)
+    model = MatchedModel.of(table, min_score, pixel_sizes_um)
     resampling = Resampling.of(len(truth), groups, replicates=replicates, seed=seed)
-    point, drawn = _point(model, len(truth)), _replicates([model], resampling)[0]
+    by = None
+    metrics = _estimates(model, resampling)
+    if parts:
+        names = class_names or [str(label) for label in range(n_classes)]
+        by = _parts(model, metrics, resampling, groups, names, pixel_sizes_um)
     return Panel(
-        metrics={
-            name: resampling.estimate(point[name], drawn[name], undefined=_why(name, table, min_score))
-            for name in METRICS
-        },
+        metrics=metrics,
         min_score=min_score,
         n_images=len(truth),
         max_dets=table.max_dets,
         n_groups=resampling.n_units if resampling.by_group else None,
         notes=resampling.notes(),
+        by=by,
     )
 
 
@@ -160,7 +157,8 @@ def difference(
     min_score_b: float = 0.5,
     replicates: int = 1000,
     seed: int = 0,
-) -> dict[str, Estimate]:
+    pixel_sizes_um: Sequence[float | None] | None = None,
+) -> Estimates:
     """Each metric of a minus that of b, paired: both are computed on the same resamples of the images.
 
     Args:
@@ -173,21 +171,25 @@ def difference(
         min_score_b: Working threshold of b.
         replicates: Bootstrap replicates.
         seed: Of the bootstrap.
+        pixel_sizes_um: As in ``evaluate``.
     """
-    sides = ((predicted_a, min_score_a), (predicted_b, min_score_b))
-    tables = [PairTable.build(truth, predicted, n_classes=n_classes) for predicted, _ in sides]
-    models = [MatchedModel.of(table, score) for table, (_, score) in zip(tables, sides, strict=True)]
+    a, b = (
+        MatchedModel.of(PairTable.build(truth, predicted, n_classes=n_classes), min_score, pixel_sizes_um)
+        for predicted, min_score in ((predicted_a, min_score_a), (predicted_b, min_score_b))
+    )
     resampling = Resampling.of(len(truth), groups, replicates=replicates, seed=seed)
-    point_a, point_b = (_point(model, len(truth)) for model in models)
-    drawn_a, drawn_b = _replicates(models, resampling)
-    result = {}
-    for name in METRICS:
-        undefined_side = 0 if np.isnan(point_a[name]) else 1
-        why = _why(name, tables[undefined_side], sides[undefined_side][1])
-        result[name] = resampling.estimate(
-            point_a[name] - point_b[name], drawn_a[name] - drawn_b[name], undefined=why
+    point_a, point_b = a.point(), b.point()
+    drawn_a, drawn_b = resample([a, b], resampling)
+    return {
+        name: resampling.estimate(
+            point_a[name] - point_b[name],
+            drawn_a[name].minus(drawn_b[name]),
+            undefined=(a if np.isnan(point_a[name]) else b).why_undefined(name),
+            surplus=name in SURPLUS,
+            unit=a.unit(name),
         )
-    return result
+        for name in METRICS
+    }
 
 
 def best_f1_score_threshold(
@@ -197,33 +199,71 @@ def best_f1_score_threshold(
 
     Of equally good ones the highest; 0.5 where there is no true object or nothing is ever hit.
     """
-    return best_threshold(PairTable.build(truth, predicted, n_classes=n_classes))
+    return best_threshold(PairTable.build(truth, predicted, n_classes=n_classes, outlines=False))
 
 
-def _point(model: MatchedModel, n_images: int) -> dict[str, float]:
-    values = model.values(np.ones((1, n_images), np.int32))
-    return {name: float(values[name][0]) for name in METRICS}
+def resample(models: Sequence[MatchedModel], resampling: Resampling) -> list[dict[str, Drawn]]:
+    """Every metric of each model in every resample, by name; all models on the same draws."""
 
+    def values(times: npt.NDArray[np.int32]) -> list[Replicates]:
+        return [model.values(times) for model in models]
 
-def _replicates(models: list[MatchedModel], resampling: Resampling) -> list[Replicates]:
-    """The replicates of each model, all on the same draws."""
-    blocks = [[model.values(times) for model in models] for times in resampling.draws()]
+    blocks = list(in_threads(values, resampling.draws()))
+    left_out = values(resampling.left_out())
     return [
-        {name: np.concatenate([np.zeros(0), *(block[i][name] for block in blocks)]) for name in METRICS}
+        {
+            name: Drawn(
+                replicates=np.concatenate([np.zeros(0), *(block[i][name] for block in blocks)]),
+                left_out=left_out[i][name],
+            )
+            for name in METRICS
+        }
         for i in range(len(models))
     ]
 
 
-def _why(name: str, table: PairTable, min_score: float) -> str:
-    """Why a metric is undefined on all images."""
-    if table.n_images == 0:
-        return "there are no images"
-    if name == "precision_50":
-        return f"there are no predictions scored {min_score:g} or more"
-    if bool(table.truth_crowd.all()):
-        return "there are no true objects"
-    return f"no prediction scored {min_score:g} or more matches a true object"
+def _estimates(model: MatchedModel, resampling: Resampling) -> Estimates:
+    point, (drawn,) = model.point(), resample([model], resampling)
+    return {
+        name: resampling.estimate(
+            point[name],
+            drawn[name],
+            undefined=model.why_undefined(name),
+            surplus=name in SURPLUS,
+            bounds=BOUNDS_OF_SURPLUS,
+            unit=model.unit(name),
+        )
+        for name in METRICS
+    }
 
 
-def _threshold_index(iou: float) -> int:
-    return int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
+def _parts(
+    whole: MatchedModel,
+    of_all: Estimates,
+    resampling: Resampling,
+    groups: Sequence[str | None] | None,
+    class_names: Sequence[str],
+    pixel_sizes_um: Sequence[float | None] | None,
+) -> Parts:
+    table, thirds = whole.table, SizeThirds.of(whole.table)
+
+    def of_part(part: PairTable) -> Estimates:
+        if len(part.det_image) == len(table.det_image) and len(part.truth_image) == len(table.truth_image):
+            return of_all
+        return _estimates(MatchedModel.of(part, whole.min_score, pixel_sizes_um), resampling)
+
+    of_group = {}
+    for name, images, part in by_group(table, groups or ()) if resampling.by_group else ():
+        sizes = None if pixel_sizes_um is None else [pixel_sizes_um[i] for i in np.flatnonzero(images)]
+        within = Resampling.of(part.n_images, None, replicates=resampling.replicates, seed=resampling.seed)
+        of_group[name] = _estimates(MatchedModel.of(part, whole.min_score, sizes), within)
+    worst_groups = {
+        name: worst(name, {group: found[name] for group, found in of_group.items()}) for name in METRICS
+    }
+    return Parts(
+        of_class={class_names[label]: of_part(part) for label, part in by_class(table)},
+        of_size={} if thirds is None else {size: of_part(part) for size, part in by_size(table, thirds)},
+        of_group=of_group,
+        worst_group={name: group for name, group in worst_groups.items() if group is not None},
+        thirds=thirds,
+    )

@@ -1,4 +1,4 @@
-"""Metrics of the detections at a working threshold: precision, recall, F1, PQ, counts."""
+"""Hits, false alarms and misses at a working threshold: precision, recall, F1, PQ, cellpose's AP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.metrics.matching import assign, solve, split
-from labelloop.metrics.pairs import BoolColumn, IntColumn, PairTable
+from labelloop.metrics.pairs import MATCH_IOU, BoolColumn, IntColumn, PairTable
 
-MATCH_IOU = 0.5
 CROWD_SHARE = 0.5  # of a prediction's area in a crowd: it is neither a hit nor a false alarm
 NO_F1_MIN_SCORE = 0.5  # the threshold where no score can be preferred
 
@@ -34,20 +33,39 @@ class Tally:
     overlap: Values
 
 
-def tally(table: PairTable, min_score: float, *, beyond: bool = False) -> Tally:
-    """Matches predictions scored ``min_score`` or more with true objects, one-to-one, and counts.
+def match(
+    table: PairTable, min_score: float, *, iou: float = MATCH_IOU, beyond: bool = False, most: bool = False
+) -> IntColumn:
+    """Pairs predictions scored ``min_score`` or more with true objects, one-to-one within a class.
 
-    The matching maximises the total IoU over pairs of one class with IoU >= 0.5 (``beyond``: > 0.5).
+    Of all matchings the one with the highest total IoU over pairs with IoU >= ``iou``. Where masks of one
+    side do not overlap, and ``iou`` is 0.5 or more, all three ways below pair the same.
 
     Args:
         table: The pairs of all images.
         min_score: The working threshold.
-        beyond: Whether a pair of IoU 0.5 exactly is too little, as for PQ.
+        iou: 0.5 or more.
+        beyond: Whether a pair of exactly ``iou`` is too little, as for PQ.
+        most: Of the matchings with the most pairs the one with the highest total IoU, as cellpose does.
+
+    Returns:
+        int64 (m,), rows of the table's pairs, ascending.
     """
     kept = table.det_score >= min_score
     crowd_pair = table.truth_crowd[table.pair_truth]
-    enough = table.pair_overlap > MATCH_IOU if beyond else table.pair_overlap >= MATCH_IOU
-    matched = assign(table, np.flatnonzero(enough & kept[table.pair_det] & ~crowd_pair))
+    enough = table.pair_overlap > iou if beyond else table.pair_overlap >= iou
+    return assign(table, np.flatnonzero(enough & kept[table.pair_det] & ~crowd_pair), most=most)
+
+
+def tally(table: PairTable, min_score: float, matched: IntColumn) -> Tally:
+    """Counts what a matching makes of the predictions scored ``min_score`` or more, and of the true objects.
+
+    Args:
+        table: The pairs of all images.
+        min_score: The working threshold.
+        matched: From ``match``.
+    """
+    kept = table.det_score >= min_score
     hit = np.zeros(len(kept), np.bool_)
     hit[table.pair_det[matched]] = True
     found = np.zeros(len(table.truth_crowd), np.bool_)
@@ -72,19 +90,19 @@ def in_crowd(table: PairTable) -> BoolColumn:
 def precision(t: Tally, times: Values) -> Values:
     """TP / (TP + FP), 0..1, higher is better; NaN without predictions. (r,) for times (r, n_images)."""
     hits, false_alarms, _ = _pooled(t, times)
-    return _ratio(hits, hits + false_alarms)
+    return ratio(hits, hits + false_alarms)
 
 
 def recall(t: Tally, times: Values) -> Values:
     """TP / (TP + FN), 0..1, higher is better; NaN without true objects. (r,) for times (r, n_images)."""
     hits, _, misses = _pooled(t, times)
-    return _ratio(hits, hits + misses)
+    return ratio(hits, hits + misses)
 
 
 def f1(t: Tally, times: Values) -> Values:
     """2 TP / (2 TP + FP + FN), 0..1, higher is better; NaN without true objects. As ``recall``."""
     hits, false_alarms, misses = _pooled(t, times)
-    return np.where(hits + misses > 0, _ratio(2 * hits, 2 * hits + false_alarms + misses), np.nan)
+    return np.where(hits + misses > 0, ratio(2 * hits, 2 * hits + false_alarms + misses), np.nan)
 
 
 def panoptic(t: Tally, times: Values) -> tuple[Values, Values, Values]:
@@ -106,19 +124,16 @@ def panoptic(t: Tally, times: Values) -> tuple[Values, Values, Values]:
     objects = hits + (false_alarms + misses) / 2
     has_truth = (hits + misses).sum(axis=1) > 0
     means = (
-        _mean_over_classes(_ratio(overlap, objects)),
-        _mean_over_classes(_ratio(overlap, hits)),
-        _mean_over_classes(_ratio(hits, objects)),
+        _mean_over_classes(ratio(overlap, objects)),
+        _mean_over_classes(ratio(overlap, hits)),
+        _mean_over_classes(ratio(hits, objects)),
     )
     pq, sq, rq = (np.where(has_truth, mean, np.nan) for mean in means)
     return pq, sq, rq
 
 
-def count_errors(t: Tally, times: Values) -> tuple[Values, Values]:
-    """Mean and mean absolute error of the count of objects, all classes together; objects per image.
-
-    Predicted minus true, so a positive mean is too many; 0 is best. Crowds, and predictions that lie in them,
-    are not counted on either side. NaN without images.
+def per_hundred(t: Tally, times: Values) -> tuple[Values, Values]:
+    """Misses (FN) and spurious predictions (FP) per 100 true objects, 0 is best; NaN without true objects.
 
     Args:
         t: Counted at IoU 0.5.
@@ -127,9 +142,25 @@ def count_errors(t: Tally, times: Values) -> tuple[Values, Values]:
     Returns:
         Two float64 (r,).
     """
-    error = (t.false_alarms - t.misses).sum(axis=1)  # (hits + false alarms) - (hits + misses)
-    images = times.sum(axis=1)
-    return _ratio(times @ error, images), _ratio(times @ np.abs(error), images)
+    hits, false_alarms, misses = _pooled(t, times)
+    return 100 * ratio(misses, hits + misses), 100 * ratio(false_alarms, hits + misses)
+
+
+def cellpose_ap(t: Tally, times: Values) -> Values:
+    """Cellpose's average precision: TP / (TP + FP + FN) of an image, mean over images; 0..1, 1 is best.
+
+    As ``cellpose.metrics.average_precision`` (Stringer et al. 2021, doi:10.1038/s41592-020-01018-x) at one
+    threshold; not an area under a curve. Images without truth and predictions are left out. NaN without true
+    objects.
+
+    Args:
+        t: Counted with the matching ``most``.
+        times: float64 (r, n_images).
+    """
+    hits, false_alarms, misses = (counts.sum(axis=1) for counts in (t.hits, t.false_alarms, t.misses))
+    of_image = ratio(hits, hits + false_alarms + misses)
+    mean = ratio(times @ np.nan_to_num(of_image), times @ (~np.isnan(of_image)).astype(np.float64))
+    return np.where(times @ (hits + misses) > 0, mean, np.nan)
 
 
 def best_threshold(table: PairTable) -> float:
@@ -194,11 +225,12 @@ def _pooled(t: Tally, times: Values) -> tuple[Values, Values, Values]:
     return times @ t.hits.sum(axis=1), times @ t.false_alarms.sum(axis=1), times @ t.misses.sum(axis=1)
 
 
-def _ratio(above: Values, below: Values) -> Values:
-    ratio: Values = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
-    return ratio
+def ratio(above: Values, below: Values) -> Values:
+    """Above / below, NaN where ``below`` is not positive."""
+    result: Values = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return result
 
 
 def _mean_over_classes(values: Values) -> Values:
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))
+    return ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1).astype(np.float64))

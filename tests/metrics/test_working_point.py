@@ -15,6 +15,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.matching import assign
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.panel import Panel, best_f1_score_threshold, evaluate
+from labelloop.metrics.working_point import f1, match, tally
 
 Scene = Callable[..., Instances]
 TRUE = (0, 0, 20, 10)  # 200 px
@@ -133,9 +134,11 @@ def test_the_best_threshold_has_the_best_f1_of_all_scores(
     truth, predicted = random_scenes(seed, n_images=3, most=6, n_classes=2, crowds=crowds)
     best = best_f1_score_threshold(truth, predicted, n_classes=2)
 
+    table = PairTable.build(truth, predicted, n_classes=2, outlines=False)
+
     def f1_at(score: float) -> float:
-        panel = evaluate(truth, predicted, n_classes=2, min_score=score, replicates=0)
-        return panel.metrics["f1_50"].value or 0.0
+        counts = tally(table, score, match(table, score))
+        return float(np.nan_to_num(f1(counts, np.ones((1, 3)))[0]))
 
     tried = {float(s): f1_at(float(s)) for p in predicted for s in p.scores}
     top = max(tried.values(), default=0.0)

@@ -1,0 +1,110 @@
+"""Metrics of how masks lie in one another: merged and split objects, the aggregated Jaccard index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelloop.metrics.pairs import BoolColumn, IntColumn, PairTable
+from labelloop.metrics.working_point import Values, in_crowd, ratio
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OverlapSums:
+    """What is added over images; float64 (n_images,) each.
+
+    Attributes:
+        truths: True objects, crowds left out.
+        merges: Predictions that cover half or more of each of two or more true objects.
+        splits: True objects with two or more predictions that lie in them by half or more.
+        common: Intersections that the aggregated Jaccard index adds up, px.
+        together: Unions that it adds up, px.
+        overlapping: Why the index is not defined, or None.
+    """
+
+    truths: Values
+    merges: Values
+    splits: Values
+    common: Values
+    together: Values
+    overlapping: str | None
+
+    @classmethod
+    def of(cls, table: PairTable, min_score: float) -> OverlapSums:
+        """Looks at the predictions scored ``min_score`` or more and the true objects that are no crowds."""
+        kept, counted = table.det_score >= min_score, ~table.truth_crowd
+        pairs = np.flatnonzero(kept[table.pair_det] & counted[table.pair_truth])
+        det, truth, common = table.pair_det[pairs], table.pair_truth[pairs], table.pair_intersection()[pairs]
+        covered = 2 * common >= table.truth_area[truth]
+        within = 2 * common >= table.det_area[det]
+        merges = np.bincount(det[covered], minlength=len(kept)) >= 2
+        splits = np.bincount(truth[within], minlength=len(counted)) >= 2
+        intersections, unions = _jaccard_sums(table, pairs, kept)
+        return cls(
+            truths=_per_image(table, table.truth_image[counted]),
+            merges=_per_image(table, table.det_image[merges]),
+            splits=_per_image(table, table.truth_image[splits]),
+            common=intersections,
+            together=unions,
+            overlapping=_overlapping(table, kept, counted),
+        )
+
+
+def merges_per_100(sums: OverlapSums, times: Values) -> Values:
+    """Predictions that cover half or more of each of two or more true objects, per 100 true objects.
+
+    0 is best; NaN without true objects. Where true masks overlap, a prediction that covers one object may
+    cover half of its neighbour as well and is counted here.
+    """
+    return 100 * ratio(times @ sums.merges, times @ sums.truths)
+
+
+def splits_per_100(sums: OverlapSums, times: Values) -> Values:
+    """True objects in which two or more predictions lie by half or more, per 100 true objects.
+
+    0 is best; NaN without true objects.
+    """
+    return 100 * ratio(times @ sums.splits, times @ sums.truths)
+
+
+def aggregated_jaccard(sums: OverlapSums, times: Values) -> Values:
+    """Aggregated Jaccard index, pooled over images; 0..1, higher is better (Kumar et al. 2017, algorithm 1).
+
+    Each true object is joined with the prediction of its class with the highest IoU, whichever else has it
+    too. Their intersections, over their unions and the predictions that none was joined with
+    (doi:10.1109/TMI.2017.2677499). Crowds, and predictions that lie in them and are joined with nothing, are
+    left out. NaN without true objects, and where masks of one side overlap, as the index is for label images.
+    """
+    if sums.overlapping is not None:
+        return np.full(len(times), np.nan)
+    index = ratio(times @ sums.common, times @ sums.together)
+    return np.where(times @ sums.truths > 0, index, np.nan)
+
+
+def _jaccard_sums(table: PairTable, pairs: IntColumn, kept: BoolColumn) -> tuple[Values, Values]:
+    """Intersections and unions of each image, px."""
+    order = pairs[np.lexsort((-table.pair_overlap[pairs], table.pair_truth[pairs]))]
+    _, first = np.unique(table.pair_truth[order], return_index=True)
+    best = order[first]  # of each true object that a prediction touches
+    det, truth, common = table.pair_det[best], table.pair_truth[best], table.pair_intersection()[best]
+    alone_truth, alone_det = ~table.truth_crowd, kept & ~in_crowd(table)
+    alone_truth[truth] = alone_det[det] = False
+    union = table.det_area[det] + table.truth_area[truth] - common
+    together = _per_image(table, table.truth_image[truth], union)
+    together += _per_image(table, table.truth_image[alone_truth], table.truth_area[alone_truth])
+    together += _per_image(table, table.det_image[alone_det], table.det_area[alone_det])
+    return _per_image(table, table.truth_image[truth], common), together
+
+
+def _overlapping(table: PairTable, kept: BoolColumn, counted: BoolColumn) -> str | None:
+    sides = {
+        "true objects": counted[table.truth_overlap].all(axis=1).any(),
+        "predictions": kept[table.det_overlap].all(axis=1).any(),
+    }
+    found = [name for name, overlap in sides.items() if overlap]
+    return f"{' and '.join(found)} overlap one another" if found else None
+
+
+def _per_image(table: PairTable, image: IntColumn, weights: IntColumn | None = None) -> Values:
+    return np.bincount(image, weights=weights, minlength=table.n_images).astype(np.float64)

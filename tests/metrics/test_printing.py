@@ -1,0 +1,81 @@
+"""What ``labelloop evaluate`` prints of a panel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from labelloop.cli.app import app
+from labelloop.metrics.matched import METRICS
+
+
+def square(left: int, side: int = 10) -> list[list[int]]:
+    return [[left, 5, left + side, 5, left + side, 5 + side, left, 5 + side]]
+
+
+def write(path: Path, n_images: int, categories: tuple[str, ...]) -> Path:
+    """Images with one square of each category, the first one of 10 px, the next ones larger."""
+    document = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 99} for i in range(n_images)],
+        "categories": [{"id": c, "name": name} for c, name in enumerate(categories, 1)],
+        "annotations": [
+            {
+                "id": 10 * i + c,
+                "image_id": i,
+                "category_id": c,
+                "segmentation": square(25 * c - 20, 8 + 2 * c),
+            }
+            for i in range(n_images)
+            for c in range(1, len(categories) + 1)
+        ],
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    return write(tmp_path / "both.json", 12, ("organoid", "debris"))
+
+
+def test_every_metric_is_printed_with_its_unit(two_classes: Path) -> None:
+    printed = run("--predictions", two_classes, "--labels", two_classes)
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert set(METRICS) <= set(lines)
+    assert lines["boundary_error"].split()[-1] == "px"
+    assert lines["misses_per_100"].rstrip().endswith("per 100 true objects")
+    assert "12 images, score >= 0.50, 95 % intervals (n = 12: unreliable)" in printed.splitlines()[0]
+
+
+def test_classes_are_printed_by_name(two_classes: Path) -> None:
+    printed = run("--predictions", two_classes, "--labels", two_classes)
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("  organoid", "  debris"))]
+    assert [row[:2] for row in rows] == [["organoid", "1.000"], ["debris", "1.000"]]
+
+
+def test_enough_images_are_not_called_unreliable(tmp_path: Path) -> None:
+    many = write(tmp_path / "many.json", 50, ("organoid",))
+    printed = run("--predictions", many, "--labels", many)
+    assert "unreliable" not in printed
+    assert "Classes" not in printed
+
+
+def test_json_holds_all_metrics_of_all_parts(two_classes: Path) -> None:
+    document: dict[str, Any] = json.loads(
+        run("--predictions", two_classes, "--labels", two_classes, "--json")
+    )
+    assert set(document["metrics"]) == set(METRICS)
+    assert set(document["by"]["class"]) == {"organoid", "debris"}
+    assert set(document["by"]["class"]["debris"]) == set(document["by"]["size"]["small"]) == set(METRICS)
+    assert document["metrics"]["boundary_error"]["unit"] == "px"
+    assert document["metrics"]["coco_ap"]["reliable"] is False
