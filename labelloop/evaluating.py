@@ -16,6 +16,7 @@ from labelloop.metrics.panel import evaluate
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances
+from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.project.tables import PredictionRow
 
@@ -43,7 +44,8 @@ def evaluate_run(
         progress: Who watches.
 
     Returns:
-        ``run``, ``which`` (guided or supervised), ``split``, and all of ``Panel.as_dict``.
+        ``run``, ``which`` (guided or supervised), ``split``, and all of ``Panel.as_dict``. A measurement on
+        the test images is counted in the ledger.
 
     Raises:
         ProjectError: The split has no labelled images.
@@ -75,6 +77,14 @@ def evaluate_run(
             f"the run learnt the labels of {len(learnt)} of these images before they came into this split:"
             " these numbers flatter it"
         )
+    if split == "test":
+        seen = count_look(
+            project, run=loaded.run, which=loaded.which, n_images=len(images), metrics=document["metrics"]
+        )
+        if seen > 1:
+            document["notes"].append(
+                f"this is look {seen} at the test images: with each, what is chosen by them is less to trust"
+            )
     return {"run": loaded.run, "which": loaded.which, "split": split, **document}
 
 

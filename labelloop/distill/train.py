@@ -38,6 +38,7 @@ from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress, Silent
+from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
 
 
@@ -332,6 +333,9 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
         else {"supervised": None, "guided": None, "difference": None}
     )
     seconds["evaluation"] = time.monotonic() - evaluated
+    if scored is not None and scored.split == "test":
+        for w in which:
+            count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=scores[w])
     verified = scored is not None and scored.split == "val"
     result = {
         "run": record.name,

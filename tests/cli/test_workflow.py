@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from labelloop.cli.app import app
 from labelloop.data.synthetic_set import write_micrographs
+from labelloop.project.looks import looks
+from labelloop.project.project import Project
 
 
 def _run(*arguments: object) -> tuple[int, str, str]:
@@ -66,6 +68,17 @@ def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict])
     assert code == 0
     assert "coco_ap" in out
     assert "evaluating" not in err  # the ledger knows
+
+
+def test_each_look_at_the_test_images_is_counted(screen: tuple[Path, dict], tmp_path: Path) -> None:
+    root, _ = screen
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    before = len(looks(Project.open(copy)))
+    assert before >= 2  # train measured both of its models
+    noted = _json("evaluate", "-C", copy)["notes"]
+    assert any(f"look {before + 1} at the test images" in note for note in noted)
+    assert len(looks(Project.open(copy))) == before + 1
 
 
 def test_evaluate_says_which_images_the_run_had_learnt(screen: tuple[Path, dict], tmp_path: Path) -> None:
