@@ -35,6 +35,7 @@ from labelloop.distill.trainer import Trainer
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
+from labelloop.metrics.gate import GateDecision, decide
 from labelloop.models.catalog import training_view_px
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress, Silent
@@ -335,8 +336,10 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
     seconds["evaluation"] = time.monotonic() - evaluated
     if scored is not None and scored.split == "test":
         for w in which:
-            count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=scores[w])
+            metrics = scores[w] or {}
+            count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=metrics)
     verified = scored is not None and scored.split == "val"
+    gate = _gate(scored, seen, len(stats.classes))
     result = {
         "run": record.name,
         "labels": {key: config["labels"][key] for key in ("requested", "used", "pool")},
@@ -345,7 +348,8 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
         "seed": record.seed,
         "iterations": schedule.iterations,
         **scores,
-        "promoted": _promoted(record.method, scores, verified=verified),
+        "promoted": _promoted(record.method, gate),
+        "gate": None if gate is None else gate.as_dict(),
         "verified": verified,
         "split": scored.split if scored else None,
         "min_score": thresholds,
@@ -360,12 +364,28 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
     return json.loads(json.dumps(result))  # type: ignore[no-any-return]
 
 
-def _promoted(method: str, scores: Mapping[str, Any], *, verified: bool) -> str:
+def _gate(
+    scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], n_classes: int
+) -> GateDecision | None:
+    """Whether validation shows the guided model worse than the supervised one; None without validation.
+
+    Guided distillation is presumed to help, so it has to be shown worse to be refused.
+    """
+    if scored is None or scored.split != "val" or "guided" not in seen:
+        return None
+    return decide(
+        scored.truth,
+        seen["guided"],
+        seen["supervised"],
+        n_classes=n_classes,
+        groups=scored.groups,
+        presume="new",
+    )
+
+
+def _promoted(method: str, gate: GateDecision | None) -> str:
     """The guided model, unless validation shows the supervised one better."""
-    if method == "supervised":
-        return "supervised"
-    difference = (scores["difference"] or {}).get("coco_ap", {}).get("value")
-    return "supervised" if verified and difference is not None and difference < 0 else "guided"
+    return "supervised" if method == "supervised" or (gate is not None and not gate.promote) else "guided"
 
 
 __all__ = ["TrainRequest", "TrainingError", "train"]

@@ -30,7 +30,14 @@ def task(corrections: int, seconds: float) -> ReviewedTask:
         sent=None,
     )
     edits = [("moved", ("a",))] * corrections + [("accepted", ("b",))] * 3
-    return ReviewedTask(task=record, who="me", seconds=seconds, edits=tuple(edits))  # type: ignore[arg-type]
+    return ReviewedTask(
+        task=record,
+        who="me",
+        seconds=seconds,
+        edits=tuple(edits),  # type: ignore[arg-type]
+        scores={},
+        outline_px=None,
+    )
 
 
 def tasks(rate_per_minute: float, n: int, seed: int) -> Sequence[ReviewedTask]:

@@ -1,0 +1,270 @@
+"""What models see in the labelled images of a project that they have not learnt: k folds, k trainings.
+
+Each fold of the labelled training images is predicted by a supervised model of the others. Checkpoints and
+predictions lie in the project's cache, under a digest of all that they depend on: an interruption costs the
+steps since the last checkpoint, and asking again trains only what labels or settings have changed. No model
+here is a run of the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from labelloop.data.objects import objects_of
+from labelloop.data.pool import data_stats
+from labelloop.distill.checkpoint import RunFiles, write_whole
+from labelloop.distill.recipe import find_recipe
+from labelloop.distill.runs import choose_device, restore_model
+from labelloop.distill.schedule import supervised_schedule
+from labelloop.distill.trainer import Trainer
+from labelloop.errors import ProjectError
+from labelloop.images import read_image
+from labelloop.instances import Instances
+from labelloop.locks import wait_for_lock
+from labelloop.models.catalog import training_view_px
+from labelloop.models.precision import fabric_precision
+from labelloop.predict.field import predict_array
+from labelloop.progress import Progress, Silent, stage
+from labelloop.project.ledger import decode_instances, encode_instances
+from labelloop.project.project import ImageRecord, Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfFoldSettings:
+    """How out-of-fold predictions are made.
+
+    Attributes:
+        folds: Parts that the labelled images are cut into; at most as many as there are images or groups.
+        model: A name of ``list_models``.
+        steps: Of each training.
+        seed: Of the folds and the trainings.
+        device: auto, cpu or cuda.
+    """
+
+    folds: int = 5
+    model: str = "mask-rcnn-lite"
+    steps: int = 300
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfFold:
+    """The labelled training images with what models say of them that have not learnt them.
+
+    Attributes:
+        images: In the order of the ledger.
+        truth: Their newest labels.
+        predicted: All detections of each, scored 0.05 or more.
+    """
+
+    images: tuple[ImageRecord, ...]
+    truth: tuple[Instances, ...]
+    predicted: tuple[Instances, ...]
+
+
+def out_of_fold(
+    project: Project, settings: OutOfFoldSettings | None = None, progress: Progress | None = None
+) -> OutOfFold:
+    """Predicts every labelled image of the train split by a model that has not learnt it.
+
+    Args:
+        project: Whose labels; validation and test images are not touched.
+        settings: How; the defaults if None.
+        progress: Who watches: one stage over the steps of all trainings and one over the images.
+
+    Raises:
+        ProjectError: Fewer than two images, or groups, have labels.
+        TrainingError: Training cannot go on.
+        ImageError: An image is gone or cannot be read.
+    """
+    settings, progress = settings or OutOfFoldSettings(), progress or Silent()
+    images = project.images(split="train", labelled=True)
+    labels = project.labels([image.id for image in images])
+    folds = [_Fold.of(project, images, held, labels, settings) for held in cut_folds(images, settings)]
+    unseen = [fold for fold in folds if fold.missing()]
+    if unseen:
+        root = project.cache_dir / "out-of-fold"
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / ".lock").open("w") as lock:
+            wait_for_lock(lock, progress, "waiting for another check of this project")
+            with stage(progress, "training on the other labels", len(unseen) * settings.steps) as bar:
+                for number, fold in enumerate(unseen, 1):
+                    if fold.missing():
+                        _train(project, fold, labels, settings, _OneOfMany(bar, number, len(unseen)))
+            with stage(progress, "predicting labelled images", sum(len(f.missing()) for f in unseen)):
+                for fold in unseen:
+                    _predict(project, fold, labels, settings, progress)
+    seen = {image.id: fold.seen(image) for fold in folds for image in fold.held}
+    return OutOfFold(
+        images=tuple(images),
+        truth=tuple(labels[image.id] for image in images),
+        predicted=tuple(seen[image.id] for image in images),
+    )
+
+
+def cut_folds(images: Sequence[ImageRecord], settings: OutOfFoldSettings) -> list[list[ImageRecord]]:
+    """Folds of about as many images each; a group is never cut. The same seed cuts the same folds.
+
+    Raises:
+        ProjectError: There are fewer than two images or groups.
+    """
+    members: dict[object, list[ImageRecord]] = {}
+    for image in sorted(images, key=lambda image: (image.sha256, image.page, image.channel)):
+        members.setdefault(image.id if image.group is None else image.group, []).append(image)
+    if len(members) < 2:
+        raise ProjectError(
+            "labels are compared with models of other labelled images, and there are none",
+            value=f"{len(members)} labelled images or groups",
+            way_out="Label more images, of another group if the project has groups.",
+        )
+    units = list(members.values())
+    shuffled = [units[i] for i in np.random.default_rng([settings.seed, 3]).permutation(len(units))]
+    folds: list[list[ImageRecord]] = [[] for _ in range(min(max(settings.folds, 2), len(units)))]
+    for unit in sorted(shuffled, key=len, reverse=True):  # large groups first: folds come out even
+        min(folds, key=len).extend(unit)
+    return folds
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fold:
+    """One fold: the images it holds out, those that are learnt, and where its files lie."""
+
+    held: tuple[ImageRecord, ...]
+    learnt: tuple[ImageRecord, ...]
+    folder: Path
+
+    @classmethod
+    def of(
+        cls,
+        project: Project,
+        images: Sequence[ImageRecord],
+        held: Sequence[ImageRecord],
+        labels: Mapping[int, Instances],
+        settings: OutOfFoldSettings,
+    ) -> _Fold:
+        """The labels of held images are no part of the digest: the model does not know them."""
+        ids = {image.id for image in held}
+        learnt = tuple(image for image in images if image.id not in ids)
+        document = {
+            "learnt": sorted(f"{_name(i)}/{_digest(encode_instances(labels[i.id]))}" for i in learnt),
+            "settings": {key: value for key, value in asdict(settings).items() if key != "folds"},
+            "recipe": find_recipe(None).as_dict(),
+            "classes": project.config.classes,
+        }
+        key = _digest(json.dumps(document, sort_keys=True).encode())
+        return cls(held=tuple(held), learnt=learnt, folder=project.cache_dir / "out-of-fold" / key[:16])
+
+    def path(self, image: ImageRecord) -> Path:
+        """Where what is seen in an image lies."""
+        return self.folder / "seen" / f"{_name(image)}.instances"
+
+    def missing(self) -> list[ImageRecord]:
+        """Held images that nothing is known of yet."""
+        return [image for image in self.held if not self.path(image).exists()]
+
+    def seen(self, image: ImageRecord) -> Instances:
+        """What the model of this fold sees in a held image."""
+        return decode_instances(self.path(image).read_bytes())
+
+
+def _train(
+    project: Project,
+    fold: _Fold,
+    labels: Mapping[int, Instances],
+    settings: OutOfFoldSettings,
+    progress: Progress,
+) -> None:
+    """Trains the fold's model, or goes on with it."""
+    fold.folder.mkdir(parents=True, exist_ok=True)
+    _trainer(project, fold, labels, settings, progress).run(supervised_only=True)
+
+
+def _trainer(
+    project: Project,
+    fold: _Fold,
+    labels: Mapping[int, Instances],
+    settings: OutOfFoldSettings,
+    progress: Progress,
+) -> Trainer:
+    drawn, classes = [labels[image.id] for image in fold.learnt], project.config.classes
+    crop_px = training_view_px(settings.model, data_stats(drawn, classes))
+    recipe = find_recipe(None)
+    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
+    device = choose_device(settings.device)
+    return Trainer(
+        files=RunFiles(folder=fold.folder),
+        model=settings.model,
+        stats=data_stats(drawn, classes, longest_view_px=1.5 * crop_px),
+        recipe=recipe,
+        schedule=supervised_schedule(recipe, iterations=settings.steps, n_labels=len(drawn)),
+        seed=settings.seed,
+        device=device,
+        precision=fabric_precision(device),
+        labelled={image.id: objects_of(labels[image.id]) for image in fold.learnt},
+        images=fold.learnt,
+        pool=(),
+        progress=progress,
+    )
+
+
+def _predict(
+    project: Project,
+    fold: _Fold,
+    labels: Mapping[int, Instances],
+    settings: OutOfFoldSettings,
+    progress: Progress,
+) -> None:
+    """Predicts the held images that are missing; the model's files are gone afterwards."""
+    trainer = _trainer(project, fold, labels, settings, Silent())
+    model = restore_model(
+        trainer.files, "supervised", model=trainer.model, stats=trainer.stats, device=trainer.device
+    )
+    for image in fold.missing():
+        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+        seen = predict_array(model, pixels, stats=trainer.stats)
+        write_whole(fold.path(image), encode_instances(seen))
+        progress.advance()
+    for path in _besides_seen(fold.folder):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _besides_seen(folder: Path) -> Iterator[Path]:
+    yield from [path for path in folder.iterdir() if path.name != "seen"]
+
+
+def _name(image: ImageRecord) -> str:
+    return f"{image.sha256}-{image.page}-{image.channel}"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class _OneOfMany:
+    """The Progress of one model, as steps of the stage over all of them."""
+
+    def __init__(self, bar: Progress, number: int, of: int) -> None:
+        self._bar = bar
+        self._facts = {"model": f"{number}/{of}"}
+
+    def start(self, stage: str, total: int) -> None:
+        """The stage over all models goes on."""
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        """Steps of this model."""
+        self._bar.advance(steps, **self._facts)
+
+    def note(self, message: str) -> None:
+        """Passed on."""
+        self._bar.note(message)
+
+    def finish(self) -> None:
+        """The stage over all models goes on."""

@@ -1,0 +1,108 @@
+"""Promotion: what the images show, what is presumed where they cannot tell, and how often chance deceives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from labelloop.instances import Instances
+from labelloop.metrics.gate import decide
+from labelloop.metrics.panel import evaluate
+
+Scene = Callable[..., Instances]
+OBJECTS = [(10 * i, 10 * j, 8, 8) for i in range(4) for j in range(3)]
+
+
+def seen(scene: Scene, rng: np.random.Generator, recall: float) -> Instances:
+    """True objects, each found with this chance (which varies from image to image), and random scores."""
+    here = np.clip(recall + rng.normal(0, 0.05), 0, 1)
+    found = [box for box in OBJECTS if rng.random() < here]
+    return scene(found, rng.uniform(0.3, 1, len(found)))
+
+
+def sides(scene: Scene, seed: int, n: int, new: float, old: float):
+    rng = np.random.default_rng(seed)
+    truth = [scene(OBJECTS)] * n
+    return truth, [seen(scene, rng, new) for _ in range(n)], [seen(scene, rng, old) for _ in range(n)]
+
+
+def test_a_clearly_better_model_is_promoted_and_a_clearly_worse_one_is_not(scene: Scene) -> None:
+    truth, good, bad = sides(scene, 0, 12, 0.95, 0.5)
+    up, down = decide(truth, good, bad, n_classes=1), decide(truth, bad, good, n_classes=1)
+    assert (up.promote, up.verdict) == (True, "better")
+    assert (down.promote, down.verdict) == (False, "worse")
+    assert "new model is better" in up.reason
+    assert "12 images" in up.reason
+
+
+@pytest.mark.parametrize(("presume", "promoted"), [("old", False), ("new", True)])
+def test_where_images_cannot_tell_the_presumed_model_is_used(scene, presume, promoted) -> None:
+    truth, a, b = sides(scene, 1, 6, 0.8, 0.8)
+    decision = decide(truth, a, b, n_classes=1, presume=presume)
+    assert decision.verdict == "undecided"
+    assert decision.promote is promoted
+    assert "cannot tell" in decision.reason
+
+
+def test_a_model_shown_worse_is_refused_even_where_it_is_presumed(scene: Scene) -> None:
+    truth, good, bad = sides(scene, 0, 12, 0.95, 0.5)
+    assert not decide(truth, bad, good, n_classes=1, presume="new").promote
+
+
+def test_the_difference_is_that_of_the_panel_and_turns_its_sign(scene: Scene) -> None:
+    truth, a, b = sides(scene, 2, 10, 0.9, 0.7)
+    forth, back = decide(truth, a, b, n_classes=1).difference, decide(truth, b, a, n_classes=1).difference
+    ap = [evaluate(truth, p, n_classes=1, replicates=2).metrics["coco_ap"].value for p in (a, b)]
+    assert forth.value == pytest.approx(ap[0] - ap[1])
+    assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low))
+    assert forth.n == 10
+
+
+def test_the_same_predictions_differ_by_nothing_and_are_not_promoted(scene: Scene) -> None:
+    truth, a, _ = sides(scene, 3, 8, 0.8, 0.8)
+    decision = decide(truth, a, a, n_classes=1)
+    assert (decision.difference.value, decision.difference.low, decision.difference.high) == (0, 0, 0)
+    assert not decision.promote
+
+
+def test_the_order_of_images_does_not_matter(scene: Scene) -> None:
+    truth, a, b = sides(scene, 4, 9, 0.9, 0.7)
+    turned = [side[::-1] for side in (truth, a, b)]
+    first, second = decide(truth, a, b, n_classes=1), decide(*turned, n_classes=1)
+    assert first.difference.low == pytest.approx(second.difference.low)
+
+
+def test_images_of_a_group_count_as_one(scene: Scene) -> None:
+    truth, good, bad = sides(scene, 0, 12, 0.95, 0.5)
+    grouped = decide(truth, good, bad, n_classes=1, groups=["a"] * 6 + ["b"] * 6)
+    alone = decide(truth, good, bad, n_classes=1)
+    assert "2 groups" in grouped.reason
+    assert grouped.difference.high - grouped.difference.low > alone.difference.high - alone.difference.low
+
+
+def test_what_cannot_be_measured_is_said_and_promotes_nothing(scene: Scene) -> None:
+    empty, full = scene(), scene(OBJECTS)
+    found = scene(OBJECTS, [0.9] * len(OBJECTS))
+    cases = {
+        "no true objects": ([empty] * 3, [found] * 3, [empty] * 3),
+        "1 image": ([full], [found], [empty]),
+        "holds all true objects": ([full, empty], [found, empty], [empty, empty]),
+        "no true objects ": ([], [], []),
+    }
+    for said, (truth, new, old) in cases.items():
+        decision = decide(truth, new, old, n_classes=1)
+        assert not decision.promote
+        assert said.strip() in decision.reason
+        json.dumps(decision.as_dict(), allow_nan=False)
+
+
+def test_equal_models_are_called_better_seldom_and_a_large_gain_often(scene: Scene) -> None:
+    """Of 60 pairs from 8 images each; 5 % is the promise, chance leaves room to 15 %."""
+    equal = [decide(*sides(scene, seed, 8, 0.8, 0.8), n_classes=1).verdict for seed in range(60)]
+    gain = [decide(*sides(scene, seed, 8, 0.95, 0.7), n_classes=1).verdict for seed in range(60)]
+    assert equal.count("better") <= 9
+    assert equal.count("worse") <= 9
+    assert gain.count("better") >= 54
