@@ -44,6 +44,8 @@ def _show(found: dict[str, Any]) -> None:
             f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
             f"{waiting['tasks']} tasks wait{left}"
         )
+    if found["next_hour"]:
+        say(f"forecast  {found['next_hour']['advice']}")
     if found["audit"]:
         say(f"audit     {found['audit']['verdict']}")
     newest = found["newest_result"]

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from labelloop.budget.audit import audit_rounds
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import LabelRow
+from labelloop.project.tables import CurvePointRow, LabelRow
 from labelloop.review.known import minutes_spent
 from labelloop.review.rounds import UNSETTLED, RoundRecord, predicted_minutes, round_tasks, rounds
 
@@ -25,8 +25,9 @@ def project_status(project: Project) -> dict[str, Any]:
         oldest first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``;
         ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
         of review; ``waiting``: ``tasks`` that nobody has reviewed and the ``minutes`` that they should cost
-        (None where that was not predicted); ``audit``: of the newest round's server, or None; ``next``:
-        commands that make sense now, each with its reason.
+        (None where that was not predicted); ``audit``: of the newest round's server, or None;
+        ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not asked
+        since the labels changed; ``next``: commands that make sense now, each with its reason.
     """
     images = _count_images(project)
     runs = project.runs()
@@ -49,6 +50,7 @@ def project_status(project: Project) -> dict[str, Any]:
         "minutes_spent": round(minutes_spent(project), 2),
         "waiting": _waiting(project, reviewed),
         "audit": _audit(project, reviewed),
+        "next_hour": _next_hour(project),
         "next": [*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest)],
     }
 
@@ -116,6 +118,15 @@ def _waiting(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any]:
 def _audit(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any] | None:
     audit = audit_rounds(project, reviewed[-1].server) if reviewed else None
     return None if audit is None else audit.as_dict()
+
+
+def _next_hour(project: Project) -> dict[str, Any] | None:
+    with project.ledger.read() as session:
+        if session.scalars(select(CurvePointRow.key).limit(1)).first() is None:
+            return None
+    from labelloop.budget.next_hour import next_hour  # loads torch, which a new project need not wait for
+
+    return next_hour(project)
 
 
 def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord | None) -> list[str]:

@@ -1,0 +1,134 @@
+"""What a forecast is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labelloop.budget.curves import CurvePoint, Floats
+from labelloop.metrics.estimate import Estimate
+
+REACHED, REACHABLE, OUT_OF_REACH, CANNOT_TELL = "reached", "reachable", "out of reach", "cannot tell"
+EXPECTED = "expected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A finished run, measured: short trainings give the curve its shape, the run its height.
+
+    The run's share of the errors of the short trainings is taken to stay what it is at the run's labels.
+
+    Attributes:
+        run: Its name.
+        n_images: Labelled images that it learnt from.
+        value: The metric, 0..1.
+        se: Standard error of it.
+    """
+
+    run: str
+    n_images: int
+    value: float
+    se: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked.
+
+    Attributes:
+        metric: Name of a metric in 0..1 that is better when larger.
+        labelled: Images with labels now.
+        target: The metric's value to reach; None if that is not asked.
+        minutes: Minutes of annotation to spend; None likewise. Without both, twice the labels
+            are looked at.
+        minutes_per_image: What an image costs, with its 95 % interval; None or without value if not known.
+    """
+
+    metric: str
+    labelled: int
+    target: float | None = None
+    minutes: float | None = None
+    minutes_per_image: Estimate | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A number with its 80 % interval; what is None is not known, and ``reason`` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it; ``reason`` only where something is null."""
+        fields: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
+        return fields if self.reason is None else {**fields, "reason": self.reason}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Band:
+    """The curves as a picture shows them.
+
+    Attributes:
+        sizes: float64 (k,), numbers of labelled images, rising.
+        middle: float64 (k,), the metric.
+        low: float64 (k,), lower end of its interval.
+        high: float64 (k,), upper end.
+    """
+
+    sizes: Floats
+    middle: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forecast:
+    """The answer.
+
+    Attributes:
+        question: That was asked.
+        verdict: reached, reachable, out of reach, expected (where no target was named) or cannot tell.
+        reason: Why it cannot be told; None where it can.
+        images: Images to label still, or those that the minutes are enough for.
+        minutes: What they cost, or the minutes that were named.
+        expected: The metric after these images; None where a target alone was asked for.
+        points: What the curves were fitted to.
+        band: The curves; None where there are none.
+        widened: What intervals were multiplied with, 1 or more, because larger subsets were not foreseen.
+        families: How much each family of curves counts.
+        level: The run that set the height, if one did.
+    """
+
+    question: Question
+    verdict: str
+    reason: str | None
+    images: Span
+    minutes: Span
+    expected: Span | None
+    points: Sequence[CurvePoint]
+    band: Band | None = None
+    widened: float = 1.0
+    families: dict[str, float] | None = None
+    level: Level | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``forecast --json`` prints it, less what the command adds."""
+        document: dict[str, Any] = {
+            "metric": self.question.metric,
+            "target": self.question.target,
+            "images": self.images.as_dict(),
+            "minutes": self.minutes.as_dict(),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "labelled": self.question.labelled,
+            "widened": round(self.widened, 3),
+            "families": self.families,
+            "level": None if self.level is None else self.level.run,
+            "points": [
+                {"n_images": p.n_images, "value": p.value, "se": p.se, "seed": p.seed} for p in self.points
+            ],
+        }
+        return document if self.expected is None else {**document, "expected": self.expected.as_dict()}

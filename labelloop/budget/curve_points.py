@@ -1,0 +1,314 @@
+"""Points of a project's learning curve: small supervised models on nested subsets of its labels.
+
+Models of one seed start from one that learnt the smallest of its subsets, and all learn for as many steps
+from there: a model that only begins to learn is held back by its steps and not by its labels. Each is
+measured on the project's validation images or, without any, on a fold of the labelled images that its seed
+keeps out of all its subsets; never on test images. A point is computed once and stays in the ledger: the
+next forecast trains only what labels or settings have changed. No point is a run of the project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from labelloop.budget.answers import Level
+from labelloop.budget.curves import CurvePoint
+from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
+from labelloop.data.objects import objects_of
+from labelloop.data.pool import data_stats
+from labelloop.distill.checkpoint import RunFiles, load_tensors
+from labelloop.distill.recipe import Recipe, find_recipe
+from labelloop.distill.runs import choose_device, restore_model
+from labelloop.distill.schedule import supervised_schedule
+from labelloop.distill.scoring import ScoredImages, working_thresholds
+from labelloop.distill.stages import Learner
+from labelloop.distill.trainer import Trainer
+from labelloop.images import read_image
+from labelloop.instances import Instances
+from labelloop.locks import wait_for_lock
+from labelloop.metrics.matched import METRICS
+from labelloop.metrics.panel import evaluate
+from labelloop.models.catalog import training_view_px
+from labelloop.models.precision import fabric_precision
+from labelloop.models.protocol import DataStats
+from labelloop.predict.field import predict_array
+from labelloop.progress import Progress, Silent, stage
+from labelloop.project.project import ImageRecord, Project
+from labelloop.project.tables import CurvePointRow
+
+REPLICATES = 200  # for standard errors, which weigh the points
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPoint:
+    """A model that was trained and measured.
+
+    Attributes:
+        n_images: Labelled images that it learnt from.
+        seed: As in its plan.
+        split: As in its plan.
+        metrics: Name to ``{value, low, high, n}``.
+    """
+
+    n_images: int
+    seed: int
+    split: str
+    metrics: Mapping[str, Mapping[str, Any]]
+
+    def of_metric(self, name: str) -> CurvePoint | None:
+        """The point for one metric; None where the metric is not defined."""
+        estimate = self.metrics.get(name, {})
+        if estimate.get("value") is None:
+            return None
+        low, high = estimate.get("low"), estimate.get("high")
+        se = None if low is None or high is None else (high - low) / (2 * 1.96)
+        return CurvePoint(n_images=self.n_images, value=estimate["value"], se=se, seed=self.seed)
+
+
+def curve_points(
+    project: Project, settings: CurveSettings, progress: Progress | None = None
+) -> list[MeasuredPoint]:
+    """All points of a project as its labels are now; trains those that the ledger does not have.
+
+    An interruption costs the steps since the last checkpoint of one model.
+
+    Args:
+        project: Whose labels.
+        settings: How points are made.
+        progress: Who watches, as one stage over all steps of all models.
+
+    Raises:
+        TrainingError: Training cannot go on.
+        ImageError: An image is gone or cannot be read.
+    """
+    return measure_plans(project, plan_points(project, settings), settings, progress or Silent())
+
+
+def measure_plans(
+    project: Project,
+    plans: Sequence[PointPlan],
+    settings: CurveSettings,
+    progress: Progress,
+    *,
+    keep_bases: bool = False,
+) -> list[MeasuredPoint]:
+    """The points of these plans, in their order; from the ledger where it has them.
+
+    Args:
+        project: Whose images and ledger.
+        plans: Which points.
+        settings: How they are trained.
+        progress: Who watches.
+        keep_bases: Leaves the models that others start from on the disk, for further plans.
+    """
+    keys = [point_key(project, plan, settings) for plan in plans]
+    missing = [i for i, key in enumerate(keys) if _stored(project, key) is None]
+    if missing:
+        scratch = project.cache_dir / "curve-points"
+        scratch.mkdir(parents=True, exist_ok=True)
+        with (scratch / ".lock").open("w") as lock:
+            wait_for_lock(lock, progress, "waiting for another forecast of this project")
+            folders = {i: scratch / _base_key(project, plans[i], settings)[:16] for i in missing}
+            steps = len(missing) * settings.steps + len(set(folders.values())) * settings.base_steps
+            with stage(progress, "training small models", steps) as bar:
+                for number, i in enumerate(missing, 1):
+                    if _stored(project, keys[i]) is None:  # the other forecast may have made it
+                        told = _OneOfMany(bar, number, len(missing), len(plans[i].train))
+                        _make(project, plans[i], settings, keys[i], folders[i], told)
+            for folder in () if keep_bases else scratch.iterdir():
+                shutil.rmtree(folder, ignore_errors=True)  # the lock is a file and stays
+    points = [_stored(project, key) for key in keys]
+    return [point for point in points if point is not None]
+
+
+def known_points(
+    project: Project, plans: Sequence[PointPlan], settings: CurveSettings
+) -> list[MeasuredPoint]:
+    """Those of these points that the ledger has; nothing is trained."""
+    found = [_stored(project, point_key(project, plan, settings)) for plan in plans]
+    return [point for point in found if point is not None]
+
+
+def level_of(project: Project, metric: str) -> Level | None:
+    """The newest finished run that validation images have measured, as the height of the curve."""
+    for run in reversed(project.runs()):
+        result = run.result or {}
+        if run.state != "finished" or result.get("split") != "val" or run.promoted is None:
+            continue
+        estimate = (result.get(run.promoted) or {}).get(metric, {})
+        low, high = estimate.get("low"), estimate.get("high")
+        if estimate.get("value") is None or low is None or high is None:
+            continue
+        n_images = len(run.config.get("train_images", ()))
+        return Level(run=run.name, n_images=n_images, value=estimate["value"], se=(high - low) / (2 * 1.96))
+    return None
+
+
+def point_key(project: Project, plan: PointPlan, settings: CurveSettings) -> str:
+    """A digest of all that a point depends on but the machine: images, labels, training, metrics."""
+    document = {
+        **_dependencies(project, plan, settings),
+        "recipe": find_recipe(None).as_dict(),
+        "classes": project.config.classes,
+        "metrics": METRICS,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _dependencies(project: Project, plan: PointPlan, settings: CurveSettings) -> dict[str, Any]:
+    revisions = project.newest_label_revisions([i.id for i in (*plan.train, *plan.measured)])
+
+    def named(images: Sequence[ImageRecord]) -> list[str]:
+        return sorted(f"{i.sha256}/{i.page}/{i.channel}/{revisions[i.id]}" for i in images)
+
+    return {
+        "train": named(plan.train),
+        "measured": named(plan.measured),
+        "base": named(plan.base),
+        "seed": plan.seed,
+        "model": settings.model,
+        "steps": [settings.base_steps, settings.steps],
+        "split": plan.split,
+    }
+
+
+def _base_key(project: Project, plan: PointPlan, settings: CurveSettings) -> str:
+    return point_key(project, replace(plan, train=plan.base), settings)
+
+
+def _make(
+    project: Project, plan: PointPlan, settings: CurveSettings, key: str, folder: Path, progress: Progress
+) -> None:
+    """Trains, measures and stores one point; its files are gone afterwards, those of its base stay."""
+    labels = project.labels([i.id for i in (*plan.train, *plan.measured)])
+    files = RunFiles(folder=folder / key[:16])
+    files.folder.mkdir(parents=True, exist_ok=True)
+    base = RunFiles(folder=folder)
+    if not base.weights("supervised").exists():
+        first = replace(plan, train=plan.base)
+        _trainer(project, first, settings, labels, base, progress).run(supervised_only=True)
+    trainer = _trainer(project, plan, settings, labels, files, progress, start=base)
+    trainer.run(supervised_only=True)
+    metrics = _measure(plan, labels, trainer)
+    row = CurvePointRow(
+        key=key,
+        n_images=len(plan.train),
+        seed=plan.seed,
+        settings=_dependencies(project, plan, settings),
+        metrics=metrics,
+    )
+    with project.ledger.write() as session:
+        session.merge(row)
+    shutil.rmtree(files.folder, ignore_errors=True)
+
+
+@dataclass
+class _Continuing(Trainer):
+    """Learns on from weights that are there; without, from ImageNet's as every run."""
+
+    begun: RunFiles | None
+
+    def labels_learner(self) -> Learner:
+        """A model as the base left it."""
+        learner = super().labels_learner()
+        if self.begun is not None:
+            weights = load_tensors(self.begun.weights("supervised"), device=self.device)["model"]
+            learner.student.module().load_state_dict(weights)
+            learner.average.module().load_state_dict(weights)
+        return learner
+
+
+def _trainer(
+    project: Project,
+    plan: PointPlan,
+    settings: CurveSettings,
+    labels: Mapping[int, Instances],
+    files: RunFiles,
+    progress: Progress,
+    *,
+    start: RunFiles | None = None,
+) -> Trainer:
+    """Trains on a plan's images: from a base's weights where there are some, else as a base."""
+    drawn = [labels[image.id] for image in plan.train]
+    stats, recipe = _fitted(settings.model, drawn, project.config.classes)
+    device = choose_device(settings.device)
+    steps = settings.base_steps if start is None else settings.steps
+    return _Continuing(
+        files=files,
+        begun=start,
+        model=settings.model,
+        stats=stats,
+        recipe=recipe,
+        schedule=supervised_schedule(recipe, iterations=steps, n_labels=len(plan.train)),
+        seed=plan.seed,
+        device=device,
+        precision=fabric_precision(device),
+        labelled={image.id: objects_of(labels[image.id]) for image in plan.train},
+        images=plan.train,
+        pool=(),
+        progress=progress,
+    )
+
+
+def _fitted(model: str, labels: Sequence[Instances], classes: tuple[str, ...]) -> tuple[DataStats, Recipe]:
+    """What a model must know of the labels, and the default recipe with its views; as ``train`` has them."""
+    crop_px = training_view_px(model, data_stats(labels, classes))
+    recipe = find_recipe(None)
+    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
+    return data_stats(labels, classes, longest_view_px=1.5 * crop_px), recipe
+
+
+def _measure(plan: PointPlan, labels: Mapping[int, Instances], trainer: Trainer) -> dict[str, Any]:
+    """The metrics panel on the measured images, at the working threshold of best F1 there, as of a run."""
+    model = restore_model(
+        trainer.files, "supervised", model=trainer.model, stats=trainer.stats, device=trainer.device
+    )
+    seen = []
+    for image in plan.measured:
+        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+        seen.append(predict_array(model, pixels, stats=trainer.stats))
+    truth = tuple(labels[image.id] for image in plan.measured)
+    scored = ScoredImages(split="val", images=plan.measured, truth=truth)
+    n_classes = len(trainer.stats.classes)
+    threshold = working_thresholds(scored, {"supervised": seen}, n_classes=n_classes)["supervised"]
+    panel = evaluate(
+        truth, seen, n_classes=n_classes, groups=scored.groups, min_score=threshold, replicates=REPLICATES
+    )
+    return {name: estimate.as_dict() for name, estimate in panel.metrics.items()}
+
+
+def _stored(project: Project, key: str) -> MeasuredPoint | None:
+    with project.ledger.read() as session:
+        row = session.get(CurvePointRow, key)
+    if row is None:
+        return None
+    split = str(row.settings["split"])
+    return MeasuredPoint(n_images=row.n_images, seed=row.seed, split=split, metrics=row.metrics)
+
+
+class _OneOfMany:
+    """The Progress of one model, as steps of the stage over all of them."""
+
+    def __init__(self, bar: Progress, number: int, of: int, n_images: int) -> None:
+        self._bar = bar
+        self._facts = {"model": f"{number}/{of}", "labels": str(n_images)}
+
+    def start(self, stage: str, total: int) -> None:
+        """The stage over all models goes on."""
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        """Steps of this model."""
+        self._bar.advance(steps, **self._facts)
+
+    def note(self, message: str) -> None:
+        """Passed on."""
+        self._bar.note(message)
+
+    def finish(self) -> None:
+        """The stage over all models goes on."""

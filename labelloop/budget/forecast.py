@@ -1,0 +1,313 @@
+"""Forecast: what more labels would buy, read off the learning curves; or why nobody can tell yet.
+
+The answer is only as good as the curves foresee. So they are fitted to the smaller subsets alone and asked
+for the larger ones, which are known (leave-future-out): where they miss, all intervals are widened, and where
+they miss by far there is no answer. Intervals hold 80 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from labelloop.budget.answers import (
+    CANNOT_TELL,
+    EXPECTED,
+    OUT_OF_REACH,
+    REACHABLE,
+    REACHED,
+    Band,
+    Forecast,
+    Level,
+    Question,
+    Span,
+)
+from labelloop.budget.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
+from labelloop.metrics.estimate import Estimate
+
+CONFIDENCE = 0.80
+FEWEST_SIZES = 3
+FEWEST_POINTS = 4
+REACH = 4.0  # times the largest subset: a middle estimate beyond is not given
+FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
+WIDEST = 0.3  # an expected metric that is known no better than this is not given
+HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
+FEWEST_DRAWS = 200  # curves left after those that fall or pass 1 are thrown away
+TRUST = 4.0  # how many right forecasts the curves are credited with before they are checked
+WIDEST_FACTOR = 2.5  # where the check wants intervals wider than so, the curves do not fit
+_GRID = 160
+
+
+def forecast(points: Sequence[CurvePoint], question: Question, *, level: Level | None = None) -> Forecast:
+    """Answers from points.
+
+    Args:
+        points: Models trained on subsets of the labels, all with the same schedule.
+        question: What is asked.
+        level: A finished run that sets the height of the curve; None to forecast the short trainings.
+    """
+    why_not = _too_little(points, question.labelled)
+    if why_not is not None:
+        return _silent(points, question, why_not)
+    curves = fit_curves(points)
+    widened = widening(points)
+    if len(curves.noise) < FEWEST_DRAWS:
+        return _silent(points, question, "the metric falls as labels are added, which no learning curve does")
+    if widened > WIDEST_FACTOR:
+        reason = "curves through the small subsets do not foresee the larger ones"
+        return _silent(points, question, reason, widened=widened)
+    if question.target is not None and (hidden := _hidden_trend(points)) is not None:
+        return _silent(points, question, hidden, widened=widened)
+    seen = _Seen(curves, widened, level)
+    band = _band(seen, question.labelled)
+    images, minutes, expected, verdict = _answer(seen, band, question)
+    return Forecast(
+        question=question,
+        verdict=verdict,
+        reason=next((s.reason for s in (images, expected) if s is not None and s.reason is not None), None),
+        images=images,
+        minutes=minutes,
+        expected=expected,
+        points=points,
+        band=band,
+        widened=widened,
+        families=curves.family_shares(),
+        level=level,
+    )
+
+
+def widening(points: Sequence[CurvePoint]) -> float:
+    """The factor, 1 or more, by which intervals must be wider for the known larger subsets to lie in them.
+
+    Curves through the points up to each size foresee the mean at every larger size; misses are measured in
+    foreseen standard deviations. ``TRUST`` forecasts that missed by one of these are counted in beforehand,
+    as a few misses say little.
+    """
+    sizes = sorted({point.n_images for point in points})
+    misses: list[float] = []
+    for cut in sizes[FEWEST_SIZES - 1 : -1]:
+        before = [point for point in points if point.n_images <= cut]
+        if len(before) < FEWEST_POINTS - 1:
+            continue
+        curves = fit_curves(before)
+        if len(curves.noise) < FEWEST_DRAWS:
+            continue
+        for size in (s for s in sizes if s > cut):
+            known = [point.value for point in points if point.n_images == size]
+            spread = curves.noise * math.sqrt(sizes[0] / size / len(known))
+            chance = np.random.default_rng(size).standard_normal(len(spread)) * spread
+            low, middle, high = np.quantile(
+                curves.values(np.array([float(size)]))[:, 0] + chance, (0.16, 0.5, 0.84)
+            )
+            misses.append((float(np.mean(known)) - middle) / max((high - low) / 2, 1e-6))
+    squares = TRUST + sum(min(abs(miss), 10.0) ** 2 for miss in misses)
+    return max(1.0, math.sqrt(squares / (TRUST + len(misses))))
+
+
+class _Seen:
+    """Quantiles of the curves, lifted to a run's level and widened.
+
+    Args:
+        curves: Draws.
+        widened: Factor of every interval.
+        level: A run, or None.
+    """
+
+    def __init__(self, curves: LearningCurves, widened: float, level: Level | None) -> None:
+        self._curves, self._widened = curves, widened
+        self.smallest, self.largest = curves.sizes
+        self._share = np.ones(len(curves.noise))
+        if level is not None:
+            rng = np.random.default_rng(level.n_images)
+            run = np.clip(level.value + level.se * rng.standard_normal(len(curves.noise)), 0, 1)
+            errors = 1 - curves.values(np.array([float(level.n_images)]))[:, 0]
+            self._share = (1 - run) / np.maximum(errors, 1e-3)
+
+    def quantiles(self, sizes: Floats, *, one_model: bool = False) -> Floats:
+        """float64 (3, k): low end, middle and high end of the metric at sizes.
+
+        Args:
+            sizes: float64 (k,).
+            one_model: Of the one model that will be trained, with its luck; else of the mean of many.
+        """
+        values = self._lifted(self._curves.values(sizes))
+        if one_model:
+            luck = np.random.default_rng(1).standard_normal(len(values))
+            spread = self._curves.noise[:, None] * np.sqrt(self.smallest / sizes)
+            values = values + luck[:, None] * spread * self._share[:, None]
+        tail = (1 - CONFIDENCE) / 2
+        ends = np.quantile(values, (tail, 0.5, 1 - tail), axis=0)
+        wide: Floats = np.clip(ends[1] + self._widened * (ends - ends[1]), 0.0, 1.0)
+        return wide
+
+    def _lifted(self, values: Floats) -> Floats:
+        lifted: Floats = np.clip(1 - self._share[:, None] * (1 - values), 0.0, 1.0)
+        return lifted
+
+
+def _answer(seen: _Seen, band: Band, question: Question) -> tuple[Span, Span, Span | None, str]:
+    """Images, minutes, expected metric and verdict."""
+    images, minutes, verdict = Span(), Span(), EXPECTED
+    if question.target is not None:
+        images, verdict = _needed(seen, band, question.labelled, question.target)
+        minutes = _minutes_of(images, question.minutes_per_image)
+    if question.target is not None and question.minutes is None:
+        return images, minutes, None, verdict
+    bought = _bought(question)
+    expected = _expected(seen, question.labelled, bought)
+    if question.target is None:
+        images = bought
+        known = question.minutes is not None
+        minutes = Span(value=question.minutes) if known else _minutes_of(images, question.minutes_per_image)
+        verdict = EXPECTED if expected.value is not None else CANNOT_TELL
+    return images, minutes, expected, verdict
+
+
+def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span, str]:
+    """Images until the metric reaches a target, and the verdict."""
+    high, value, low = (_first(band.sizes, curve, target) for curve in (band.low, band.middle, band.high))
+    left = [None if n is None else max(float(math.ceil(n - labelled)), 0.0) for n in (value, low, high)]
+    end = round(FAR * seen.largest)
+    if high is not None and high <= labelled:
+        return Span(value=0.0, low=0.0, high=0.0), REACHED
+    if low is None:
+        reason = f"not even {end} labelled images would do, {FAR:.0f} times the largest subset"
+        return Span(low=float(max(end - labelled, 0)), reason=reason), OUT_OF_REACH
+    if value is None or value > max(REACH * seen.largest, labelled):
+        reason = (
+            f"the curves disagree: some reach {target:g} with {_count(low)} labelled images,"
+            f" half of them not with {round(REACH * seen.largest)}"
+        )
+        return Span(low=left[1], reason=reason), CANNOT_TELL
+    reason_open = (
+        None if high is not None else f"one curve in ten does not reach it with {end} labelled images"
+    )
+    return Span(value=left[0], low=left[1], high=left[2], reason=reason_open), REACHABLE
+
+
+def _bought(question: Question) -> Span:
+    """Images that the minutes are enough for; without minutes, as many as there are."""
+    if question.minutes is None:
+        more = float(question.labelled)
+        return Span(value=more, low=more, high=more)
+    cost = question.minutes_per_image
+    if cost is None or cost.value is None:
+        return Span(reason=_no_cost(cost))
+    low, high = _eighty_percent(cost)
+    return Span(
+        value=float(round(question.minutes / cost.value)),
+        low=float(math.floor(question.minutes / high)),
+        high=float(math.ceil(question.minutes / low)),
+    )
+
+
+def _expected(seen: _Seen, labelled: int, bought: Span) -> Span:
+    """The metric after so many more images; the interval covers the images that the minutes may buy."""
+    if bought.value is None or bought.low is None or bought.high is None:
+        return Span(reason=bought.reason)
+    total = labelled + bought.value
+    if total > FAR * seen.largest:
+        return Span(reason=f"{total:.0f} images are more than {FAR:.0f} times the largest subset")
+    sizes = labelled + np.array([bought.low, bought.value, min(bought.high, FAR * seen.largest)])
+    ends = seen.quantiles(np.maximum(sizes, 1.0), one_model=True)
+    low, value, high = float(ends[0, 0]), float(ends[1, 1]), float(ends[2, 2])
+    if high - low > WIDEST:
+        return Span(low=low, high=high, reason=f"anything from {low:.2f} to {high:.2f} is possible")
+    return Span(value=value, low=low, high=high)
+
+
+def _minutes_of(images: Span, cost: Estimate | None) -> Span:
+    """What images cost. Their number and the cost of one are independent, so their errors add in squares."""
+    if cost is None or cost.value is None:
+        return Span(reason=_no_cost(cost))
+    if images.value == 0 and images.high == 0:
+        return Span(value=0.0, low=0.0, high=0.0)
+    cheap, dear = _eighty_percent(cost)
+
+    def end(count: float | None, of_one: float, towards: Callable[[float], float]) -> float | None:
+        if count is None or count == 0:
+            return None if count is None else 0.0
+        middle = images.value or count
+        off = math.hypot(math.log(count / middle), math.log(of_one / (cost.value or 1.0)))
+        return round(middle * (cost.value or 1.0) * math.exp(towards(off)), 1)
+
+    value = None if images.value is None else round(images.value * cost.value, 1)
+    low = end(images.low, cheap, lambda off: -off)
+    return Span(value=value, low=low, high=end(images.high, dear, lambda off: off), reason=images.reason)
+
+
+def _eighty_percent(cost: Estimate) -> tuple[float, float]:
+    """The 80 % interval of a positive number whose 95 % interval is known; a factor of 2 where it is not."""
+    assert cost.value is not None
+    shrink = 1.2816 / 1.9600  # quantiles of the normal distribution
+    low = cost.low if cost.low is not None and cost.low > 0 else cost.value / 4
+    high = cost.high if cost.high is not None else cost.value * 4
+    return (
+        cost.value * math.exp(shrink * math.log(low / cost.value)),
+        cost.value * math.exp(shrink * math.log(high / cost.value)),
+    )
+
+
+def _no_cost(cost: Estimate | None) -> str:
+    return (cost.reason if cost is not None else None) or "nobody knows yet what an image costs"
+
+
+def _band(seen: _Seen, labelled: int) -> Band:
+    """From one label to as far as answers go."""
+    far = max(FAR * seen.largest, 2.0 * labelled)
+    sizes = np.asarray(np.geomspace(min(seen.smallest, labelled), far, _GRID), np.float64)
+    low, middle, high = seen.quantiles(sizes)
+    return Band(sizes=sizes, middle=middle, low=low, high=high)
+
+
+def _first(sizes: Floats, curve: Floats, target: float) -> float | None:
+    """The size at which a curve first is at a target, interpolated in the logarithm; None if it never is."""
+    above = np.flatnonzero(curve >= target)
+    if len(above) == 0:
+        return None
+    i = int(above[0])
+    if i == 0:
+        return float(sizes[0])
+    share = (target - curve[i - 1]) / (curve[i] - curve[i - 1])
+    return float(sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** share)
+
+
+def _too_little(points: Sequence[CurvePoint], labelled: int) -> str | None:
+    sizes = len({point.n_images for point in points})
+    if sizes < FEWEST_SIZES or len(points) < FEWEST_POINTS:
+        needs = f"{FEWEST_SIZES} sizes of subsets and {FEWEST_POINTS} models"
+        return f"a curve needs {needs}, and {labelled} labelled images give {sizes} and {len(points)}"
+    return None
+
+
+def _hidden_trend(points: Sequence[CurvePoint]) -> str | None:
+    """Says so where chance hides whether labels help: neither growth nor its absence can be seen."""
+    gain, error = gain_per_doubling(points)
+    if gain - 1.28 * error > 0 or gain + 1.28 * error < HIDDEN_GAIN:
+        return None
+    return f"the models differ by chance: twice the labels bring {gain:+.3f}, give or take {1.28 * error:.3f}"
+
+
+def _silent(
+    points: Sequence[CurvePoint], question: Question, reason: str, *, widened: float = 1.0
+) -> Forecast:
+    """An answer without numbers."""
+    nothing = Span(reason=reason)
+    minutes = nothing if question.minutes is None else Span(value=question.minutes)
+    asks_expected = question.target is None or question.minutes is not None
+    return Forecast(
+        question=question,
+        verdict=CANNOT_TELL,
+        reason=reason,
+        images=nothing,
+        minutes=minutes,
+        expected=nothing if asks_expected else None,
+        points=points,
+        widened=widened,
+    )
+
+
+def _count(n: float) -> str:
+    return str(math.ceil(n))

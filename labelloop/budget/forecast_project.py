@@ -1,0 +1,208 @@
+"""``forecast``: from a project and a question to an answer with its pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from labelloop.budget.answers import (
+    CANNOT_TELL,
+    EXPECTED,
+    OUT_OF_REACH,
+    REACHED,
+    Forecast,
+    Question,
+    Span,
+)
+from labelloop.budget.curve_points import MeasuredPoint, curve_points, level_of
+from labelloop.budget.forecast import forecast
+from labelloop.budget.image_minutes import minutes_per_image
+from labelloop.budget.subsets import CurveSettings
+from labelloop.errors import TrainingError, UsageError
+from labelloop.progress import Progress, Silent
+from labelloop.project.project import Project
+from labelloop.report.curve_plot import curve_text, write_curve
+
+METRICS = (
+    "coco_ap", "coco_ap50", "coco_ap75", "cellpose_ap50", "cellpose_ap75", "cellpose_ap90", "f1_50", "f1_70",
+    "precision_50", "recall_50", "pq", "sq", "rq", "aji",
+)  # fmt: skip
+DEFAULT_METRIC = "coco_ap50"
+PICTURES = "forecast"  # folder in the project
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastRequest:
+    """What is asked for.
+
+    Attributes:
+        metric: One of ``METRICS``.
+        target: Its value to reach, above 0 and below 1; None if that is not asked.
+        minutes: Minutes of annotation to spend, above 0; None likewise.
+        settings: How the points of the curve are made.
+    """
+
+    metric: str = DEFAULT_METRIC
+    target: float | None = None
+    minutes: float | None = None
+    settings: CurveSettings = CurveSettings()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProjectForecast:
+    """An answer for a project.
+
+    Attributes:
+        answer: The forecast.
+        lines: It in words.
+        picture: It in plain text.
+        document: It as ``--json`` prints it.
+    """
+
+    answer: Forecast
+    lines: list[str]
+    picture: list[str]
+    document: dict[str, Any]
+
+
+def parse_target(text: str) -> tuple[str, float]:
+    """Metric and value of ``--target``.
+
+    Raises:
+        UsageError: The text is no ``METRIC=VALUE``, or the metric cannot be forecast.
+
+    Example:
+        >>> parse_target("coco_ap50=0.8")
+        ('coco_ap50', 0.8)
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d*\.?\d+)\s*", text)
+    value = float(match[2]) if match else 0.0
+    if match is None or not 0 < value < 1:
+        raise UsageError(
+            "--target cannot be understood", value=text, way_out="Write it like coco_ap50=0.8, below 1."
+        )
+    if match[1] not in METRICS:
+        raise UsageError(
+            "this metric cannot be forecast", value=match[1], way_out=f"Take one of {', '.join(METRICS)}."
+        )
+    return match[1], value
+
+
+def forecast_project(
+    project: Project, request: ForecastRequest, progress: Progress | None = None
+) -> ProjectForecast:
+    """Trains what the curve still lacks, answers, and draws.
+
+    Args:
+        project: Whose labels.
+        request: What is asked for.
+        progress: Who watches.
+
+    Raises:
+        TrainingError: No training image has labels, or training cannot go on.
+        OutputError: The pictures cannot be written.
+    """
+    progress = progress or Silent()
+    labelled = len(project.images(split="train", labelled=True))
+    if labelled == 0:
+        raise TrainingError(
+            "no training image has labels", value=project.root, way_out="Add some with labelloop add labels."
+        )
+    measured = curve_points(project, request.settings, progress)
+    points = [point for m in measured if (point := m.of_metric(request.metric)) is not None]
+    question = Question(
+        metric=request.metric,
+        labelled=labelled,
+        target=request.target,
+        minutes=request.minutes,
+        minutes_per_image=minutes_per_image(project),
+    )
+    answer = forecast(points, question, level=level_of(project, request.metric))
+    lines = in_words(answer)
+    notes = _notes(answer, measured)
+    plots = write_curve(project.root / PICTURES, answer, [*lines, *notes])
+    document = {
+        **answer.as_dict(),
+        "split": measured[0].split if measured else None,
+        "notes": notes,
+        "plots": {kind: str(path) for kind, path in plots.items()},
+    }
+    return ProjectForecast(
+        answer=answer, lines=[*lines, *notes], picture=curve_text(answer), document=document
+    )
+
+
+def in_words(answer: Forecast) -> list[str]:
+    """The answer in one or two sentences."""
+    question, images = answer.question, answer.images
+    lines: list[str] = []
+    if question.target is not None:
+        aim = f"{question.metric} {question.target:g}"
+        if answer.verdict == REACHED:
+            lines.append(f"{aim}: reached with the {question.labelled} labels there are.")
+        elif answer.verdict == OUT_OF_REACH:
+            lines.append(f"{aim}: out of reach of more labels alone: {images.reason}.")
+        elif answer.verdict == CANNOT_TELL:
+            lines.append(f"{aim}: cannot tell yet, because {answer.reason}.")
+        else:
+            lines.append(f"{aim}: {_number(images)} more labelled images {_interval(images)}.")
+            lines.append(f"Annotation: {_minutes(answer.minutes)}.")
+    if answer.expected is not None:
+        bought = images if question.target is None else None
+        what = f"{question.minutes:g} minutes" if question.minutes is not None else "twice the labels"
+        buys = f" ({_number(bought)} images {_interval(bought)})" if bought and bought.value else ""
+        if answer.expected.value is not None:
+            middle = f"{answer.expected.value:.3f} {_interval(answer.expected, '.3f')}"
+            lines.append(f"{question.metric} after {what}{buys}: {middle}.")
+        elif answer.verdict in (CANNOT_TELL, EXPECTED) and question.target is None:
+            lines.append(
+                f"{question.metric} after {what}: cannot tell yet, because {answer.expected.reason}."
+            )
+        else:
+            lines.append(f"{question.metric} after {what}: cannot tell, because {answer.expected.reason}.")
+    return lines
+
+
+def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
+    notes = []
+    if measured and measured[0].split != "val":
+        notes.append(
+            "Measured on labelled images that each small model had not seen: there are no val images."
+        )
+    if answer.level is not None:
+        level = answer.level
+        notes.append(
+            f"Short trainings give the curve its shape, run {level.run} its height"
+            f" ({answer.question.metric} {level.value:.3f} with {level.n_images} labels)."
+        )
+    elif answer.points:
+        notes.append(
+            "This is the curve of short trainings; a full run is better with the same labels. Once validation"
+            " images have measured a run, it sets the height of the curve."
+        )
+    if answer.widened > 1.05:
+        notes.append(
+            f"Intervals are {answer.widened:.1f} times wider than the curves alone would have them: curves"
+            " through the smaller subsets missed the larger ones."
+        )
+    return notes
+
+
+def _number(span: Span | None) -> str:
+    return "an unknown number of" if span is None or span.value is None else f"about {span.value:.0f}"
+
+
+def _interval(span: Span, pattern: str = ".0f") -> str:
+    if span.low is None:
+        return ""
+    if span.high is None:
+        return f"(80 %: {span.low:{pattern}} or more; {span.reason})"
+    return f"(80 %: {span.low:{pattern}} to {span.high:{pattern}})"
+
+
+def _minutes(span: Span) -> str:
+    if span.value is None:
+        return f"minutes unknown, {span.reason}"
+    ends = f"{span.low:.0f} or more" if span.high is None else f"{span.low:.0f} to {span.high:.0f}"
+    return f"about {span.value:.0f} minutes (80 %: {ends})"

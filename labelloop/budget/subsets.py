@@ -1,0 +1,128 @@
+"""Which subsets of a project's labels a learning curve is made of, and what measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelloop.data.pool import draw_labels
+from labelloop.project.project import ImageRecord, Project
+
+SMALLEST = 4  # images in a subset
+RANGE = 8  # the largest subset has at most so many times the images of the smallest
+MEASURED_AT_MOST = 60  # images; more cost more time than the models do
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """How points are made. The defaults take about ten minutes on two cores.
+
+    Attributes:
+        model: A name of ``list_models``.
+        base_steps: Of the first model of each seed, on its smallest subset. All others of the seed start from
+            it, as their subsets hold that one: they are trained well in a fraction of the time.
+        steps: Of every model from there on, whatever the size of its subset.
+        sizes: Of subsets, at most.
+        seeds: Draws of nested subsets.
+        folds: Parts of the labelled images where the project has no validation images; each seed measures on
+            the next.
+        device: auto, cpu or cuda.
+    """
+
+    model: str = "mask-rcnn-lite"
+    base_steps: int = 300
+    steps: int = 100
+    sizes: int = 4
+    seeds: int = 3
+    folds: int = 4
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointPlan:
+    """A model that is to be trained and measured.
+
+    Attributes:
+        seed: Of the draw and of the training.
+        base: Images that the model it starts from learnt; all of them are in ``train`` too.
+        train: Images to learn from.
+        measured: Images to measure on, none of them or of their groups in ``train``.
+        split: ``val`` or ``out of fold``.
+    """
+
+    seed: int
+    base: tuple[ImageRecord, ...]
+    train: tuple[ImageRecord, ...]
+    measured: tuple[ImageRecord, ...]
+    split: str
+
+
+def plan_points(project: Project, settings: CurveSettings) -> list[PointPlan]:
+    """Which models are to be trained; none where there are too few labels for three sizes.
+
+    The sizes are the same for every seed. Subsets of one seed are nested and measured on the same images.
+
+    Args:
+        project: Whose labels.
+        settings: How many sizes and seeds.
+    """
+    labelled = project.images(split="train", labelled=True)
+    val = project.images(split="val", labelled=True)
+    sides = (
+        [_sides(labelled, val, seed, settings.folds) for seed in range(settings.seeds)] if labelled else []
+    )
+    sizes = subset_sizes(min((len(train) for train, _ in sides), default=0), settings.sizes)
+    holding = {i for i, _, labels in project.iter_labels([image.id for image in labelled]) if len(labels)}
+    plans = []
+    for seed, (candidates, measured) in enumerate(sides):
+        order = _order(candidates, seed)
+        plans += [
+            PointPlan(
+                seed=seed,
+                base=tuple(order[: sizes[0]]),
+                train=tuple(order[:size]),
+                measured=tuple(measured),
+                split="val" if val else "out of fold",
+            )
+            for size in sizes
+            if any(image.id in holding for image in order[: sizes[0]])
+        ]
+    return plans
+
+
+def subset_sizes(available: int, count: int) -> list[int]:
+    """Rising sizes of subsets, evenly spaced in the logarithm, the largest of all that is available.
+
+    Args:
+        available: Labelled images to draw from.
+        count: Sizes at most; fewer where images are few, none where there is no room for three.
+    """
+    smallest = max(SMALLEST, round(available / RANGE))
+    if available < smallest + 2:
+        return []
+    return sorted({round(size) for size in np.geomspace(smallest, available, count).tolist()})
+
+
+def _sides(
+    labelled: Sequence[ImageRecord], val: Sequence[ImageRecord], seed: int, folds: int
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Images to draw from, and images to measure on; whole groups on either side."""
+    if val:
+        return list(labelled), _order(val, 0)[:MEASURED_AT_MOST]
+    units: dict[object, list[ImageRecord]] = {}
+    for image in _order(labelled, 0):
+        units.setdefault(image.group if image.group is not None else image.id, []).append(image)
+    kept: list[list[ImageRecord]] = [[] for _ in range(folds)]
+    for members in sorted(units.values(), key=len, reverse=True):
+        min(kept, key=len).extend(members)
+    measured = kept[seed % folds]
+    out = {image.id for image in measured}
+    return [image for image in labelled if image.id not in out], measured[:MEASURED_AT_MOST]
+
+
+def _order(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
+    """The order in which a seed draws these images: any number of them lies inside any larger one."""
+    draw = draw_labels(images, {i.id for i in images}, budget=None, seed=seed, validation_share=0.0)
+    return list(draw.train)

@@ -1,0 +1,217 @@
+"""Points of a project's curve: which subsets, measured on what, and computed once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sqlalchemy import func, select
+
+from labelloop.budget.curve_points import MeasuredPoint, curve_points, level_of, point_key
+from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes
+from labelloop.data.synthetic import organoid_micrograph
+from labelloop.formats.coco import coco_dataset
+from labelloop.progress import Silent
+from labelloop.project.adding import add_labels
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project, RunRecord
+from labelloop.project.tables import CurvePointRow, LabelRow
+
+SETTINGS = CurveSettings(base_steps=1, steps=1, sizes=3, seeds=1, device="cpu")
+
+
+@pytest.fixture
+def labelled_project(tmp_path):
+    """Makes a project with so many labelled images in each split; in groups if asked."""
+
+    def make(train: int, *, val: int = 0, test: int = 0, groups: int = 0) -> Project:
+        project = Project.init(tmp_path / "project", ProjectConfig(name="few", classes=("organoid",)))
+        rng = np.random.default_rng(0)
+        for split, count in (("train", train), ("val", val), ("test", test)):
+            images, instances = [], []
+            for i in range(count):
+                pixels, objects = organoid_micrograph(rng, size_hw=(64, 64), n_objects=2)
+                group = f"g{i % groups}" if groups and split == "train" else split
+                (tmp_path / split / group).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / split / group / f"{split}{i}.png")
+                images.append((f"{group}/{split}{i}.png", (64, 64)))
+                instances.append(objects)
+            if count:
+                file = tmp_path / f"{split}.json"
+                file.write_text(json.dumps(coco_dataset(images, instances, ("organoid",))))
+                by = "folder" if groups else None
+                add_labels(project, str(file), images=str(tmp_path / split), split=split, group_by=by)
+        return project
+
+    return make
+
+
+class Watched(Silent):
+    """Counts stages and steps; interrupts at a step if asked."""
+
+    def __init__(self, interrupt_at: int | None = None) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.steps = 0
+        self._interrupt_at = interrupt_at
+
+    def start(self, stage: str, total: int) -> None:
+        self.stages.append((stage, total))
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        self.steps += steps
+        if self.steps == self._interrupt_at:
+            raise KeyboardInterrupt
+
+
+def stored_points(project: Project) -> int:
+    with project.ledger.read() as session:
+        return session.execute(select(func.count()).select_from(CurvePointRow)).scalar_one()
+
+
+@given(st.integers(0, 2000), st.integers(3, 6))
+def test_sizes_rise_to_all_that_is_available_within_their_range(available, count):
+    sizes = subset_sizes(available, count)
+    if available < 6:
+        assert sizes == []
+        return
+    assert 3 <= len(sizes) <= count
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == available
+    assert sizes[0] >= max(4, round(available / 8))
+
+
+def test_subsets_of_a_seed_are_nested_and_apart_from_the_images_that_measure_them(labelled_project):
+    plans = plan_points(labelled_project(16), CurveSettings())
+    assert {(plan.seed, len(plan.train)) for plan in plans} == {
+        (s, n) for s in range(3) for n in (4, 6, 8, 12)
+    }
+    for _, of_seed in itertools.groupby(plans, key=lambda plan: plan.seed):
+        chain = list(of_seed)
+        assert len({plan.measured for plan in chain}) == 1
+        for small, large in itertools.pairwise(chain):
+            assert set(small.train) < set(large.train)
+        assert {plan.base for plan in chain} == {chain[0].train}
+        assert not set(chain[-1].train) & set(chain[-1].measured)
+        assert len(chain[-1].measured) == 4
+    assert len({plan.train for plan in plans}) == len(plans)
+
+
+def test_each_labelled_image_measures_one_of_four_seeds(labelled_project):
+    plans = plan_points(labelled_project(16), CurveSettings(seeds=4))
+    measured = [image for plan in plans if len(plan.train) == 4 for image in plan.measured]
+    assert len(measured) == len(set(measured)) == 16
+
+
+def test_groups_are_never_on_both_sides(labelled_project):
+    for plan in plan_points(labelled_project(16, groups=5), CurveSettings()):
+        assert plan.measured
+        assert not {image.group for image in plan.train} & {image.group for image in plan.measured}
+
+
+def test_validation_images_measure_where_there_are_some_and_test_images_never(labelled_project):
+    project = labelled_project(12, val=3, test=3)
+    plans = plan_points(project, CurveSettings())
+    assert {plan.split for plan in plans} == {"val"}
+    assert {image.split for plan in plans for image in plan.measured} == {"val"}
+    assert max(len(plan.train) for plan in plans) == 12
+    assert "test" not in {image.split for plan in plans for image in plan.train}
+
+
+def test_a_subset_without_objects_is_not_planned(labelled_project):
+    from labelloop.instances import Instances
+    from labelloop.project.ledger import encode_instances
+
+    project = labelled_project(16)
+    with project.ledger.write() as session:
+        for image in project.images(split="train"):
+            nothing = encode_instances(Instances.from_dense(np.zeros((0, 64, 64), bool)))
+            session.add(LabelRow(image_id=image.id, revision=2, source="x", n_objects=0, instances=nothing))
+    assert plan_points(project, CurveSettings()) == []
+
+
+def test_too_few_labels_are_no_plan(labelled_project):
+    assert plan_points(labelled_project(6), CurveSettings()) == []
+
+
+def test_points_are_trained_once_and_are_no_runs(labelled_project):
+    project = labelled_project(9)
+    first, again = Watched(), Watched()
+    points = curve_points(project, SETTINGS, first)
+    assert [(p.seed, p.n_images) for p in points] == [(0, n) for n in subset_sizes(6, 3)]
+    assert first.stages == [("training small models", 1 + 3)]
+    assert {"coco_ap", "coco_ap50", "pq"} <= set(points[0].metrics)
+    assert points[0].split == "out of fold"
+    assert curve_points(project, SETTINGS, again) == points
+    assert again.stages == []
+    assert project.runs() == []
+    assert [p for p in (project.cache_dir / "curve-points").iterdir() if p.is_dir()] == []
+
+
+def test_an_interrupted_curve_goes_on_where_it_was(labelled_project):
+    project = labelled_project(9)
+    with pytest.raises(KeyboardInterrupt):
+        curve_points(project, SETTINGS, Watched(interrupt_at=3))
+    assert stored_points(project) == 1
+    rest = Watched()
+    assert len(curve_points(project, SETTINGS, rest)) == 3
+    assert rest.stages == [("training small models", 1 + 2)]
+
+
+def test_new_labels_and_other_settings_are_other_points(labelled_project):
+    project = labelled_project(9)
+    plan = plan_points(project, SETTINGS)[0]
+    before = point_key(project, plan, SETTINGS)
+    assert point_key(project, plan, CurveSettings(steps=2, sizes=3, seeds=1)) != before
+    with project.ledger.write() as session:
+        old = session.scalars(select(LabelRow).where(LabelRow.image_id == plan.train[0].id)).one()
+        row = LabelRow(image_id=old.image_id, revision=2, source="x", n_objects=2, instances=old.instances)
+        session.add(row)
+    assert point_key(project, plan, SETTINGS) != before
+
+
+def test_a_point_tells_its_metric_and_standard_error_or_nothing():
+    made = MeasuredPoint(
+        n_images=6,
+        seed=1,
+        split="val",
+        metrics={"pq": {"value": 0.5, "low": 0.402, "high": 0.598}, "sq": {"value": None}},
+    )
+    pq = made.of_metric("pq")
+    assert pq is not None
+    assert (pq.n_images, pq.value, pq.seed) == (6, 0.5, 1)
+    assert pq.se == pytest.approx(0.05)
+    assert made.of_metric("sq") is None
+    assert made.of_metric("unheard of") is None
+
+
+def test_the_height_comes_from_the_newest_run_that_validation_measured(labelled_project):
+    project = labelled_project(9)
+
+    def finish(name: str, split: str | None, value: float) -> None:
+        metrics = {"coco_ap": {"value": value, "low": value - 0.098, "high": value + 0.098, "n": 5}}
+        run = RunRecord(
+            name=name,
+            state="finished",
+            method="guided",
+            model="mask-rcnn-lite",
+            seed=0,
+            promoted="guided",
+            config={"train_images": [1, 2, 3]},
+            result={"split": split, "guided": metrics, "supervised": None},
+        )
+        project.save_run(run)
+
+    assert level_of(project, "coco_ap") is None
+    finish("a", "val", 0.5)
+    finish("b", "val", 0.6)
+    finish("c", "test", 0.9)
+    level = level_of(project, "coco_ap")
+    assert level is not None
+    assert (level.run, level.n_images, level.value) == ("b", 3, 0.6)
+    assert level.se == pytest.approx(0.05)
+    assert level_of(project, "pq") is None

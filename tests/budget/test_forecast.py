@@ -1,0 +1,187 @@
+"""Forecasts from points of known curves: the answer, and when there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from labelloop.budget.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REACHABLE, REACHED, Level, Question
+from labelloop.budget.curves import CurvePoint
+from labelloop.budget.forecast import forecast, widening
+from labelloop.metrics.estimate import Estimate
+
+SIZES = (4, 8, 16, 32)
+COST = Estimate(value=3.0, low=2.5, high=3.6, n=20)
+
+
+def growing(n):
+    """Reaches 0.762 with 32, 0.8 with 45 and 0.833 with 64 images."""
+    return 0.95 - 1.2 * np.asarray(n, float) ** -0.55
+
+
+def points_on(truth, sizes=SIZES, *, seeds=3, noise=0.01):
+    rng = np.random.default_rng(5)
+    return [
+        CurvePoint(
+            n_images=n, value=float(truth(n)) + noise * float(rng.standard_normal()) * 2 / math.sqrt(n)
+        )
+        for _ in range(seeds)
+        for n in sizes
+    ]
+
+
+def question(**facts):
+    return Question(**{"metric": "coco_ap50", "labelled": 32, **facts})
+
+
+@pytest.fixture(scope="module")
+def points():
+    return points_on(growing)
+
+
+def test_the_labels_until_a_target_are_found(points):
+    answer = forecast(points, question(target=float(growing(64))))
+    assert answer.verdict == REACHABLE
+    assert answer.images.low <= 32
+    assert answer.images.high is None or answer.images.high >= 32
+    assert 32 + answer.images.value == pytest.approx(64, rel=0.5)
+
+
+def test_minutes_are_images_times_what_one_costs_and_as_uncertain_as_both(points):
+    answer = forecast(points, question(target=0.8, minutes_per_image=COST))
+    assert answer.minutes.value == pytest.approx(3 * answer.images.value)
+    assert answer.minutes.low < 3 * answer.images.low
+    exact = Estimate(value=3.0, low=3.0, high=3.0, n=20)
+    sure = forecast(points, question(target=0.8, minutes_per_image=exact))
+    assert sure.minutes.low == pytest.approx(3 * sure.images.low, rel=0.01)
+
+
+def test_minutes_are_null_with_the_reason_where_nobody_knows_the_cost(points):
+    unknown = Estimate(value=None, low=None, high=None, n=1, reason="nobody was timed")
+    answer = forecast(points, question(target=0.8, minutes_per_image=unknown))
+    assert answer.images.value is not None
+    assert answer.minutes.as_dict() == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": "nobody was timed",
+    }
+
+
+def test_a_target_that_the_labels_reach_already_needs_none(points):
+    answer = forecast(points, question(target=0.5, minutes_per_image=COST))
+    assert answer.verdict == REACHED
+    assert answer.images.as_dict() == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert answer.minutes.value == 0
+
+
+def test_a_target_above_the_plateau_is_out_of_reach():
+    flat = points_on(lambda n: 0.6 - 0.5 * np.exp(-0.3 * n), noise=0.002)
+    answer = forecast(flat, question(target=0.9))
+    assert answer.verdict == OUT_OF_REACH
+    assert answer.images.value is None
+    assert "256" in answer.images.reason
+
+
+def test_nothing_is_told_where_points_are_all_noise():
+    rng = np.random.default_rng(3)
+    noise = [
+        CurvePoint(n_images=n, value=float(rng.uniform(0.3, 0.7)), seed=s) for s in range(3) for n in SIZES
+    ]
+    answer = forecast(noise, question(target=0.8, minutes_per_image=COST))
+    assert answer.verdict == CANNOT_TELL
+    assert answer.images.value is None
+    assert answer.minutes.value is None
+    assert answer.reason
+
+
+def test_nothing_is_told_where_the_metric_falls():
+    falling = [
+        CurvePoint(n_images=n, value=0.9 - 0.01 * n + 0.001 * s, seed=s) for s in range(3) for n in SIZES
+    ]
+    answer = forecast(falling, question(target=0.8))
+    assert answer.verdict == CANNOT_TELL
+    assert "falls" in answer.reason
+
+
+@pytest.mark.parametrize("sizes", [(), (4,), (4, 8)])
+def test_nothing_is_told_from_fewer_than_three_sizes(sizes):
+    answer = forecast(points_on(growing, sizes), question(target=0.8))
+    assert answer.verdict == CANNOT_TELL
+    assert "3 sizes" in answer.reason
+    assert answer.band is None
+
+
+def test_minutes_buy_images_and_those_the_metric(points):
+    answer = forecast(points, question(minutes=96, minutes_per_image=COST))
+    assert answer.verdict == EXPECTED
+    assert answer.images.value == 32
+    assert answer.images.low < 32 < answer.images.high
+    assert answer.minutes.value == 96
+    assert answer.expected.low <= growing(64) <= answer.expected.high
+    assert answer.expected.value == pytest.approx(float(growing(64)), abs=0.03)
+
+
+def test_minutes_without_the_cost_of_an_image_cannot_tell(points):
+    answer = forecast(points, question(minutes=60))
+    assert answer.verdict == CANNOT_TELL
+    assert answer.expected.value is None
+    assert "costs" in answer.expected.reason
+
+
+def test_without_target_and_minutes_twice_the_labels_are_looked_at(points):
+    answer = forecast(points, question())
+    assert answer.images.value == 32
+    assert answer.expected.low <= growing(64) <= answer.expected.high
+
+
+def test_target_and_minutes_are_answered_together(points):
+    both = forecast(points, question(target=0.8, minutes=96, minutes_per_image=COST))
+    assert both.images == forecast(points, question(target=0.8, minutes_per_image=COST)).images
+    assert both.expected == forecast(points, question(minutes=96, minutes_per_image=COST)).expected
+
+
+def test_far_beyond_the_largest_subset_nothing_is_expected(points):
+    answer = forecast(points, question(minutes=3000, minutes_per_image=COST))
+    assert answer.expected.value is None
+    assert "8 times" in answer.expected.reason
+
+
+def test_a_run_lifts_the_curve_so_that_less_is_needed(points):
+    plain = forecast(points, question(target=0.85))
+    lifted = forecast(
+        points, question(target=0.85), level=Level(run="best", n_images=32, value=0.83, se=0.01)
+    )
+    assert lifted.images.value < plain.images.value
+    at_now = np.interp(32, lifted.band.sizes, lifted.band.middle)
+    assert at_now == pytest.approx(0.83, abs=0.01)
+
+
+def test_an_uncertain_run_makes_the_forecast_less_certain(points):
+    def width(se):
+        level = Level(run="best", n_images=32, value=0.83, se=se)
+        expected = forecast(points, question(), level=level).expected
+        return expected.high - expected.low
+
+    assert width(0.04) > 1.5 * width(0.005)
+
+
+def test_intervals_are_widened_where_small_subsets_did_not_foresee_the_large_ones(points):
+    def kinked(n):
+        return growing(n) if n <= 16 else growing(16) - 0.02
+
+    assert widening(points) < 1.3
+    assert widening(points_on(kinked, (4, 6, 9, 13, 16, 32, 48), noise=0.003)) > 1.5
+
+
+def test_the_answer_is_json_with_the_fields_of_the_contract(points):
+    facts = question(target=0.8, minutes=60, minutes_per_image=COST)
+    document = json.loads(json.dumps(forecast(points, facts).as_dict(), allow_nan=False))
+    assert {"metric", "target", "images", "minutes", "verdict", "reason", "expected"} <= set(document)
+    assert {"value", "low", "high"} <= set(document["images"]) & set(document["minutes"])
+    assert document["target"] == 0.8
+    assert "expected" not in forecast(points, dataclasses.replace(facts, minutes=None)).as_dict()

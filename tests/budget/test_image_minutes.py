@@ -1,0 +1,104 @@
+"""Minutes of an image, from annotations whose times are known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from labelloop.budget.image_minutes import minutes_per_image
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project
+from labelloop.project.tables import AnnotationRow, ImageRow, ReviewTaskRow, RoundRow, now
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """One state of one annotation."""
+
+    image: int
+    seconds: float | None
+    task: str = ""
+    number: int = 0
+    skipped: bool = False
+    bulk: bool = False
+    gone: bool = False
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project.init(tmp_path / "timed", ProjectConfig(name="timed", classes=("a",)))
+
+
+def review(project, looks):
+    with project.ledger.write() as session:
+        facts = {"run": None, "which": None, "model_version": "", "server": "s", "strategy": "random"}
+        session.add(RoundRow(id=1, min_score=0.5, **facts))
+        for image in {look.image for look in looks}:
+            session.add(ImageRow(id=image, sha256=str(image), path="x", file_name="x", height=9, width=9))
+        session.flush()
+        for task, image in {(look.task or str(look.image), look.image) for look in looks}:
+            row = ReviewTaskRow(
+                key=task, round_id=1, image_id=image, tile={}, confidence=1.0, state="reviewed"
+            )
+            session.add(row)
+        session.flush()
+        for i, look in enumerate(looks):
+            session.add(
+                AnnotationRow(
+                    task_key=look.task or str(look.image),
+                    server_id=look.number or look.image,
+                    created_at="",
+                    updated_at=str(i),
+                    who="ann",
+                    lead_time_s=look.seconds,
+                    skipped=look.skipped,
+                    ground_truth=False,
+                    bulk=look.bulk,
+                    result=b"",
+                    gone_at=now() if look.gone else None,
+                )
+            )
+            session.flush()
+
+
+def test_the_mean_of_the_images_with_an_interval_around_it(project):
+    spent = (120, 180, 240, 150, 210, 180)
+    review(project, [Look(image=i, seconds=seconds) for i, seconds in enumerate(spent, 1)])
+    cost = minutes_per_image(project)
+    assert cost.value == pytest.approx(3.0)
+    assert cost.n == 6
+    assert 2 < cost.low < 3 < cost.high < 4.5
+
+
+def test_tiles_of_an_image_add_up_and_only_the_last_state_of_an_annotation_counts(project):
+    tiles = [(image, tile) for image in range(1, 6) for tile in (1, 2)]
+    looks = [Look(image=i, seconds=60, task=f"{i}-{tile}", number=10 * i + tile) for i, tile in tiles]
+    before = [dataclasses.replace(look, seconds=999.0) for look in looks]
+    review(project, [*before, *looks])
+    assert minutes_per_image(project).value == pytest.approx(2.0)
+
+
+def test_skipped_bulk_deleted_and_untimed_annotations_do_not_count(project):
+    looks = [Look(image=i, seconds=120.0) for i in range(1, 6)]
+    odd = [
+        Look(image=6, seconds=900.0, skipped=True),
+        Look(image=7, seconds=900.0, bulk=True),
+        Look(image=8, seconds=900.0, gone=True),
+        Look(image=9, seconds=None),
+    ]
+    review(project, looks + odd)
+    cost = minutes_per_image(project)
+    assert (cost.value, cost.n) == (pytest.approx(2.0), 5)
+
+
+def test_an_image_left_open_over_night_counts_five_times_the_median(project):
+    review(project, [*(Look(image=i, seconds=60.0) for i in range(1, 10)), Look(image=10, seconds=40_000.0)])
+    assert minutes_per_image(project).value == pytest.approx((9 + 5) / 10)
+
+
+def test_too_few_timed_images_give_the_reason(project):
+    review(project, [Look(image=i, seconds=60.0) for i in range(1, 5)])
+    cost = minutes_per_image(project)
+    assert cost.value is None
+    assert "it is of 4" in cost.reason

@@ -1,0 +1,148 @@
+"""``labelloop forecast`` on points that are known, and where there are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelloop.budget.curve_points import point_key
+from labelloop.budget.subsets import CurveSettings, plan_points
+from labelloop.data.synthetic import organoid_micrograph
+from labelloop.formats.coco import coco_dataset
+from labelloop.project.project import Project
+from labelloop.project.tables import CurvePointRow
+
+
+@pytest.fixture
+def labelled(tmp_path: Path, project: Path, labelloop):
+    """Labels so many images of the project."""
+
+    def label(count: int) -> Path:
+        folder = tmp_path / "images"
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        images, instances = [], []
+        for i in range(count):
+            pixels, objects = organoid_micrograph(rng, size_hw=(48, 48), n_objects=1)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+            images.append((f"{i}.png", (48, 48)))
+            instances.append(objects)
+        file = tmp_path / "labels.json"
+        file.write_text(json.dumps(coco_dataset(images, instances, ("organoid",))))
+        assert labelloop("add", "labels", file, "--images", folder, "-C", project).code == 0
+        return project
+
+    return label
+
+
+def know_points(root: Path, truth) -> None:
+    """Every point of the default settings, as if it had been trained."""
+    project, settings = Project.open(root), CurveSettings()
+    with project.ledger.write() as session:
+        for plan in plan_points(project, settings):
+            value = float(truth(len(plan.train)))
+            metrics = {"coco_ap50": {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 6}}
+            session.add(
+                CurvePointRow(
+                    key=point_key(project, plan, settings),
+                    n_images=len(plan.train),
+                    seed=plan.seed,
+                    settings={"split": plan.split},
+                    metrics=metrics,
+                )
+            )
+
+
+def growing(n: int) -> float:
+    return 0.95 - 1.2 * float(n) ** -0.55
+
+
+def test_the_answer_to_a_target_is_the_json_of_the_contract(labelled, labelloop):
+    root = labelled(24)
+    know_points(root, growing)
+    ran = labelloop("forecast", "--target", "coco_ap50=0.8", "-C", root, "--json")
+    assert ran.code == 0, ran.err
+    document = ran.document
+    assert (document["metric"], document["target"], document["verdict"]) == ("coco_ap50", 0.8, "reachable")
+    images = document["images"]
+    assert images["low"] <= 21 <= (images["high"] or 1000)  # 45 labels are enough
+    assert document["minutes"]["value"] is None
+    assert "reviewed images" in document["minutes"]["reason"]
+    assert document["split"] == "out of fold"
+    for path in document["plots"].values():
+        assert Path(path).is_file()
+    assert len(document["points"]) == 12
+
+
+def test_people_get_sentences_and_a_plot_that_any_terminal_shows(labelled, labelloop):
+    root = labelled(24)
+    know_points(root, growing)
+    ran = labelloop("forecast", "--target", "coco_ap50=0.8", "-C", root)
+    assert ran.code == 0
+    assert "coco_ap50 0.8: about" in ran.out
+    assert "labelled images" in ran.out
+    assert ran.out.count("o") > 12
+    assert ran.out.isascii()
+
+
+def test_without_options_it_says_what_twice_the_labels_would_bring(labelled, labelloop):
+    root = labelled(24)
+    know_points(root, growing)
+    document = labelloop("forecast", "-C", root, "--json").document
+    assert document["target"] is None
+    assert document["images"]["value"] == 24
+    assert document["expected"]["low"] <= growing(48) <= document["expected"]["high"]
+
+
+def test_minutes_that_nobody_knows_the_worth_of_are_an_answer_and_no_error(labelled, labelloop):
+    root = labelled(24)
+    know_points(root, growing)
+    ran = labelloop("forecast", "--minutes", "120", "-C", root)
+    assert ran.code == 0
+    assert "cannot tell yet, because" in ran.out
+
+
+def test_points_that_differ_by_chance_are_an_answer_and_no_error(labelled, labelloop):
+    root = labelled(24)
+    rng = np.random.default_rng(0)
+    know_points(root, lambda n: rng.uniform(0.2, 0.8))
+    ran = labelloop("forecast", "--target", "coco_ap50=0.85", "-C", root)
+    assert ran.code == 0
+    assert "cannot tell yet, because" in ran.out
+
+
+def test_too_few_labels_cannot_tell_and_train_nothing(labelled, labelloop):
+    ran = labelloop("forecast", "--target", "coco_ap50=0.8", "-C", labelled(5), "--json")
+    assert ran.code == 0
+    assert ran.document["verdict"] == "cannot tell"
+    assert ran.document["images"]["value"] is None
+    assert "3 sizes" in ran.document["reason"]
+    assert ran.document["points"] == []
+
+
+def test_a_project_without_labels_is_an_error_with_a_way_out(project, labelloop):
+    ran = labelloop("forecast", "-C", project, "--json")
+    assert ran.code == 1
+    assert "add labels" in ran.document["error"]["way_out"]
+
+
+@pytest.mark.parametrize(
+    "target", ["coco_ap50", "coco_ap50=80", "coco_ap50=0", "beauty=0.5", "count_bias=0.5"]
+)
+def test_a_target_that_cannot_be_forecast_is_wrong_usage(project, labelloop, target):
+    assert labelloop("forecast", "--target", target, "-C", project).code == 2
+
+
+def test_status_says_what_the_next_hour_buys_once_forecast_knows_and_only_then(labelled, labelloop) -> None:
+    project = labelled(40)
+    assert labelloop("status", "-C", project, "--json").document["next_hour"] is None
+    know_points(project, growing)
+    advice = labelloop("status", "-C", project, "--json").document["next_hour"]
+    assert advice["metric"] == "coco_ap50"
+    assert advice["expected"]["value"] is None  # nobody was timed yet, so an hour buys an unknown number
+    assert advice["expected"]["reason"]
+    assert "forecast" in labelloop("status", "-C", project).out
