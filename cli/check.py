@@ -19,9 +19,7 @@ SHOWN_PER_KIND = 10  # a screen; --json has them all
 def check(
     labels: Annotated[
         bool,
-        typer.Option(
-            "--labels", metavar="", help="Look for annotation errors too; trains models first."
-        ),
+        typer.Option("--labels", metavar="", help="Look for annotation errors too; trains models first."),
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
