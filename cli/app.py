@@ -27,12 +27,14 @@ from labelloop.cli import (
     doctor,
     evaluate,
     export,
+    forecast,
     init,
     loop,
     models,
     predict,
     pull,
     push,
+    report,
     server,
     simulate,
     status,
@@ -45,7 +47,7 @@ from labelloop.errors import LabelloopError, OutputError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
     "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
-    "loop", "simulate", "export", "status", "models", "doctor",
+    "loop", "forecast", "simulate", "export", "status", "report", "models", "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -189,9 +191,11 @@ app.command("connect")(connect.connect)
 app.command("push")(push.push)
 app.command("pull")(pull.pull)
 app.command("loop")(loop.loop)
+app.command("forecast")(forecast.forecast)
 app.command("simulate")(simulate.simulate)
 app.command("export")(export.export)
 app.command("status")(status.status)
+app.command("report")(report.report)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 

@@ -38,6 +38,10 @@ def evaluate(
         Path | None, typer.Option("--labels", metavar="FILE", help="The truth for them, COCO JSON.")
     ] = None,
     min_score: MinScoreOption = "auto",
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Also write the predictions' report, one HTML file."),
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,11 +60,12 @@ def evaluate(
             value=predictions or labels or "",
             way_out="--predictions and --labels go together.",
         )
+    if report is not None and predictions is None:
+        raise UsageError(
+            "--report is for --predictions", value=report, way_out="A project has labelloop report."
+        )
     if predictions is not None and labels is not None:
-        from labelloop.metrics.files import evaluate_files
-
-        panel = evaluate_files(predictions, labels, min_score=0.5 if threshold is None else threshold)
-        result = {"predictions": str(predictions), "labels": str(labels), **panel.as_dict()}
+        result = _evaluate_files(predictions, labels, 0.5 if threshold is None else threshold, report)
     else:
         opened = open_project(project)
         from labelloop.evaluating import evaluate_run
@@ -71,6 +76,31 @@ def evaluate(
         print_json(result)
     else:
         _show(result)
+
+
+def _evaluate_files(predictions: Path, labels: Path, min_score: float, report: Path | None) -> dict[str, Any]:
+    from labelloop.metrics.files import evaluate_pair, read_pair
+
+    pair = read_pair(predictions, labels)
+    panel = evaluate_pair(pair, min_score=min_score)
+    result: dict[str, Any] = {
+        "predictions": str(predictions),
+        "labels": str(labels),
+        **panel.as_dict(),
+    }
+    if report is not None:
+        from datetime import date
+
+        from labelloop.report.measured import images_of
+        from labelloop.report.page import write_report_of_files
+
+        folders = [labels.parent, predictions.parent]
+        images = images_of(pair.names, pair.truth, pair.predicted, folders=folders)
+        write_report_of_files(
+            report, result, images, title=predictions.name, classes=pair.class_names, written=date.today()
+        )
+        result["report"] = str(report)
+    return result
 
 
 def _show(result: dict[str, Any]) -> None:

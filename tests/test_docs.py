@@ -26,12 +26,12 @@ FLAGS = {
     "init": {"--name", "--classes", "--pixel-size"},
     "add images": {"--group-by", "--channel", "--page"},
     "add labels": {"--format", "--images", "--split", "--group-by"},
-    "check": set(),
+    "check": {"--labels"},
     "train": {
         "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--seed", "--device",
         "--devices", "--name", "--resume",
     },
-    "evaluate": {"--run", "--split", "--predictions", "--labels", "--min-score"},
+    "evaluate": {"--run", "--split", "--predictions", "--labels", "--min-score", "--report"},
     "predict": {"--out", "--run", "--format", "--min-score"},
     "server up": {"--port", "--database"},
     "server down": set(),
@@ -40,11 +40,13 @@ FLAGS = {
     "push": {"--budget", "--strategy", "--run", "--new-round"},
     "pull": set(),
     "loop": {"--every", "--retrain-after"},
+    "forecast": {"--target", "--minutes"},
     "simulate": {
         "--strategy", "--rounds", "--budget", "--labels", "--annotator", "--seed", "--seeds", "--time",
     },
     "export": {"--format", "--out"},
     "status": set(),
+    "report": {"--run", "--out", "--open"},
     "models": set(),
     "doctor": set(),
 }  # fmt: skip

@@ -25,10 +25,57 @@ from labelloop.metrics.coco_json import (
 from labelloop.metrics.panel import Panel, evaluate
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FilePair:
+    """Truth and predictions of the same images, out of two files.
+
+    Attributes:
+        names: File names of the images, as the labels have them.
+        truth: One per image.
+        predicted: One per image.
+        class_names: The index is the label.
+        notes: What could not be used, one sentence each.
+    """
+
+    names: tuple[str, ...]
+    truth: tuple[Instances, ...]
+    predicted: tuple[Instances, ...]
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def evaluate_files(
     predictions: Path, labels: Path, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0
 ) -> Panel:
-    """All metrics of the predictions in one file against the labels in another.
+    """All metrics of ``read_pair``; as ``evaluate_pair``, with its arguments and errors."""
+    return evaluate_pair(
+        read_pair(predictions, labels), min_score=min_score, replicates=replicates, seed=seed
+    )
+
+
+def evaluate_pair(pair: FilePair, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0) -> Panel:
+    """All metrics of a pair of files.
+
+    Args:
+        pair: From ``read_pair``.
+        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
+        replicates: Bootstrap replicates.
+        seed: Of the bootstrap.
+    """
+    panel = evaluate(
+        pair.truth,
+        pair.predicted,
+        n_classes=len(pair.class_names),
+        min_score=min_score,
+        replicates=replicates,
+        seed=seed,
+        class_names=pair.class_names,
+    )
+    return replace(panel, notes=(*panel.notes, *pair.notes))
+
+
+def read_pair(predictions: Path, labels: Path) -> FilePair:
+    """The predictions in one file beside the labels in another.
 
     Images are matched by file name (by its last part where folders differ), classes by name, or by id where
     the files share no name. Every image of the labels counts, with or without predictions. What has no
@@ -39,9 +86,6 @@ def evaluate_files(
     Args:
         predictions: A COCO dataset with scores, or a list of COCO results.
         labels: A COCO dataset; objects marked ``iscrowd`` or ``ignore`` are neither hits nor misses.
-        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
 
     Raises:
         FormatError: A file cannot be read as that, or the two share no image.
@@ -59,19 +103,16 @@ def evaluate_files(
     found = _reading_of_predictions(predictions, true, classes)
     truth_of = truth.instances(true.annotations)
     predicted_of = found.reading.instances(found.annotations)
-    panel = evaluate(
-        [truth_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()],
-        [predicted_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()],
-        n_classes=1 + max(classes.values(), default=0),
-        min_score=min_score,
-        replicates=replicates,
-        seed=seed,
-        class_names=_class_names(true.categories, classes),
-    )
     without = len(true.pictures) - len(predicted_of)
     notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
     notes += [*found.notes, *truth.left_out("labels"), *found.reading.left_out("predictions")]
-    return replace(panel, notes=(*panel.notes, *notes))
+    return FilePair(
+        names=tuple(picture.file_name for picture in true.pictures.values()),
+        truth=tuple(truth_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()),
+        predicted=tuple(predicted_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()),
+        class_names=tuple(_class_names(true.categories, classes)),
+        notes=tuple(notes),
+    )
 
 
 def _number_classes(categories: Mapping[Hashable, str | None]) -> dict[Hashable, int]:

@@ -35,11 +35,14 @@ class Look:
 
 
 def count_look(project: Project, *, run: str, which: str, n_images: int, metrics: Mapping[str, Any]) -> int:
-    """Notes a look; how many there were with this one."""
+    """Notes a look, unless the very same was seen before; how many there were with this one."""
     kept = {name: metrics[name] for name in KEPT if name in metrics}
+    before = looks(project)
+    if any((look.run, look.which, look.metrics) == (run, which, kept) for look in before):
+        return len(before)
     with project.ledger.write() as session:
         session.add(LookRow(run=run, which=which, n_images=n_images, metrics=kept))
-    return len(looks(project))
+    return len(before) + 1
 
 
 def looks(project: Project) -> list[Look]:

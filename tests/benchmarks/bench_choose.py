@@ -111,9 +111,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         project = made_project(Path(folder), arguments.images)
-        print(
-            f"40 tasks of {arguments.images} images\n\n| strategy | seconds | peak memory, MiB |\n|---|---|---|"
-        )
+        print(f"40 tasks of {arguments.images} images\n")
+        print("| strategy | seconds | peak memory, MiB |\n|---|---|---|")
         for strategy in STRATEGIES:
             command = [sys.executable, __file__, "--timed", str(project.root), strategy]
             ran = subprocess.run(command, check=True, capture_output=True, text=True)

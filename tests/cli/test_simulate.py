@@ -23,9 +23,10 @@ def labelled(tmp_path: Path, project: Path, labelloop) -> Path:
     return project
 
 
-def test_simulate_prints_the_object_of_the_contract_and_then_the_same_as_a_table(labelled, labelloop) -> None:
+def test_simulate_prints_the_object_of_the_contract_and_the_same_as_a_table(labelled, labelloop) -> None:
     asked = (
-        "simulate", "--strategy", "random", "--rounds", "1", "--budget", "2", "--labels", "2", "--time", "30s",
+        "simulate", "--strategy", "random", "--rounds", "1", "--budget", "2", "--labels", "2",
+        "--time", "30s",
         "-C", labelled,
     )  # fmt: skip
     ran = labelloop(*asked, "--json")

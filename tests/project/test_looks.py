@@ -25,6 +25,7 @@ def test_looks_are_counted_in_order_with_what_was_seen(tmp_path: Path) -> None:
     metrics = {"coco_ap": {"value": 0.5, "low": None, "high": None, "n": 3}, "other": {"value": 1}}
     assert count_look(project, run="first", which="guided", n_images=3, metrics=metrics) == 1
     assert count_look(project, run="second", which="guided", n_images=3, metrics=metrics) == 2
+    assert count_look(project, run="first", which="guided", n_images=3, metrics=metrics) == 2  # as before
     seen = looks(Project.open(tmp_path))
     assert [look.run for look in seen] == ["first", "second"]
     assert seen[0].metrics == {"coco_ap": metrics["coco_ap"]}

@@ -1,0 +1,162 @@
+"""Tables of metrics: each number with its interval, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from labelloop.report.markup import Child, Markup, details, joined, table, tag
+from labelloop.report.metric_words import (
+    NO_NUMBER,
+    OTHER,
+    SECTIONS,
+    SHARE,
+    ZERO,
+    Estimate,
+    MetricWords,
+    in_order,
+    interval_text,
+    is_unreliable,
+    number_text,
+    unit_text,
+    which_is_better,
+    words_for,
+)
+
+Estimates = Mapping[str, Estimate]
+MOST_PARTS = 30  # rows of classes or groups
+OF_PARTS = ("recall_50", "precision_50", "coco_ap50", "pq", "area_bias")
+
+
+def number(
+    words: MetricWords, estimate: Estimate | None, *, signed: bool = False, with_unit: bool = True
+) -> Markup:
+    """A value with its interval; without a value the reason."""
+    if estimate is None or estimate.get("value") is None:
+        return _no_number((estimate or {}).get("reason"))
+    value = tag("b", number_text(words, float(estimate["value"]), signed=signed))
+    unit = unit_text(words, estimate) if with_unit else ""
+    interval = interval_text(words, estimate, signed=signed)
+    return tag(
+        "span",
+        value,
+        tag("span", f" {unit}", class_="soft") if unit else None,
+        tag("span", interval, class_="iv") if interval else _no_interval(estimate),
+    )
+
+
+def metrics_table(caption: str, estimates: Estimates, names: Iterable[str]) -> Markup:
+    """One column of estimates, each with a strip that shows it between 0 and 1 where that is its range."""
+    rows = [
+        [
+            _name(words_for(name)),
+            [number(words_for(name), estimates[name]), _strip(name, estimates[name])],
+        ]
+        for name in names
+    ]
+    return table(caption, ["", "value, 95 % interval"], rows, class_="num metrics")
+
+
+def all_metrics(estimates: Estimates, *, opened_by: str) -> Markup:
+    """Every metric of a document, section by section, behind a click."""
+    names = in_order(estimates)
+    sections = [(title, [name for name in names if words_for(name).section == title]) for title in SECTIONS]
+    tables = [metrics_table(title, estimates, here) for title, here in sections if here]
+    return details(opened_by, tables)
+
+
+def comparison_table(
+    caption: str, baseline: Estimates, distilled: Estimates, difference: Estimates, names: Iterable[str]
+) -> Markup:
+    """Baseline, distilled model, and their paired difference with what it says."""
+    rows = []
+    for name in names:
+        words = words_for(name)
+        nearer = _nearer(words, baseline[name], distilled[name])
+        verdict = which_is_better(words, difference[name], nearer=nearer)
+        rows.append(
+            [
+                _short_name(words, baseline[name]),
+                number(words, baseline[name], with_unit=False),
+                number(words, distilled[name], with_unit=False),
+                tag(
+                    "span",
+                    number(words, difference[name], signed=True, with_unit=False),
+                    _verdict(verdict),
+                ),
+            ]
+        )
+    return table(caption, ["", "baseline", "distilled", "difference"], rows, class_="num")
+
+
+def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence[str] = OF_PARTS) -> Markup:
+    """A few metrics of each class, size or group; those that come first, where there are very many."""
+    shown = list(parts)[:MOST_PARTS]
+    known = [name for name in names if all(name in parts[part] for part in shown)]
+    if len(shown) < len(parts):
+        caption = f"{caption}; the first {len(shown)} of {len(parts)}"
+    rows = [[part, *(number(words_for(name), parts[part][name]) for name in known)] for part in shown]
+    return table(caption, ["", *(words_for(name).title for name in known)], rows, class_="num")
+
+
+def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
+    """``n = 12: unreliable`` where the intervals come from too few images or groups."""
+    if not any(is_unreliable(estimate) for estimate in document["metrics"].values()):
+        return None
+    groups = document.get("n_groups")
+    n = f"n = {document['n_images']}" if groups is None else f"n = {groups} groups"
+    return tag("span", f"{n}: unreliable", class_="tag")
+
+
+def _name(words: MetricWords) -> Child:
+    if words.section == OTHER:
+        return tag("code", words.name)
+    return [words.title, " ", tag("code", words.name), tag("small", words.meaning)]
+
+
+def _short_name(words: MetricWords, estimate: Estimate) -> Child:
+    unit = unit_text(words, estimate)
+    return [words.title, tag("small", unit) if unit else None]
+
+
+def _nearer(words: MetricWords, before: Estimate, after: Estimate) -> bool | None:
+    """Whether a metric that is best at zero came nearer to it; None of others."""
+    if words.better != ZERO or before.get("value") is None or after.get("value") is None:
+        return None
+    return abs(float(after["value"])) < abs(float(before["value"]))
+
+
+def _verdict(verdict: str) -> Markup | None:
+    if not verdict:
+        return None
+    style = {"better": "good", "worse": "bad"}.get(verdict, "soft")
+    return joined([" ", tag("span", verdict, class_=style)])
+
+
+def _no_number(reason: object) -> Markup:
+    return tag("span", NO_NUMBER, " ", tag("span", str(reason), class_="why") if reason else None)
+
+
+def _no_interval(estimate: Estimate) -> Markup | None:
+    reason = estimate.get("reason")
+    return tag("span", f" {reason}", class_="why") if reason else None
+
+
+def _strip(name: str, estimate: Estimate) -> Markup | None:
+    """The interval as a line from 0 to 1; for the eye only, as the numbers stand beside it."""
+    words, value = words_for(name), estimate.get("value")
+    if words.kind != SHARE or words.section == OTHER or value is None or not 0 <= float(value) <= 1:
+        return None
+    low, high = estimate.get("low"), estimate.get("high")
+    left = max(0.0, float(value if low is None else low))
+    right = min(1.0, float(value if high is None else high))
+
+    def line(start: float, end: float, colour: str, width: int) -> Markup:
+        return tag(
+            "line", x1=f"{200 * start + 4:.1f}", x2=f"{200 * end + 4:.1f}", y1=8, y2=8,
+            style=f"stroke:var(--{colour});stroke-width:{width};stroke-linecap:round",
+        )  # fmt: skip
+
+    dot = tag("circle", cx=f"{200 * float(value) + 4:.1f}", cy=8, r=4, style="fill:var(--accent)")
+    marks = [line(0, 1, "line", 2), line(left, right, "accent", 3), dot]
+    return tag("svg", marks, class_="strip", viewBox="0 0 208 16", aria_hidden="true")

@@ -1,0 +1,156 @@
+"""Sections about a model that was measured: how good it is, its images, its counts, sizes and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labelloop.project.project import RunRecord
+from labelloop.report.figures import counts_figure, reliability_figure, sizes_figure
+from labelloop.report.markup import Child, Markup, details, items, note, paragraph, table, tag
+from labelloop.report.measured import ImageOutcome, Outcomes, best_middle_worst
+from labelloop.report.metric_tables import (
+    all_metrics,
+    comparison_table,
+    metrics_table,
+    parts_table,
+    reliability_tag,
+)
+from labelloop.report.metric_words import HEADLINE, NO_NUMBER, number_text, plural, words_for
+from labelloop.report.pictures import colour_key, how_to_read, picture_pair
+
+PICTURES_OF_A_KIND = 2
+MOST_ROWS = 400  # of the table of images
+MODELS = {"guided": "distilled model", "supervised": "supervised baseline"}
+SPLITS = {"test": "test", "val": "validation"}
+_PARTS = {"class": "By class", "size": "By size, thirds of the true areas", "group": "By group"}
+
+
+def in_a_sentence(document: Mapping[str, Any], who: str) -> Markup:
+    """What the numbers say, for someone who reads one sentence."""
+    metrics = document["metrics"]
+    parts = [
+        f"{100 * float(value):.0f} % of {what}"
+        for name, what in (("recall_50", "the objects are found"), ("precision_50", "the marks are right"))
+        if (value := metrics.get(name, {}).get("value")) is not None
+    ]
+    said = f"{' and '.join(parts)}, with the {who}" if parts else f"The {who} was measured"
+    return tag(
+        "p", f"{said}, on {plural(document['n_images'], _kind_of(document) + 'image')}.", class_="lead"
+    )
+
+
+def quality_section(document: Mapping[str, Any], *, run: RunRecord | None = None) -> list[Child]:
+    """The panel, the baseline beside it, and its parts."""
+    metrics = document["metrics"]
+    model = MODELS.get(str(document.get("which")), "model")
+    measured = f"Run {run.name}, {model}, measured" if run else "Measured"
+    threshold = f"score {float(document['min_score']):.2f} or more counts as an object"
+    on = plural(document["n_images"], _kind_of(document) + "image")
+    found: list[Child] = [
+        paragraph(
+            f"{measured} on {on}; {threshold}. ",
+            reliability_tag(document),
+        ),
+        note(
+            "Brackets hold the 95 % interval: how far a number may be off by the chance of which "
+            "images were measured."
+        ),
+        metrics_table("The metrics that tell most", metrics, [name for name in HEADLINE if name in metrics]),
+    ]
+    if document.get("notes"):
+        found.append(items(sentence(str(each)) for each in document["notes"]))
+    found.append(all_metrics(metrics, opened_by=f"All {len(metrics)} metrics"))
+    found += _parts(document)
+    return found
+
+
+def comparison_section(run: RunRecord) -> list[Child] | None:
+    """The supervised baseline against the distilled model; None of runs without both."""
+    result = run.result or {}
+    models = [result.get(part) for part in ("supervised", "guided", "difference")]
+    if not all(models):
+        return None
+    baseline, distilled, difference = (dict(each or {}) for each in models)
+    names = [name for name in HEADLINE if all(name in each for each in (baseline, distilled, difference))]
+    split = SPLITS.get(str(result.get("split")), "")
+    promoted, gate = MODELS.get(run.promoted or "", ""), result.get("gate") or {}
+    document = {"metrics": baseline, "n_images": max((e.get("n", 0) for e in baseline.values()), default=0)}
+    chosen = (
+        f"Promoted: the {promoted}, "
+        + ("by validation images." if result.get("verified") else "without validation images to choose by.")
+        if promoted
+        else ""
+    )
+    return [
+        paragraph(
+            "Both learnt the same labels; the distilled model also learnt from images without labels. "
+            f"{chosen} ",
+            reliability_tag(document),
+        ),
+        paragraph("The gate: ", sentence(str(gate["reason"]))) if gate.get("reason") else None,
+        comparison_table(f"On the {split} images, paired", baseline, distilled, difference, names),
+    ]
+
+
+def pictures_section(outcomes: Outcomes) -> list[Child]:
+    """The best, the middle and the worst images, and a table of all."""
+    picked = best_middle_worst(outcomes.images, PICTURES_OF_A_KIND)
+    return [
+        how_to_read(),
+        colour_key(),
+        tag("div", [picture_pair(kind, outcome) for kind, outcome in picked], class_="pairs"),
+        details(f"All {plural(len(outcomes.images), 'image')}", _images_table(outcomes.images)),
+    ]
+
+
+def plots_section(outcomes: Outcomes) -> Markup:
+    """Counts, sizes, scores."""
+    plots = [counts_figure(outcomes.images), sizes_figure(outcomes), reliability_figure(outcomes)]
+    return tag("div", plots, class_="plots")
+
+
+def headline_card(document: Mapping[str, Any], name: str) -> tuple[str, str, str] | None:
+    """Title, number and interval of a metric, for a card; None where it has no value."""
+    estimate = document["metrics"].get(name, {})
+    if estimate.get("value") is None:
+        return None
+    words = words_for(name)
+    low, high = estimate.get("low"), estimate.get("high")
+    small = "" if low is None else f"{number_text(words, low)} to {number_text(words, high)}"
+    return words.title, number_text(words, float(estimate["value"])), small
+
+
+def sentence(text: str) -> str:
+    """A message as a sentence: with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _kind_of(document: Mapping[str, Any]) -> str:
+    split = SPLITS.get(str(document.get("split")), "")
+    return f"{split} " if split else ""
+
+
+def _parts(document: Mapping[str, Any]) -> list[Markup]:
+    by = document.get("by") or {}
+    found = [parts_table(title, by[kind]) for kind, title in _PARTS.items() if len(by.get(kind) or {}) >= 2]
+    return [details("By class, size and group", found)] if found else []
+
+
+def _images_table(images: Sequence[ImageOutcome]) -> Markup:
+    ranked = sorted(images, key=lambda o: (o.quality is None, o.quality or 0.0, o.image.name))
+    rows: list[list[Child]] = [
+        [
+            outcome.image.name,
+            outcome.true,
+            outcome.predicted,
+            int(outcome.hit.sum()),
+            int(outcome.missed.sum()),
+            int(outcome.made_up.sum()),
+            NO_NUMBER if outcome.quality is None else f"{outcome.quality:.3f}",
+        ]
+        for outcome in ranked[:MOST_ROWS]
+    ]
+    caption = "The worst first" + (f"; the first {MOST_ROWS}" if len(ranked) > MOST_ROWS else "")
+    heads = ["", "true", "predicted", "found", "missed", "made up", "quality"]
+    return table(caption, heads, rows, stacks=False)

@@ -1,0 +1,140 @@
+"""The page of measured predictions: whole, safe to open, small, and the same for the same data."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelloop.errors import OutputError
+from labelloop.report.page import measurement_page, write_report_of_files
+from labelloop.report.project_facts import Measurement
+
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;.png'
+
+
+@pytest.fixture
+def measurement(images, document_of) -> Measurement:
+    return Measurement(document=document_of(images), images=tuple(images), classes=("organoid",))
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(measurement, check_page) -> None:
+    found = check_page(measurement_page(measurement, title="theirs.json"))
+    assert found.named("h1")[0].text == "theirs.json"
+    assert [h.text for h in found.named("h2")] == [
+        "How good the predictions are", "Best, middle and worst images", "Counts, sizes and scores",
+    ]  # fmt: skip
+    assert len(found.named("img")) == 12
+    assert len([svg for svg in found.named("svg") if svg.attributes.get("role") == "img"]) == 3
+
+
+def test_names_from_outside_are_only_ever_text(measurement, document_of, check_page) -> None:
+    images = tuple(replace(image, name=HOSTILE) for image in measurement.images)
+    document = document_of(images, groups=[HOSTILE, HOSTILE, HOSTILE, "b", "b", "b"], class_names=[HOSTILE])
+    document["notes"] = [HOSTILE]
+    document["metrics"]["<b>new</b>"] = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 6, "unit": HOSTILE}
+    hostile = Measurement(document=document, images=images, classes=(HOSTILE,))
+    page = measurement_page(hostile, title=HOSTILE)
+    found = check_page(page)
+    assert found.named("h1")[0].text == HOSTILE
+    assert all(image.attributes["src"].startswith("data:") for image in found.named("img"))
+    assert "<script" not in page
+    assert "<b>new" not in page
+
+
+def test_the_same_data_give_the_same_bytes(measurement) -> None:
+    pages = {measurement_page(measurement, title="x", written=date(2026, 1, 2)) for _ in range(2)}
+    assert len(pages) == 1
+    assert "2026-01-02" in pages.pop()
+
+
+def test_few_images_are_said_to_be_unreliable(measurement) -> None:
+    assert "n = 6: unreliable" in measurement_page(measurement, title="x")
+    sure = {name: {**e, "n": 300, "reliable": True} for name, e in measurement.document["metrics"].items()}
+    many = replace(measurement, document={**measurement.document, "metrics": sure, "n_images": 300})
+    assert "unreliable" not in measurement_page(many, title="x")
+
+
+def test_a_metric_without_a_value_says_why_and_is_no_number(measurement, check_page) -> None:
+    reason = "true objects overlap one another"
+    metrics = {
+        **measurement.document["metrics"],
+        "aji": {"value": None, "low": None, "high": None, "reason": reason},
+    }
+    page = measurement_page(
+        replace(measurement, document={**measurement.document, "metrics": metrics}), title="x"
+    )
+    text = check_page(page).named("main")[0].text
+    assert reason in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize("kind", ["gone", "damaged", "unknown", "another size"])
+def test_images_that_cannot_be_read_leave_a_line_and_the_numbers(
+    measurement, tmp_path, check_page, kind
+) -> None:
+    path = tmp_path / "broken.png"
+    if kind == "damaged":
+        path.write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    elif kind == "another size":
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(path)
+    broken = tuple(replace(i, path=None if kind == "unknown" else path) for i in measurement.images)
+    page = measurement_page(replace(measurement, images=broken), title="x")
+    found = check_page(page)
+    assert found.named("img") == []
+    assert page.count("The image is not shown: ") == 6
+    assert "4 of 5 objects found" in page
+
+
+def test_no_image_at_all_leaves_out_what_would_show_one(measurement, document_of, check_page) -> None:
+    nothing = Measurement(document=document_of([]), images=(), classes=("organoid",))
+    found = check_page(measurement_page(nothing, title="x"))
+    assert [h.text for h in found.named("h2")] == ["How good the predictions are"]
+
+
+def test_nothing_predicted_is_a_page_too(measurement, document_of, check_page) -> None:
+    images = tuple(replace(i, predicted=i.predicted.select([])) for i in measurement.images)
+    page = measurement_page(
+        Measurement(document=document_of(images), images=images, classes=("a",)), title="x"
+    )
+    check_page(page)
+    assert "0 of 5 objects found, 5 missed, 0 made up" in page
+
+
+def test_large_images_are_made_small_and_many_keep_the_page_below_the_limit(
+    tmp_path: Path, measured_image, document_of, check_page
+) -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for i in range(300):
+        image = measured_image(None, f"well-{i}.png", missed=i % 4, made_up=i % 3)
+        images.append(replace(image, path=tmp_path / "noise.png"))
+    Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    page = measurement_page(
+        Measurement(document=document_of(images), images=tuple(images), classes=("a",)), title="x"
+    )
+    assert len(page.encode()) < 5_000_000
+    for shown in check_page(page).named("img"):
+        data = base64.b64decode(shown.attributes["src"].partition(",")[2])
+        width, height = Image.open(io.BytesIO(data)).size
+        assert max(width, height) <= 480
+        assert (str(width), str(height)) == (shown.attributes["width"], shown.attributes["height"])
+
+
+def test_the_file_is_written_where_it_is_wanted_and_nowhere_else(measurement, tmp_path: Path) -> None:
+    options = {"title": "x", "classes": measurement.classes}
+    out = tmp_path / "new" / "page.html"
+    assert write_report_of_files(out, measurement.document, measurement.images, **options) == out
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="--out"):
+        write_report_of_files(
+            tmp_path / "file" / "page.html", measurement.document, measurement.images, **options
+        )
