@@ -42,6 +42,10 @@ def push(
         ),
     ] = StrategyName.auto,
     run: RunOption = None,
+    suspects: Annotated[
+        bool,
+        typer.Option("--suspects", metavar="", help="Ask about labels that are probably wrong instead."),
+    ] = False,
     new_round: Annotated[
         bool,
         typer.Option("--new-round", metavar="", help="Open a new round though the last one is not finished."),
@@ -56,6 +60,8 @@ def push(
     and one that was interrupted goes on. Without a trained model, the images that stand best for the pool
     are asked about.
 
+    With `--suspects` the round shows labelled images whose labels are probably wrong (see check --labels).
+
     Examples: `labelloop push --budget 90m` or `labelloop push --budget 40 --strategy random`
     """
     worth = parse_budget(budget)
@@ -63,7 +69,7 @@ def push(
     from labelloop.budget.opening import RoundRequest
     from labelloop.integrations.label_studio.push import push as push_round
 
-    request = RoundRequest(budget=worth, strategy=strategy.value, run=run)
+    request = RoundRequest(budget=worth, strategy=strategy.value, run=run, suspects=suspects)
     with shown_progress() as progress:
         report = push_round(opened, request, new_round=new_round, progress=progress)
     if as_json:

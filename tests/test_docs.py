@@ -37,7 +37,7 @@ FLAGS = {
     "server down": set(),
     "server status": set(),
     "connect": {"--ls-project"},
-    "push": {"--budget", "--strategy", "--run", "--new-round"},
+    "push": {"--budget", "--strategy", "--run", "--suspects", "--new-round"},
     "pull": set(),
     "loop": {"--every", "--retrain-after"},
     "forecast": {"--target", "--minutes"},

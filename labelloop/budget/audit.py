@@ -69,8 +69,8 @@ class Audit:
 
 
 def audit_rounds(project: Project, server: str) -> Audit | None:
-    """The audit of the rounds on a server; None where no round has had a random arm beside another."""
-    here = {record.id for record in rounds(project) if record.server == server}
+    """The audit of the rounds of ``auto`` on a server; None where there is nothing to compare."""
+    here = {record.id for record in rounds(project) if record.server == server and record.strategy == "auto"}
     tasks = [each for each in reviewed_tasks(project) if each.task.round_id in here and each.seconds]
     arms = [(each, (each.task.chosen or {}).get("arm")) for each in tasks]
     return audit(

@@ -17,6 +17,7 @@ from labelloop.budget.audit import Audit, audit_rounds
 from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.proposer import Proposer
 from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy, choose
+from labelloop.budget.suspects_round import open_suspects_round
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
@@ -36,6 +37,7 @@ class RoundRequest:
             finished run.
         seed: Of the draw.
         only: Image ids that may be asked about; None for all without labels.
+        suspects: The round is about labels that are probably wrong; strategy, run and seed do not matter.
         device: Where to predict.
     """
 
@@ -44,6 +46,7 @@ class RoundRequest:
     run: str | None = None
     seed: int = 0
     only: frozenset[int] | None = None
+    suspects: bool = False
     device: str = "auto"
 
 
@@ -60,6 +63,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         NothingToReviewError: No image is left.
         UsageError: The strategy needs a model and there is none.
     """
+    if request.suspects:
+        return open_suspects_round(project, server, request.budget, progress)
     asked, partly = reviewed_images(project), partly_reviewed(project)
     images = _askable(project, asked, partly, request.only)
     proposer = Proposer(project, images, partly, run=request.run, device=request.device, progress=progress)

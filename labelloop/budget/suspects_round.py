@@ -1,0 +1,120 @@
+"""A round about labels that are probably wrong: ``push --suspects``.
+
+A person is shown the labels of an image as they are, with the objects that seem to be missing, and corrects
+them; what comes back is the image's next revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.effort import EffortModel, Minutes, Work, mean_outline_px
+from labelloop.budget.strategies import Budget
+from labelloop.budget.timed_tasks import timed_tasks
+from labelloop.data.label_errors import OutOfFold, OutOfFoldSettings, Suspect, find_label_errors, out_of_fold
+from labelloop.errors import NothingToReviewError
+from labelloop.instances import Instances
+from labelloop.progress import Progress
+from labelloop.project.project import Project
+from labelloop.review.choice import Choice
+from labelloop.review.rounds import RoundRecord, plan_round
+from labelloop.review.tiles import review_tiles
+
+STRATEGY = "suspects"
+LOOKED_AT = 0.1  # of the ranked places: the rest is right far more often than not
+MAX_OBJECTS = 40
+
+
+def open_suspects_round(
+    project: Project,
+    server: str,
+    budget: Budget,
+    progress: Progress,
+    *,
+    settings: OutOfFoldSettings | None = None,
+) -> RoundRecord:
+    """Plans a round of the labelled images with the most suspicious labels, whole images at a time.
+
+    Args:
+        project: Whose labelled training images; those with unknown area are left out.
+        server: Where the tasks will be.
+        budget: What it may cost; one image at least.
+        progress: Who watches.
+        settings: How the models are trained that say what is suspicious.
+
+    Raises:
+        NothingToReviewError: Nothing is suspicious.
+        ProjectError: Fewer than two images, or groups, have labels.
+    """
+    seen = out_of_fold(project, settings, progress)
+    ranked = find_label_errors(seen.truth, seen.predicted, n_classes=len(project.config.classes))
+    foremost = [s for s in ranked[: max(round(LOOKED_AT * len(ranked)), 1)] if s.score > 0]
+    effort = EffortModel.fit(timed_tasks(project))
+    choices: list[Choice] = []
+    spent = 0.0
+    for index in dict.fromkeys(suspect.image for suspect in foremost):
+        if seen.truth[index].crowd.any():
+            continue
+        choice = _choice(seen, index, [s for s in foremost if s.image == index], effort)
+        minutes = sum(float(task["minutes"]["value"]) for task in choice.chosen)
+        cost = minutes if budget.minutes is not None else float(len(choice.views))
+        if choices and spent + cost > (budget.minutes or budget.tasks or 0):
+            continue
+        spent += cost
+        choices.append(choice)
+    if not choices:
+        raise NothingToReviewError(
+            "no label is suspicious",
+            value=f"{len(seen.images)} images",
+            way_out="labelloop check --labels lists how sure the models are of each.",
+        )
+    return plan_round(
+        project,
+        choices,
+        run=None,
+        which=None,
+        server=server,
+        min_score=0.0,
+        strategy=STRATEGY,
+        settings={"budget": asdict(budget), "suspects": len(foremost)},
+    )
+
+
+def _choice(seen: OutOfFold, index: int, suspects: Sequence[Suspect], effort: EffortModel) -> Choice:
+    """One image: its labels, followed by what they may lack."""
+    labels = seen.truth[index]
+    missed = sorted({p for s in suspects if s.kind == "missed" for p in s.predictions})
+    added = seen.predicted[index].select(missed)
+    shown = Instances(
+        size_hw=labels.size_hw,
+        rles=(*labels.rles, *added.rles),
+        labels=np.concatenate([labels.labels, added.labels]),
+        scores=np.concatenate([np.ones(len(labels), np.float32), _scores(added)]),
+    )
+    views = review_tiles(shown, max_objects=MAX_OBJECTS)
+    kinds = ", ".join(sorted({s.kind for s in suspects}))
+    work = Work(
+        objects=float(len(shown)), edits={"moved": float(len(suspects))}, outline_px=mean_outline_px(shown)
+    )
+    minutes = effort.predict(work.part(1 / len(views)))
+    why = f"{len(suspects)} suspicious places: {kinds}"
+    return Choice(
+        image=seen.images[index],
+        proposed=shown,
+        views=views,
+        confidence=float(np.clip(1 - suspects[0].score, 0, 1)),
+        chosen=tuple({"arm": STRATEGY, "why": why, "minutes": _span(minutes)} for _ in views),
+    )
+
+
+def _scores(instances: Instances) -> npt.NDArray[np.float32]:
+    assert instances.scores is not None  # they are predictions
+    return instances.scores
+
+
+def _span(minutes: Minutes) -> dict[str, float]:
+    return {key: round(getattr(minutes, key), 4) for key in ("value", "low", "high")}

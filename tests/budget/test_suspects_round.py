@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelloop.budget.simulated_review import review_round
+from labelloop.budget.strategies import Budget
+from labelloop.budget.suspects_round import STRATEGY, open_suspects_round
+from labelloop.data.label_errors import OutOfFoldSettings
+from labelloop.data.synthetic_set import write_micrographs
+from labelloop.instances import Instances
+from labelloop.progress import Silent
+from labelloop.project.adding import add_labels
+from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
+from labelloop.project.project import Project
+from labelloop.project.tables import LabelRow
+from labelloop.review.rounds import proposals, round_tasks
+
+QUICK = OutOfFoldSettings(folds=2, steps=3)
+
+
+def labelled(folder: Path, name: str, labels: Path, images: Path) -> Project:
+    project = Project.init(folder / name, ProjectConfig(name=name, classes=("organoid",)))
+    add_labels(project, str(labels), images=str(images))
+    return project
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Project, Project]:
+    """A project whose labels are to be looked at, and one that knows the truth under the same numbers."""
+    labels = tmp_path / "labels.json"
+    write_micrographs(tmp_path / "images", 4, seed=0, labels=labels, size_hw=(96, 96))
+    looked_at, truth = (labelled(tmp_path, name, labels, tmp_path / "images") for name in ("a", "b"))
+    with looked_at.ledger.write() as session:  # one image has lost half of its labels
+        (image, *_) = looked_at.images()
+        objects = looked_at.labels([image.id])[image.id]
+        half = objects.select(list(range(len(objects) // 2)))
+        session.add(
+            LabelRow(
+                image_id=image.id,
+                revision=2,
+                source="lost",
+                n_objects=len(half),
+                instances=encode_instances(half),
+            )
+        )
+    return looked_at, truth
+
+
+def test_labels_are_shown_as_they_are_and_corrections_become_the_next_revision(
+    both: tuple[Project, Project],
+) -> None:
+    project, truth = both
+    record = open_suspects_round(project, "here", Budget(tasks=10), Silent(), settings=QUICK)
+    tasks = round_tasks(project, record.id)
+    assert record.strategy == STRATEGY
+    assert tasks
+    ids = sorted({task.image_id for task in tasks})
+    before = project.labels(ids)
+    with project.ledger.read() as session:
+        shown = proposals(session, record.id, ids)
+    for image_id in ids:
+        assert shown[image_id].instances.rles[: len(before[image_id])] == before[image_id].rles
+    assert all(task.chosen and task.chosen["arm"] == STRATEGY and task.chosen["why"] for task in tasks)
+    review_round(project, truth, record, annotator="perfect", seed=0)
+    right = truth.labels(ids)
+    for image_id, labels in project.labels(ids).items():
+        assert len(labels) == len(right[image_id])
+        assert (right[image_id].iou(labels).max(axis=1) > 0.75).all()
+
+
+def test_a_budget_in_tasks_is_kept_and_one_image_is_always_asked_about(both: tuple[Project, Project]) -> None:
+    project, _ = both
+    one = open_suspects_round(project, "one", Budget(tasks=1), Silent(), settings=QUICK)
+    assert len(round_tasks(project, one.id)) == 1
+    little = open_suspects_round(project, "little", Budget(minutes=0.01), Silent(), settings=QUICK)
+    assert len(round_tasks(project, little.id)) == 1
+
+
+def test_images_with_unknown_area_are_left_out(both: tuple[Project, Project]) -> None:
+    project, _ = both
+    images = project.images()
+    with project.ledger.write() as session:
+        for image in images[1:]:
+            unknown = Instances.from_dense(np.ones((1, *image.size_hw)))
+            crowd = Instances(
+                size_hw=image.size_hw, rles=unknown.rles, labels=unknown.labels, crowd=np.ones(1, np.bool_)
+            )
+            objects = project.labels([image.id])[image.id]
+            joined = Instances(
+                size_hw=image.size_hw,
+                rles=(*objects.rles, *crowd.rles),
+                labels=np.concatenate([objects.labels, crowd.labels]),
+                crowd=np.concatenate([objects.crowd, crowd.crowd]),
+            )
+            session.add(
+                LabelRow(
+                    image_id=image.id,
+                    revision=3,
+                    source="part",
+                    n_objects=1,
+                    instances=encode_instances(joined),
+                )
+            )
+    record = open_suspects_round(project, "here", Budget(tasks=10), Silent(), settings=QUICK)
+    assert {task.image_id for task in round_tasks(project, record.id)} <= {images[0].id}
