@@ -68,7 +68,10 @@ class MeasuredPoint:
             return None
         low, high = estimate.get("low"), estimate.get("high")
         se = None if low is None or high is None else (high - low) / (2 * 1.96)
-        return CurvePoint(n_images=self.n_images, value=estimate["value"], se=se, seed=self.seed)
+        measured = 0 if self.split == "val" else self.seed  # each seed has a fold of its own
+        return CurvePoint(
+            n_images=self.n_images, value=estimate["value"], se=se, seed=self.seed, measured=measured
+        )
 
 
 def curve_points(

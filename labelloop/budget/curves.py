@@ -27,10 +27,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 NOISES: Floats = np.asarray(
-    np.geomspace(0.004, 0.25, 15), np.float64
+    np.geomspace(0.01, 0.25, 13), np.float64
 )  # of a model trained on the smallest size, as a standard deviation
 USUAL_NOISE, NOISE_FACTOR = 0.04, 2.0  # prior of the noise: lognormal around it, one deviation is this factor
-SEED_SHARES = (0.0, 0.5, 1.0, 2.0)  # how far whole seeds differ, as a share of that noise
+LUCK_SHARES = (0.0, 0.5, 0.9)  # of the noise's variance: luck of the draw, which larger subsets inherit
+SHIFTS = (0.0, 0.5, 1.0, 2.0)  # how far other images to measure on move all values, as a share of that noise
 DRAWS = 8000
 FEWEST_KEPT = 0.02  # of the draws; below it, the points say that more labels make the model worse
 
@@ -43,13 +44,15 @@ class CurvePoint:
         n_images: Labelled images that it was trained on, 1 or more.
         value: A metric in 0..1, larger is better.
         se: Standard error over the measured images; None where it is not known.
-        seed: Which draw; models of one seed were trained on nested subsets and measured on the same images.
+        seed: Which draw; models of one seed were trained on nested subsets.
+        measured: Which images measured it; points of one number were measured on the same.
     """
 
     n_images: int
     value: float
     se: float | None = None
     seed: int = 0
+    measured: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,7 +164,10 @@ def fit_curves(points: Sequence[CurvePoint], *, draws: int = DRAWS, seed: int = 
     """Draws curves from what the points say.
 
     A model trained on n images errs by ``noise * sqrt(smallest / n)``: larger subsets differ less from each
-    other. Points with their own standard errors count by these, relative to their mean.
+    other. A part of that is luck of the draw, which a subset shares with those that it lies in: as of means
+    of nested samples, its covariance is that of the larger one. The rest is luck of the training, each time
+    anew. Points with their own standard errors count by these, relative to their mean. Points that were
+    measured on other images may lie higher or lower all together.
 
     Args:
         points: Of two or more sizes.
@@ -228,7 +234,7 @@ def gain_per_doubling(points: Sequence[CurvePoint]) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Cell:
-    """The posterior given one shape and one share of seeds: normal, and wider in proportion to the noise."""
+    """The posterior given one shape and one covariance: normal, and wider in proportion to the noise."""
 
     shape: int
     centre: Floats  # (2,)
@@ -256,15 +262,21 @@ def _cells(
 
 
 def _relative_covariances(points: Sequence[CurvePoint], n: Floats) -> list[Floats]:
-    """Of the points, in units of the noise squared: one for each share of whole seeds."""
+    """Of the points, in units of the noise squared: one for each share of luck and each shift."""
     errors = np.array([np.nan if point.se is None else point.se for point in points])
     known = bool(np.all(np.isfinite(errors) & (errors > 0)))
     own = errors / errors.mean() if known else np.ones(len(points))
-    alone = np.diag(n.min() / n * own**2)
     seeds = np.array([point.seed for point in points])
-    together = (seeds[:, None] == seeds[None]).astype(np.float64)
-    shares = SEED_SHARES if len(set(seeds.tolist())) > 1 else SEED_SHARES[:1]
-    return [alone + share**2 * together for share in shares]
+    measured = np.array([point.measured for point in points])
+    training = np.diag(n.min() / n * own**2)
+    draw = (seeds[:, None] == seeds[None]) * n.min() / np.maximum(n[:, None], n[None]) * np.outer(own, own)
+    same_images = (measured[:, None] == measured[None]).astype(np.float64)
+    shifts = SHIFTS if len(set(measured.tolist())) > 1 else SHIFTS[:1]
+    return [
+        (1 - share) * training + share * draw + shift**2 * same_images
+        for share in LUCK_SHARES
+        for shift in shifts
+    ]
 
 
 def _possible(

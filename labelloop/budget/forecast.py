@@ -181,10 +181,11 @@ def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span
             f" half of them not with {round(REACH * seen.largest)}"
         )
         return Span(low=left[1], reason=reason), CANNOT_TELL
-    reason_open = (
-        None if high is not None else f"one curve in ten does not reach it with {end} labelled images"
-    )
-    return Span(value=left[0], low=left[1], high=left[2], reason=reason_open), REACHABLE
+    if high is None and left[1] == 0:
+        reason = f"the curve is too flat: {target:g} may be reached now, or not with {end} labelled images"
+        return Span(low=0.0, reason=reason), CANNOT_TELL
+    no_end = None if high is not None else f"one curve in ten does not reach it with {end} labelled images"
+    return Span(value=left[0], low=left[1], high=left[2], reason=no_end), REACHABLE
 
 
 def _bought(question: Question) -> Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -185,6 +186,9 @@ def test_a_point_tells_its_metric_and_standard_error_or_nothing():
     assert pq is not None
     assert (pq.n_images, pq.value, pq.seed) == (6, 0.5, 1)
     assert pq.se == pytest.approx(0.05)
+    assert pq.measured == dataclasses.replace(made, seed=2).of_metric("pq").measured
+    folded = dataclasses.replace(made, split="out of fold")
+    assert folded.of_metric("pq").measured != dataclasses.replace(folded, seed=2).of_metric("pq").measured
     assert made.of_metric("sq") is None
     assert made.of_metric("unheard of") is None
 

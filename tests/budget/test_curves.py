@@ -85,14 +85,22 @@ def test_intervals_grow_with_distance_and_noise_and_shrink_with_more_models():
     assert width(exact, 60) < width(few, 60)
 
 
-def test_whole_seeds_may_lie_higher_than_others_without_bending_the_curve():
+def test_points_measured_on_other_images_may_lie_higher_without_bending_the_curve():
     shifted = [
-        CurvePoint(n_images=p.n_images, value=p.value + 0.08 * (p.seed - 1), seed=p.seed)
+        CurvePoint(n_images=p.n_images, value=p.value + 0.08 * (p.seed - 1), seed=p.seed, measured=p.seed)
         for p in points_on(saturating, seeds=3)
     ]
     low, middle, high = interval(shifted, 40)
     assert low <= saturating(40) <= high
     assert middle == pytest.approx(float(saturating(40)), abs=0.05)
+
+
+def test_the_luck_of_a_draw_of_few_images_does_not_last():
+    """A lucky draw measured to a small size only: its height says little of the curve at large sizes."""
+    lucky = [CurvePoint(n_images=n, value=float(saturating(n)) + 0.1, seed=1) for n in (4, 6)]
+    plain = points_on(saturating, (4, 6, 9, 13, 20, 30))
+    _, middle, _ = interval([*plain, *lucky], 60)
+    assert middle == pytest.approx(float(saturating(60)), abs=0.03)
 
 
 def test_a_point_with_a_larger_standard_error_counts_less():

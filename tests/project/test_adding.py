@@ -543,7 +543,7 @@ def mounted(folder: Path, *commands: list[str]):
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted(folder, ["-t", "tmpfs", "-o", "size=200k", "tmpfs"])
+    mounted(folder, ["-t", "tmpfs", "-o", "size=400k", "tmpfs"])
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
