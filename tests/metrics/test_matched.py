@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labelloop.instances import Instances
@@ -42,6 +42,7 @@ def test_a_resample_has_the_metrics_of_the_images_drawn(
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
+@example(seed=56)
 def test_a_table_of_some_images_is_the_one_built_of_them(
     random_scenes: Callable[..., Any], seed: int
 ) -> None:
@@ -52,7 +53,8 @@ def test_a_table_of_some_images_is_the_one_built_of_them(
     kept = np.flatnonzero(images)
     built = PairTable.build([truth[i] for i in kept], [predicted[i] for i in kept], n_classes=2)
     for name in PairTable.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(selected, name), getattr(built, name), err_msg=name)
+        # Distances are sums over many pixels, whose order depends on what else is in the table.
+        np.testing.assert_allclose(getattr(selected, name), getattr(built, name), rtol=1e-12, err_msg=name)
 
 
 @settings(max_examples=40, deadline=None)
