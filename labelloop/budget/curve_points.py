@@ -1,10 +1,11 @@
 """Points of a project's learning curve: small supervised models on nested subsets of its labels.
 
-Models of one seed start from one that learnt the smallest of its subsets, and all learn for as many steps
-from there: a model that only begins to learn is held back by its steps and not by its labels. Each is
-measured on the project's validation images or, without any, on a fold of the labelled images that its seed
-keeps out of all its subsets; never on test images. A point is computed once and stays in the ledger: the
-next forecast trains only what labels or settings have changed. No point is a run of the project.
+Models of one seed start from one that learnt the smallest of its subsets. Their steps are a share of those
+that ``train`` gives the supervised model of so many labels: a model that only begins to learn is held back
+by its steps and not by its labels. Each is measured on the project's validation images or, without any, on
+a fold of the labelled images that its seed keeps out of all its subsets; never on test images. A point is
+computed once and stays in the ledger: the next forecast trains only what labels or settings have changed.
+No point is a run of the project.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def measure_plans(
         with (scratch / ".lock").open("w") as lock:
             wait_for_lock(lock, progress, "waiting for another forecast of this project")
             folders = {i: scratch / _base_key(project, plans[i], settings)[:16] for i in missing}
-            steps = len(missing) * settings.steps + len(set(folders.values())) * settings.base_steps
+            steps = sum(settings.steps(len(plans[i].train)) for i in missing)
+            steps += len(set(folders.values())) * settings.base_steps
             with stage(progress, "training small models", steps) as bar:
                 for number, i in enumerate(missing, 1):
                     if _stored(project, keys[i]) is None:  # the other forecast may have made it
@@ -176,7 +178,7 @@ def _dependencies(project: Project, plan: PointPlan, settings: CurveSettings) ->
         "base": named(plan.base),
         "seed": plan.seed,
         "model": settings.model,
-        "steps": [settings.base_steps, settings.steps],
+        "steps": [settings.base_steps, settings.steps(len(plan.train))],
         "split": plan.split,
     }
 
@@ -241,7 +243,7 @@ def _trainer(
     drawn = [labels[image.id] for image in plan.train]
     stats, recipe = _fitted(settings.model, drawn, project.config.classes)
     device = choose_device(settings.device)
-    steps = settings.base_steps if start is None else settings.steps
+    steps = settings.base_steps if start is None else settings.steps(len(plan.train))
     return _Continuing(
         files=files,
         begun=start,

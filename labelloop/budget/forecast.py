@@ -176,10 +176,8 @@ def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span
         reason = f"not even {end} labelled images would do, {FAR:.0f} times the largest subset"
         return Span(low=float(max(end - labelled, 0)), reason=reason), OUT_OF_REACH
     if value is None or value > max(REACH * seen.largest, labelled):
-        reason = (
-            f"the curves disagree: some reach {target:g} with {_count(low)} labelled images,"
-            f" half of them not with {round(REACH * seen.largest)}"
-        )
+        early = "have reached it" if low <= labelled else f"reach it with {_count(low)} labelled images"
+        reason = f"the curves disagree: some {early}, half of them do not with {round(REACH * seen.largest)}"
         return Span(low=left[1], reason=reason), CANNOT_TELL
     if high is None and left[1] == 0:
         reason = f"the curve is too flat: {target:g} may be reached now, or not with {end} labelled images"

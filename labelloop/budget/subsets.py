@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelloop.data.pool import draw_labels
+from labelloop.distill.recipe import find_recipe
+from labelloop.distill.schedule import best_supervised_steps
 from labelloop.project.project import ImageRecord, Project
 
 SMALLEST = 4  # images in a subset
@@ -23,7 +25,9 @@ class CurveSettings:
         model: A name of ``list_models``.
         base_steps: Of the first model of each seed, on its smallest subset. All others of the seed start from
             it, as their subsets hold that one: they are trained well in a fraction of the time.
-        steps: Of every model from there on, whatever the size of its subset.
+        share: Of the steps that ``train`` gives the supervised model of so many labels: as there, more labels
+            get more steps, or their worth would not be seen.
+        least_steps: From the base on, at least.
         sizes: Of subsets, at most.
         seeds: Draws of nested subsets.
         folds: Parts of the labelled images where the project has no validation images; each seed measures on
@@ -33,11 +37,17 @@ class CurveSettings:
 
     model: str = "mask-rcnn-lite"
     base_steps: int = 300
-    steps: int = 100
+    share: float = 0.4
+    least_steps: int = 100
     sizes: int = 4
-    seeds: int = 3
+    seeds: int = 2
     folds: int = 4
     device: str = "auto"
+
+    def steps(self, n_images: int) -> int:
+        """Steps of the model of so many labels, those of its base not counted."""
+        whole = best_supervised_steps(n_images, find_recipe(None).supervised_steps)
+        return max(round(self.share * whole) - self.base_steps, self.least_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

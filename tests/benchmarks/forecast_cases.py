@@ -88,7 +88,11 @@ class Chain:
     def load(cls, name: str, lab: int, order: str) -> Chain:
         """What is there of it, perhaps nothing."""
         empty = cls(name=name, lab=lab, order=order, points=[])
-        return cls(**json.loads(empty.path.read_text("utf-8"))) if empty.path.exists() else empty
+        if not empty.path.exists():
+            return empty
+        document = json.loads(empty.path.read_text("utf-8"))
+        points = [p for p in document["points"] if p["steps"] == SETTINGS.steps(p["n_images"])]
+        return cls(**document | {"points": points})
 
     def of_metric(self, metric: str) -> list[CurvePoint]:
         """The points for one metric."""
@@ -142,7 +146,11 @@ def train_chain(project: Project, name: str, lab: int, order: str) -> None:
         (point,) = measure_plans(project, [plan], SETTINGS, Silent(), keep_bases=True)
         curve_points = {metric: point.of_metric(metric) for metric in METRICS}
         chain.points.append(
-            {"n_images": size, "cpu_seconds": round(time.process_time() - begun, 1)}
+            {
+                "n_images": size,
+                "steps": SETTINGS.steps(size),
+                "cpu_seconds": round(time.process_time() - begun, 1),
+            }
             | {m: [p and round(p.value, 5), p and p.se and round(p.se, 5)] for m, p in curve_points.items()}
         )
         write_json(chain.path, asdict(chain))
@@ -264,29 +272,37 @@ def report() -> None:
     ahead = [(case, n) for case in everything for n in case.later if n <= 4 * case.start]
     print(f"{len(everything)} cases (set, metric, lab, start), {len(ahead)} sizes up to 4 times the start\n")
     asked = [(case, n) for case, n in ahead if case.truth[n] - case.truth[case.start] > LEAST_GAIN]
-    _table("labels until a target", [judge_target(case, n) for case, n in asked])
-    _table("metric at a size", [judge_expected(case, n) for case, n in ahead])
+    print_table("labels until a target", [judge_target(case, n) for case, n in asked], tuple(SETS), METRICS)
+    print_table("metric at a size", [judge_expected(case, n) for case, n in ahead], tuple(SETS), METRICS)
     _silence(everything)
 
 
-def _table(title: str, judged: Sequence[Judged]) -> None:
+def print_table(title: str, judged: Sequence[Judged], names: Sequence[str], metrics: Sequence[str]) -> None:
+    """One row for each set and metric, and one for all.
+
+    Factors and widths are medians; in brackets, how often intervals with an upper end hold.
+    """
     print(f"### {title}\n")
-    print("| set | metric | asked | answered | open end | interval holds | factor | of more | width |")
+    print("| set | metric | asked | answered | interval holds | no upper end | factor | of more | width |")
     print("|---|---|---|---|---|---|---|---|---|")
-    rows = [(name, metric) for name in SETS for metric in METRICS] + [("all", "all")]
+    rows = [(name, metric) for name in names for metric in metrics] + [("all", "all")]
     for name, metric in rows:
         mine = [j for j in judged if name in (j.case.name, "all") and metric in (j.case.metric, "all")]
         told = [j for j in mine if j.held is not None]
-        if told:
-            cells = [
-                f"{sum(j.open_end for j in told)}",
-                f"{np.mean([bool(j.held) for j in told]):.0%}",
-                _median([j.factor for j in told]),
-                _median([j.factor_more for j in told]),
-                _median([j.width for j in told]),
-            ]
-            print(f"| {name} | {metric} | {len(mine)} | {len(told)} | {' | '.join(cells)} |")
+        closed = [j for j in told if not j.open_end]
+        cells = [
+            f"{_share(told)} ({_share(closed)})" if len(closed) < len(told) else _share(told),
+            f"{len(told) - len(closed)}",
+            _median([j.factor for j in told]),
+            _median([j.factor_more for j in told]),
+            _median([j.width for j in told]),
+        ]
+        print(f"| {name} | {metric} | {len(mine)} | {len(told)} | {' | '.join(cells)} |")
     print()
+
+
+def _share(judged: Sequence[Judged]) -> str:
+    return f"{np.mean([bool(j.held) for j in judged]):.0%}" if judged else "-"
 
 
 def _median(values: Sequence[float | None]) -> str:

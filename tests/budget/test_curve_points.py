@@ -23,7 +23,7 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import CurvePointRow, LabelRow
 
-SETTINGS = CurveSettings(base_steps=1, steps=1, sizes=3, seeds=1, device="cpu")
+SETTINGS = CurveSettings(base_steps=1, share=0.0, least_steps=1, sizes=3, seeds=1, device="cpu")
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_sizes_rise_to_all_that_is_available_within_their_range(available, count
 def test_subsets_of_a_seed_are_nested_and_apart_from_the_images_that_measure_them(labelled_project):
     plans = plan_points(labelled_project(16), CurveSettings())
     assert {(plan.seed, len(plan.train)) for plan in plans} == {
-        (s, n) for s in range(3) for n in (4, 6, 8, 12)
+        (s, n) for s in range(2) for n in (4, 6, 8, 12)
     }
     for _, of_seed in itertools.groupby(plans, key=lambda plan: plan.seed):
         chain = list(of_seed)
@@ -100,6 +100,13 @@ def test_subsets_of_a_seed_are_nested_and_apart_from_the_images_that_measure_the
         assert not set(chain[-1].train) & set(chain[-1].measured)
         assert len(chain[-1].measured) == 4
     assert len({plan.train for plan in plans}) == len(plans)
+
+
+def test_steps_follow_those_of_training_and_grow_with_the_labels():
+    settings = CurveSettings()
+    assert settings.base_steps + settings.steps(4) == settings.base_steps + settings.steps(15) == 400
+    assert settings.base_steps + settings.steps(75) == 800
+    assert settings.steps(20) < settings.steps(40) < settings.steps(75)
 
 
 def test_each_labelled_image_measures_one_of_four_seeds(labelled_project):
@@ -167,7 +174,7 @@ def test_new_labels_and_other_settings_are_other_points(labelled_project):
     project = labelled_project(9)
     plan = plan_points(project, SETTINGS)[0]
     before = point_key(project, plan, SETTINGS)
-    assert point_key(project, plan, CurveSettings(steps=2, sizes=3, seeds=1)) != before
+    assert point_key(project, plan, dataclasses.replace(SETTINGS, least_steps=2)) != before
     with project.ledger.write() as session:
         old = session.scalars(select(LabelRow).where(LabelRow.image_id == plan.train[0].id)).one()
         row = LabelRow(image_id=old.image_id, revision=2, source="x", n_objects=2, instances=old.instances)

@@ -96,11 +96,11 @@ def test_points_measured_on_other_images_may_lie_higher_without_bending_the_curv
 
 
 def test_the_luck_of_a_draw_of_few_images_does_not_last():
-    """A lucky draw measured to a small size only: its height says little of the curve at large sizes."""
-    lucky = [CurvePoint(n_images=n, value=float(saturating(n)) + 0.1, seed=1) for n in (4, 6)]
-    plain = points_on(saturating, (4, 6, 9, 13, 20, 30))
-    _, middle, _ = interval([*plain, *lucky], 60)
-    assert middle == pytest.approx(float(saturating(60)), abs=0.03)
+    """Of a third draw, known at small sizes only and 0.1 too good, little is left at 30 images."""
+    lucky = [CurvePoint(n_images=n, value=float(saturating(n)) + 0.1, seed=2) for n in (4, 6)]
+    plain = points_on(saturating, (4, 6, 9, 13, 20, 30), seeds=2)
+    _, middle, _ = interval([*plain, *lucky], 30)
+    assert middle == pytest.approx(float(saturating(30)), abs=0.015)
 
 
 def test_a_point_with_a_larger_standard_error_counts_less():

@@ -75,7 +75,7 @@ def test_the_answer_to_a_target_is_the_json_of_the_contract(labelled, labelloop)
     assert document["split"] == "out of fold"
     for path in document["plots"].values():
         assert Path(path).is_file()
-    assert len(document["points"]) == 12
+    assert len(document["points"]) == 8
 
 
 def test_people_get_sentences_and_a_plot_that_any_terminal_shows(labelled, labelloop):
