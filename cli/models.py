@@ -21,7 +21,7 @@ def models(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         [
             m.name,
             "yes" if m.available else "no",
-            f"{m.parameters_m:.1f} M",
+            "" if m.parameters_m is None else f"{m.parameters_m:.1f} M",
             m.weights,
             m.licence,
             m.description,

@@ -36,7 +36,7 @@ from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
-from labelloop.models.catalog import training_view_px
+from labelloop.models.catalog import canonical_name, training_view_px
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress, Silent
 from labelloop.project.looks import count_look
@@ -123,6 +123,7 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     names = {run.name for run in project.runs()}
     if request.name in names:
         raise name_taken(request.name)
+    request = replace(request, model=canonical_name(request.model))
     images = project.images(split="train")
     budget = parse_label_budget(request.labels, pool=len(images))
     labelled = set(project.newest_label_revisions([i.id for i in images]))

