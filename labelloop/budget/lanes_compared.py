@@ -67,25 +67,49 @@ def compare_lanes(
         rounds: Looked at; further ones are left out.
 
     Returns:
+        As ``compare_curves``.
+    """
+    curves = {
+        name: [measure_lane(source, folder, test, rounds=rounds) for folder in folders]
+        for name, folders in places.items()
+    }
+    return compare_curves(curves, n_images=len(test))
+
+
+def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) -> dict[str, Any]:
+    """Curves of each strategy, and how each compares with a random draw.
+
+    Args:
+        curves: By strategy, one per seed, seeds in the same order, all measured on the same images.
+        n_images: That measure.
+
+    Returns:
         ``strategies``: ``{name: [{round, minutes, images, value, low, high}, ...]}``, means over seeds;
         ``compared``: ``{name: {area, difference, minutes_share, ...}}``.
     """
-    images = [image for image in source.images() if image.id in set(test)]
-    labels = source.labels([image.id for image in images])
-    truth = [labels[image.id] for image in images]
-    resampling = Resampling.of(len(images), [image.group for image in images], replicates=REPLICATES, seed=0)
-    times = np.concatenate([np.ones((1, len(images)), np.int32), *resampling.draws()])
-    ids = [image.id for image in images]
-    classes = len(source.config.classes)
-    curves = {
-        name: [_curve(folder, ids, truth, times, classes, rounds) for folder in folders]
-        for name, folders in places.items()
-    }
-    seeds = _drawn_seeds(max(len(lanes) for lanes in curves.values()), len(times))
+    seeds = _drawn_seeds(max(len(lanes) for lanes in curves.values()), 1 + REPLICATES)
     return {
-        "strategies": {name: _over_rounds(lanes, seeds, len(ids)) for name, lanes in curves.items()},
+        "strategies": {name: _over_rounds(lanes, seeds, n_images) for name, lanes in curves.items()},
         "compared": _compared(curves, seeds),
     }
+
+
+def measure_lane(source: Project, folder: Path, test: Sequence[int], *, rounds: int) -> LaneCurve:
+    """The curve of one lane; the same test images are drawn for every lane of a project.
+
+    Args:
+        source: Holds the truth.
+        folder: Of the lane.
+        test: Ids of the images that measure.
+        rounds: Looked at; further ones are left out.
+    """
+    images = [image for image in source.images() if image.id in set(test)]
+    ids = [image.id for image in images]
+    labels = source.labels(ids)
+    resampling = Resampling.of(len(images), [image.group for image in images], replicates=REPLICATES, seed=0)
+    times = np.concatenate([np.ones((1, len(images)), np.int32), *resampling.draws()])
+    truth = [labels[i] for i in ids]
+    return _curve(folder, ids, truth, times, len(source.config.classes), rounds)
 
 
 def _curve(

@@ -5,8 +5,10 @@ Run by hand; it can be stopped at any time and goes on when called again:
     python tests/benchmarks/budget_study.py DATA WORK --set m-orgaquant --seeds 0-2
 
 DATA holds the sets as folders with COCO files; WORK keeps projects and simulations. Results go to
-tests/benchmarks/results/budget/SET.json and SET.md. Every labelled training image is the pool, its truth
-hidden; the test images measure every model, and nothing is chosen by them.
+tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each finished lane below SET/, so that
+WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
+nothing. Every labelled training image is the pool, its truth hidden; the test images measure every model,
+and nothing is chosen by them.
 """
 
 from __future__ import annotations
@@ -14,10 +16,16 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from labelloop.budget.lane import Point, read_points
+from labelloop.budget.lane_process import settings_from_json
+from labelloop.budget.lanes_compared import METRIC, LaneCurve, compare_curves, measure_lane
 from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.progress import Silent
@@ -118,27 +126,90 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400, help="about four minutes on one core")
     parser.add_argument("--annotator", default="perfect")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--collect", action="store_true", help="only keep what is finished")
     arguments = parser.parse_args()
     first, last = (int(end) for end in (arguments.seeds.split("-") * 2)[:2])
-    chosen = SETS[arguments.set]
+    project = project_of(arguments.set, arguments.data, arguments.work)
+    if not arguments.collect:
+        run_missing(project, arguments, range(first, last + 1))
+    keep_finished(project, arguments)
+    compare(project, arguments, range(first, last + 1))
+
+
+def run_missing(project: Project, arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
+    """Simulates from the first seed to the last one of which a lane is missing."""
+    missing = [
+        seed
+        for seed in seeds
+        if any(not kept_at(arguments, strategy, seed).exists() for strategy in arguments.strategies)
+    ]
+    if not missing:
+        return
     request = SimulationRequest(
         strategies=tuple(arguments.strategies),
         rounds=arguments.rounds,
-        budget=Budget(minutes=chosen.minutes),
-        seed=first,
-        seeds=last - first + 1,
+        budget=Budget(minutes=SETS[arguments.set].minutes),
+        seed=missing[0],
+        seeds=missing[-1] - missing[0] + 1,
         iterations=arguments.iterations,
-        labels=chosen.start,
+        labels=SETS[arguments.set].start,
         annotator=arguments.annotator,
         jobs=arguments.jobs,
     )
-    project = project_of(arguments.set, arguments.data, arguments.work)
-    result = simulate(project, request, Lines())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in result.items() if key != "folder"}
-    (RESULTS / f"{arguments.set}.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    simulate(project, request, Lines())
+
+
+def kept_at(arguments: argparse.Namespace, strategy: str, seed: int) -> Path:
+    """Where the curve of a lane is kept."""
+    name = f"{arguments.annotator}-{arguments.iterations}-{strategy}-{seed}.json"
+    return RESULTS / str(arguments.set) / name
+
+
+def keep_finished(project: Project, arguments: argparse.Namespace) -> None:
+    """Measures the lanes that have all their rounds, and keeps their curves."""
+    for settings_file in (project.root / ".labelloop" / "simulations").glob("*/settings.json"):
+        settings = settings_from_json(json.loads(settings_file.read_text("utf-8")))
+        if (settings.iterations, settings.annotator) != (arguments.iterations, arguments.annotator):
+            continue
+        for folder in sorted(settings_file.parent.glob("seed-*/*/")):
+            strategy, seed = folder.name, int(folder.parent.name.removeprefix("seed-"))
+            path = kept_at(arguments, strategy, seed)
+            finished = len(read_points(folder)) == arguments.rounds + 1
+            if strategy not in arguments.strategies or not finished or path.exists():
+                continue
+            curve = measure_lane(project, folder, settings.test, rounds=arguments.rounds)
+            document = {"points": [asdict(p) for p in curve.points], "values": curve.values.round(4).tolist()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+            print(f"kept {path.name}", flush=True)
+
+
+def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
+    """The table of all seeds whose lanes are all there."""
+    strategies = arguments.strategies
+    whole = [s for s in seeds if all(kept_at(arguments, strategy, s).exists() for strategy in strategies)]
+    if not whole:
+        print("no seed is finished")
+        return
+    curves = {name: [read_curve(kept_at(arguments, name, seed)) for seed in whole] for name in strategies}
+    n_images = len(project.images(split="test", labelled=True))
+    result = {
+        "metric": METRIC,
+        "annotator": arguments.annotator,
+        "seeds": whole,
+        "iterations": arguments.iterations,
+        **compare_curves(curves, n_images=n_images),
+    }
+    (RESULTS / f"{arguments.set}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (RESULTS / f"{arguments.set}.md").write_text(table(result), encoding="utf-8")
     print(table(result))
+
+
+def read_curve(path: Path) -> LaneCurve:
+    """The inverse of what ``keep_finished`` writes."""
+    document = json.loads(path.read_text("utf-8"))
+    points = [Point(**point) for point in document["points"]]
+    return LaneCurve(points=points, values=np.array(document["values"], np.float64))
 
 
 if __name__ == "__main__":
