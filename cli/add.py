@@ -56,7 +56,7 @@ def labels(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A COCO file, a JSON export of Label Studio, or a folder of label images."
+            metavar="PATH", help="A COCO file, a JSON export of Label Studio, or a folder of labels."
         ),
     ],
     format_name: Annotated[

@@ -21,7 +21,12 @@ class Method(StrEnum):
 
 
 LabelsOption = Annotated[
-    str, typer.Option("--labels", metavar="5%|15|all", help="Labels to use: a share of the pool or a count.")
+    str,
+    typer.Option(
+        "--labels",
+        metavar="5%|15|all|FILE",
+        help="Labels to use: a share of the pool, a count, or a file that lists the images (FILE@5%).",
+    ),
 ]
 ModelOption = Annotated[str, typer.Option("--model", metavar="M", help="See labelloop models.")]
 MethodOption = Annotated[

@@ -1,12 +1,19 @@
-"""What every test needs: few threads, and the versions in the header."""
+"""What every test needs: few threads, the versions in the header, and published data sets in small."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import settings
+from PIL import Image
 
 # Read by the OpenMP runtime when torch loads it, and by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,3 +35,127 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> list[str]:
     return [f"{platform.platform()}", ", ".join(f"{name} {version(name)}" for name in SHOWN)]
+
+
+Disc = tuple[np.ndarray, int]  # bool (h, w), and a class index
+
+
+def _discs(rng: np.random.Generator, size_hw: tuple[int, int], n_classes: int) -> list[Disc]:
+    """Four discs that do not touch, one in each quarter of the image."""
+    height, width = size_hw
+    rows, columns = np.mgrid[:height, :width]
+    discs = []
+    for quarter in range(4):
+        row = height * (1 + 2 * (quarter // 2)) / 4 + rng.integers(-3, 4)
+        column = width * (1 + 2 * (quarter % 2)) / 4 + rng.integers(-3, 4)
+        radius = min(size_hw) * rng.uniform(0.12, 0.17)
+        discs.append(((rows - row) ** 2 + (columns - column) ** 2 <= radius**2, quarter % n_classes))
+    return discs
+
+
+def _picture(rng: np.random.Generator, discs: Sequence[Disc]) -> Image.Image:
+    """Noise in which each disc has the brightness of its class."""
+    pixels = rng.integers(0, 60, (*discs[0][0].shape, 3))
+    for mask, label in discs:
+        pixels[mask] += np.array([90 + 60 * label, 140, 180 - 60 * label])
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _save(path: Path, image: Image.Image | np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+
+
+def _cityscapes(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
+    for split, frames in parts.items():
+        city = {"train": "aachen", "held out": "frankfurt"}[split]
+        folder = {"train": "train", "held out": "val"}[split]
+        for number, discs in enumerate(frames):
+            ids = np.full(discs[0][0].shape, 7, np.uint16)  # road
+            ids[-4:] = 1  # ego vehicle
+            for place, (mask, label) in enumerate(discs):
+                ids[mask] = (24, 26)[label] * 1000 + place
+            frame = f"{folder}/{city}/{city}_{number:06}_000019"
+            _save(root / "gtFine" / f"{frame}_gtFine_instanceIds.png", ids)
+            _save(root / "leftImg8bit" / f"{frame}_leftImg8bit.png", _picture(rng, discs))
+
+
+def _coco_file(path: Path, frames: list[list[Disc]], names: Sequence[str], classes: Sequence[str]) -> None:
+    from labelloop.formats.coco import coco_dataset
+    from labelloop.instances import Instances
+
+    instances = [Instances.from_dense(np.stack([m for m, _ in f]), [c for _, c in f]) for f in frames]
+    sizes = [discs[0][0].shape for discs in frames]
+    document = coco_dataset(list(zip(names, sizes, strict=True)), instances, classes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def _coco(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
+    for split, frames in parts.items():
+        folder = {"train": "train2017", "held out": "val2017"}[split]
+        names = [f"{9 + 16 * number:012}.jpg" for number in range(len(frames))]
+        for name, discs in zip(names, frames, strict=True):
+            _save(root / folder / name, _picture(rng, discs))
+        _coco_file(root / "annotations" / f"instances_{folder}.json", frames, names, ("person", "car"))
+
+
+def _ade20k(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
+    for split, frames in parts.items():
+        folder, word = {"train": ("training", "train"), "held out": ("validation", "val")}[split]
+        for number, discs in enumerate(frames, start=1):
+            labels = np.zeros((*discs[0][0].shape, 3), np.uint8)
+            for place, (mask, label) in enumerate(discs, start=1):
+                labels[mask] = ((4, 9)[label], place, 0)
+            name = f"{folder}/ADE_{word}_{number:08}"
+            _save(root / "annotations_instance" / f"{name}.png", labels)
+            _save(root / "images" / f"{name}.jpg", _picture(rng, discs))
+
+
+def _orgasegment(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
+    for split, frames in parts.items():
+        folder = {"train": "train", "held out": "eval"}[split]
+        for number, discs in enumerate(frames):
+            labels = np.zeros(discs[0][0].shape, np.uint8)
+            for place, (mask, _) in enumerate(discs, start=1):
+                labels[mask] = place
+            _save(root / folder / f"{number}_masks_organoid.png", labels)
+            _save(root / folder / f"{number}_img.jpg", _picture(rng, discs))
+
+
+def _m_orgaquant(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
+    for split, frames in parts.items():
+        folder = {"train": "train", "held out": "test"}[split]
+        names = [f"Subset_{2 if split == 'train' else 1}_450x450_{n:03}.jpg" for n in range(len(frames))]
+        if split == "train":
+            names[-1] = "Subset_1_300x300_001.jpg"
+        for name, discs in zip(names, frames, strict=True):
+            _save(root / folder / name, _picture(rng, discs))
+        _coco_file(root / "annotations" / f"instances_{folder}.json", frames, names, ("organoids",))
+
+
+_MINIATURES: dict[str, tuple[Any, int]] = {
+    "cityscapes": (_cityscapes, 2),
+    "coco": (_coco, 2),
+    "ade20k": (_ade20k, 2),
+    "orgasegment": (_orgasegment, 1),
+    "m-orgaquant": (_m_orgaquant, 1),
+}
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Callable[..., list[list[Disc]]]:
+    """Writes made images in the exact layout of a data set; returns the discs of those for training."""
+
+    def write(
+        name: str, root: Path, *, train: int = 5, held_out: int = 2, size_hw: tuple[int, int] = (64, 96)
+    ) -> list[list[Disc]]:
+        writer, n_classes = _MINIATURES[name]
+        rng = np.random.default_rng(0)
+        counts = {"train": train, "held out": held_out}
+        parts = {part: [_discs(rng, size_hw, n_classes) for _ in range(n)] for part, n in counts.items()}
+        writer(root, parts, rng)
+        return parts["train"]
+
+    return write

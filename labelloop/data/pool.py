@@ -44,7 +44,7 @@ def parse_label_budget(text: str, *, pool: int) -> int | None:
     raise UsageError(
         "--labels cannot be understood",
         value=text,
-        way_out="Give a share like 5%, a number of images like 15, or all.",
+        way_out="Give a share like 5%, a number of images like 15, all, or a file that lists images.",
     )
 
 

@@ -22,7 +22,8 @@ import torchvision
 import labelloop
 from labelloop.data.objects import objects_of
 from labelloop.data.parts import Part, parts_of
-from labelloop.data.pool import LabelDraw, data_stats, draw_labels, parse_label_budget
+from labelloop.data.pool import LabelDraw, data_stats, draw_labels
+from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.interrupts import interrupts_say
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
@@ -48,7 +49,8 @@ class TrainRequest:
     """What was asked for.
 
     Attributes:
-        labels: Share of the pool (``5%``), number of images (``15``) or ``all``.
+        labels: Share of the pool (``5%``), number of images (``15``), ``all``, or a list of the images:
+            ``FILE`` or ``FILE@5%``.
         model: A name of ``list_models``.
         method: guided or supervised.
         time_s: Seconds for the whole run; None to go by ``iterations`` or the recipe.
@@ -125,22 +127,25 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
         raise name_taken(request.name)
     request = replace(request, model=canonical_name(request.model))
     images = project.images(split="train")
-    budget = parse_label_budget(request.labels, pool=len(images))
-    labelled = set(project.newest_label_revisions([i.id for i in images]))
+    asked = asked_labels(project, request.labels, images, seed=request.seed)
+    for note in asked.facts.get("notes", ()):
+        progress.note(f"note: {note}")
     has_val = bool(project.images(split="val", labelled=True))
     share = 0.0 if has_val else find_recipe(request.recipe).validation_share
-    draw = draw_labels(images, labelled, budget=budget, seed=request.seed, validation_share=share)
-    if budget is not None and budget > len(labelled):
-        progress.note(f"{budget} labels asked for, {len(labelled)} there are: all are used")
+    draw = draw_labels(
+        images, asked.image_ids, budget=asked.budget, seed=request.seed, validation_share=share
+    )
+    if asked.budget is not None and asked.budget > len(asked.image_ids):
+        progress.note(f"{asked.budget} labels asked for, {len(asked.image_ids)} there are: all are used")
     _require_files(
         [*images, *project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
     )
-    config = _decide(project, request, draw, budget)
+    config = _decide(project, request, draw, asked)
     if request.method == "guided" and not draw.pool:
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
     schedule, recipe = _lengths(project, request, config, draw, progress, started)
     config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
-    stem = f"{request.method}-{request.labels.replace('%', 'pc')}-s{request.seed}"
+    stem = f"{request.method}-{word_for(request.labels)}-s{request.seed}"
     name = make_run_folder(project, request.name, stem)
     record = RunRecord(
         name=name,
@@ -182,7 +187,7 @@ def _require_files(images: Sequence[ImageRecord]) -> None:
         )
 
 
-def _decide(project: Project, request: TrainRequest, draw: LabelDraw, budget: int | None) -> dict[str, Any]:
+def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: AskedLabels) -> dict[str, Any]:
     """Everything but the lengths, as it is written into the run."""
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
@@ -207,7 +212,8 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, budget: in
             "requested": request.labels,
             "used": len(draw.train) + len(draw.val),
             "pool": len(draw.train) + len(draw.val) + len(draw.pool),
-            "budget": budget,
+            "budget": asked.budget,
+            **asked.facts,
         },
         "train_images": [i.id for i in draw.train],
         "val_images": [i.id for i in draw.val],

@@ -5,42 +5,94 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from labelloop.errors import FormatError, ImageError, UsageError
-from labelloop.formats import coco, label_image, mask_folder
+from labelloop.formats import ade20k, cityscapes, coco, label_image, mask_folder, orgasegment, yolo
 from labelloop.formats.records import LabelSet
 from labelloop.images import IMAGE_SUFFIXES, read_numbers
 
-READERS: dict[str, Callable[[Path], LabelSet]] = {
-    coco.NAME: coco.read_coco,
-    label_image.NAME: label_image.read_label_images,
-    mask_folder.NAME: mask_folder.read_mask_folders,
-}
 AUTO = "auto"
 
-_FORMS = (
-    "coco (a JSON file with images and annotations), label-image (an image or a folder of images whose "
-    "pixels hold object numbers), mask-folder (for each image a folder with one mask for each object)"
-)
+Holder = Literal["file", "folder", "either"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelReader:
-    """A format of other software, which whoever reads labels brings along; it is one file.
+    """One format of labels. Whoever reads labels may bring along those of other software.
 
     Attributes:
         name: As ``--format`` takes it.
-        form: What such a file is, in words.
-        recognises: Whether a file looks like one.
-        read: Reads one; raises FormatError.
+        form: What such labels are, in words.
+        recognises: Whether a file or folder is surely of this format.
+        read: Reads it; raises FormatError.
+        holder: What the labels are in.
     """
 
     name: str
     form: str
     recognises: Callable[[Path], bool]
     read: Callable[[Path], LabelSet]
+    holder: Holder = "file"
+
+
+def _never(path: Path) -> bool:
+    """Nothing says so surely: ``find_format`` looks closer, or the format has to be named."""
+    return False
+
+
+FORMATS = (
+    LabelReader(
+        name=coco.NAME,
+        form="a JSON file with images and annotations",
+        recognises=lambda path: path.is_file() and path.suffix.lower() == ".json",
+        read=coco.read_coco,
+    ),
+    LabelReader(
+        name=label_image.NAME,
+        form="an image or a folder of images whose pixels hold object numbers",
+        recognises=_never,
+        read=label_image.read_label_images,
+        holder="either",
+    ),
+    LabelReader(
+        name=mask_folder.NAME,
+        form="for each image a folder with one mask for each object",
+        recognises=_never,
+        read=mask_folder.read_mask_folders,
+        holder="folder",
+    ),
+    LabelReader(
+        name=yolo.NAME,
+        form="a folder of text files of outlines, with classes.txt",
+        recognises=yolo.is_yolo,
+        read=yolo.read_yolo,
+        holder="either",
+    ),
+    LabelReader(
+        name=cityscapes.NAME,
+        form="gtFine/train and the like",
+        recognises=cityscapes.is_cityscapes,
+        read=cityscapes.read_cityscapes,
+        holder="either",
+    ),
+    LabelReader(
+        name=ade20k.NAME,
+        form="annotations_instance/training and the like",
+        recognises=ade20k.is_ade20k,
+        read=ade20k.read_ade20k,
+        holder="either",
+    ),
+    LabelReader(
+        name=orgasegment.NAME,
+        form="a folder of x_img.jpg and x_masks_organoid.png; auto reads label images, without a class name",
+        recognises=_never,
+        read=orgasegment.read_orgasegment,
+        holder="either",
+    ),
+)
 
 
 def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelReader] = ()) -> LabelSet:
@@ -48,14 +100,14 @@ def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelR
 
     Args:
         path: A file or a folder.
-        format_name: ``coco``, ``label-image``, ``mask-folder``, a reader's name, or ``auto`` to find out.
+        format_name: The name of one of ``FORMATS`` or ``readers``, or ``auto`` to find out.
         readers: Of further formats.
 
     Raises:
         UsageError: There is no such format or path.
         FormatError: What is there is not of this format.
     """
-    known = READERS | {reader.name: reader.read for reader in readers}
+    known = {reader.name: reader for reader in (*FORMATS, *readers)}
     if format_name != AUTO and format_name not in known:
         raise UsageError(
             "there is no such label format",
@@ -64,18 +116,19 @@ def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelR
         )
     if not path.exists():
         raise UsageError("there is no such file or folder", value=path)
-    name = find_format(path, readers) if format_name == AUTO else format_name
-    of_files = {coco.NAME, *(reader.name for reader in readers)}
-    if path.is_dir() == (name in of_files) or (name == mask_folder.NAME and not path.is_dir()):
-        kind = "folder" if path.is_dir() else "file"
+    reader = known[find_format(path, readers) if format_name == AUTO else format_name]
+    kind = "folder" if path.is_dir() else "file"
+    if reader.holder not in (kind, "either"):
         raise FormatError(
-            f"a {kind} cannot be of the format {name}", value=path, way_out=f"Formats: {_forms(readers)}."
+            f"a {kind} cannot be of the format {reader.name}",
+            value=path,
+            way_out=f"Formats: {_forms(readers)}.",
         )
-    return known[name](path)
+    return reader.read(path)
 
 
 def _forms(readers: Sequence[LabelReader]) -> str:
-    return ", ".join([_FORMS, *(f"{reader.name} ({reader.form})" for reader in readers)])
+    return ", ".join(f"{reader.name} ({reader.form})" for reader in (*FORMATS, *readers))
 
 
 def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
@@ -84,12 +137,10 @@ def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
     Raises:
         FormatError: It is of no known one.
     """
+    sure = [reader.name for reader in (*readers, *reversed(FORMATS)) if reader.recognises(path)]
+    if sure:
+        return sure[0]
     if path.is_file():
-        brought = [reader.name for reader in readers if reader.recognises(path)]
-        if brought:
-            return brought[0]
-        if path.suffix.lower() == ".json":
-            return coco.NAME
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return label_image.NAME
     else:

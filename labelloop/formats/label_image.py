@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,19 @@ def read_label_images(path: Path) -> LabelSet:
     """
     files = [path] if path.is_file() else list(image_files(path))
     named = [file for file in files if is_named_as_labels(file)]
-    root = path.parent if path.is_file() else path
+    if not files:
+        raise FormatError("the folder has no label images", value=path)
+    return read_label_files(named or files, path.parent if path.is_file() else path)
+
+
+def read_label_files(files: Sequence[Path], root: Path) -> LabelSet:
+    """Reads these label images.
+
+    Args:
+        files: Label images, whatever their names.
+        root: Folder that the names of their images start from.
+    """
     records, skipped = [], []
-    files = named or files
     for file in files:
         relative = file.relative_to(root).as_posix()
         try:
@@ -64,8 +74,6 @@ def read_label_images(path: Path) -> LabelSet:
             skipped.append(SkippedFile(path=str(file), reason=error.what))
             continue
         records.append(LabelledImage(image=relative, instances=instances, by_stem=True))
-    if not records and not skipped:
-        raise FormatError("the folder has no label images", value=path)
     return LabelSet(
         format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=frozenset(files)
     )

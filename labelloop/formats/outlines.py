@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
+from labelloop.formats.records import RelativeOutline
 from labelloop.formats.rle import checked_rle
+from labelloop.instances import Instances
 
 _FAR = 10  # a coordinate this many image sides away is an error, and would cost memory to draw
 
@@ -40,6 +44,29 @@ def rasterise(segmentation: Any, size_hw: tuple[int, int], *, has_box: bool = Fa
     if not coco_mask.area({"size": list(size_hw), "counts": rle}):
         raise Unusable("it lies outside the image" if outside else "its mask is empty")
     return rle
+
+
+def draw_outlines(
+    outlines: Sequence[RelativeOutline], size_hw: tuple[int, int]
+) -> tuple[Instances, list[str]]:
+    """Outlines in shares of the image's sides as objects, and why some cannot be used.
+
+    Args:
+        outlines: Of one image.
+        size_hw: Of that image, px.
+    """
+    height, width = size_hw
+    rles, labels, faults = [], [], []
+    for outline in outlines:
+        sides = (width, height) * (len(outline.xy) // 2)
+        polygon = [share * side for share, side in zip(outline.xy, sides, strict=True)]
+        try:
+            rles.append(rasterise([polygon], size_hw))
+            labels.append(outline.label)
+        except Unusable as fault:
+            faults.append(str(fault))
+    instances = Instances(size_hw=size_hw, rles=tuple(rles), labels=np.asarray(labels, np.int64))
+    return instances, faults
 
 
 def _rasterise_polygons(segmentation: list[Any], size_hw: tuple[int, int]) -> tuple[bytes, bool]:

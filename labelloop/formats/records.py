@@ -21,6 +21,19 @@ class SkippedFile:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class RelativeOutline:
+    """A polygon of an image whose size is not known yet.
+
+    Attributes:
+        xy: x and y in turn, as shares of the image's width and height.
+        label: Class index.
+    """
+
+    xy: tuple[float, ...]
+    label: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledImage:
     """The labels of one image, before its file is found.
@@ -31,13 +44,18 @@ class LabelledImage:
         by_stem: Only the name without ending is known, so any image of that stem is meant.
         instances: The objects; labels index ``LabelSet.classes``. None of them is a fact too: an image in
             which somebody looked and found nothing.
-        any_size: There is no object, and the annotations do not say the image's size.
+        any_size: The annotations do not say the image's size; the objects are ``outlines``.
+        outlines: Objects whose coordinates are shares of the image's sides, 0..1.
+        void: Run lengths of what nobody may be judged by, whatever the class, or None. Where the image is
+            measured it becomes a crowd of every class; training learns that no object is there.
     """
 
     image: str
     instances: Instances
     by_stem: bool = False
     any_size: bool = False
+    outlines: tuple[RelativeOutline, ...] = ()
+    void: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +68,7 @@ class LabelSet:
         classes: Class names in the file's order, or None where the format has no names (all labels are 0).
         skipped: What could not be used, with reasons.
         files: Image files that hold labels, so that none of them is taken for an image.
+        image_folder: Where the format's layout has the images, if it is not beside the labels.
     """
 
     format: str
@@ -57,3 +76,4 @@ class LabelSet:
     classes: tuple[str, ...] | None
     skipped: tuple[SkippedFile, ...]
     files: frozenset[Path] = frozenset()
+    image_folder: Path | None = None

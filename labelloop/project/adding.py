@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from labelloop.errors import UsageError
 from labelloop.formats.catalog import AUTO, LabelReader, read_labels
+from labelloop.formats.outlines import draw_outlines
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
-from labelloop.instances import Instances
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.finding import ImageIndex, find_files, folder_files
@@ -122,8 +123,9 @@ def add_labels(
     Args:
         project: Where to.
         path: A file or a folder of annotations.
-        format: ``coco``, ``label-image``, ``mask-folder``, a reader's name, or ``auto``.
-        images: Folder of the images; if None, the annotations' own folder, then the project's images.
+        format: A name of ``formats.catalog.FORMATS``, a reader's name, or ``auto``.
+        images: Folder of the images; if None, where the format's layout has them, else the annotations' own
+            folder, then the project's images.
         split: train, val or test; None leaves known images where they are and puts new ones into train.
         group_by: As in ``add_images``.
         readers: Of formats of other software.
@@ -150,7 +152,7 @@ def add_labels(
         rows = [_row_for_labels(project, known, item.image, split, group_of, group_by) for item in labelled]
         session.flush()  # now new images have their ids
         for row, item in zip(rows, labelled, strict=True):
-            revisions.take(row, item)
+            revisions.take(row, item if row.split == "train" else item.with_void(len(classes)))
         session.flush()
         new_classes.write()
     return AddReport(
@@ -195,6 +197,7 @@ def _in_classes(
     if not classes:
         return names, list(label_set.records)
     used = {int(label) for record in label_set.records for label in np.unique(record.instances.labels)}
+    used |= {outline.label for record in label_set.records for outline in record.outlines}
     unknown = [names[label] for label in sorted(used) if names[label] not in classes]
     if unknown:
         raise UsageError(
@@ -203,10 +206,16 @@ def _in_classes(
             way_out=f"Add them to classes in labelloop.toml (now: {', '.join(classes)}), or rename them.",
         )
     position = np.asarray([classes.index(name) if name in classes else -1 for name in names], np.int64)
-    return classes, [
-        replace(record, instances=replace(record.instances, labels=position[record.instances.labels]))
-        for record in label_set.records
-    ]
+    return classes, [_with_labels(record, position) for record in label_set.records]
+
+
+def _with_labels(record: LabelledImage, position: npt.NDArray[np.int64]) -> LabelledImage:
+    """The record with other class indices."""
+    return replace(
+        record,
+        instances=replace(record.instances, labels=position[record.instances.labels]),
+        outlines=tuple(replace(o, label=int(position[o.label])) for o in record.outlines),
+    )
 
 
 def _with_images(
@@ -220,7 +229,7 @@ def _with_images(
     """The records whose images are found, usable and of the right size."""
     skipped: list[SkippedFile] = []
     found: list[tuple[Path, LabelledImage]] = []
-    find = _finder(project, place, images, label_set.files)
+    find = _finder(project, place, images, label_set)
     for record in records:
         file = find(record)
         if isinstance(file, Path):
@@ -235,24 +244,29 @@ def _with_images(
         image = by_path.get(file)
         if image is None:
             continue
-        labels = Instances(size_hw=image.size_hw) if record.any_size else record.instances
-        if labels.size_hw == image.size_hw:
-            labelled.append(LabelledFile(image=image, labels=labels))
-        else:
+        labels, faults = record.instances, list[str]()
+        if record.any_size:
+            labels, faults = draw_outlines(record.outlines, image.size_hw)
+            skipped += [SkippedFile(path=record.image, reason=fault) for fault in faults]
+        if labels.size_hw != image.size_hw:
             skipped.append(SkippedFile(path=str(file), reason=_size_fault(labels.size_hw, image.size_hw)))
+        elif faults and not len(labels):
+            skipped.append(SkippedFile(path=str(file), reason="none of its objects can be used"))
+        else:
+            labelled.append(LabelledFile(image=image, labels=labels, void=record.void))
     return labelled, [*skipped, *unusable]
 
 
 def _finder(
-    project: Project, place: Path, images: str | None, label_files: frozenset[Path]
+    project: Project, place: Path, images: str | None, label_set: LabelSet
 ) -> Callable[[LabelledImage], Path | str]:
     """What finds the image file of a record, or says why there is none."""
-    folder = place if place.is_dir() else place.parent
+    folder = label_set.image_folder or (place if place.is_dir() else place.parent)
     if images is not None:
         folder = plain_path(Path(images))
         if not folder.is_dir():
             raise UsageError("there is no such folder of images", value=images)
-    index = ImageIndex((file for file in folder_files(folder) if file not in label_files), folder)
+    index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
     if images is not None:
         return index.find
     others = ImageIndex((image.path for image in project.images()), project.root)

@@ -184,6 +184,18 @@ class Project:
                 if image_id in wanted:
                     yield image_id, revision, decode_instances(stored)
 
+    def label_sources(self, *, split: str) -> list[str]:
+        """Where label revisions of a split's images came from: ``format:path``, each once, sorted."""
+        statement = (
+            select(LabelRow.source)
+            .join(ImageRow, ImageRow.id == LabelRow.image_id)
+            .where(ImageRow.split == split)
+            .distinct()
+            .order_by(LabelRow.source)
+        )
+        with self.ledger.read() as session:
+            return list(session.scalars(statement))
+
     def labels_at(self, revisions: Mapping[int, int]) -> dict[int, Instances]:
         """The labels of these images at these revisions, by image id."""
         with self.ledger.read() as session:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -22,10 +23,29 @@ _CHUNK = 500  # values in one SQL statement
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledFile:
-    """An image file with its labels in the project's classes."""
+    """An image file with its labels in the project's classes.
+
+    Attributes:
+        image: The file.
+        labels: Its objects.
+        void: Run lengths of what nobody may be judged by, or None.
+    """
 
     image: ReadFile
     labels: Instances
+    void: bytes | None = None
+
+    def with_void(self, n_classes: int) -> LabelledFile:
+        """The same for an image that is measured: what is void is a crowd of every class."""
+        if self.void is None:
+            return self
+        labels = Instances(
+            size_hw=self.labels.size_hw,
+            rles=(*self.labels.rles, *[self.void] * n_classes),
+            labels=np.concatenate([self.labels.labels, np.arange(n_classes)]),
+            crowd=np.concatenate([self.labels.crowd, np.ones(n_classes, np.bool_)]),
+        )
+        return replace(self, labels=labels)
 
 
 class KnownImages:
@@ -101,7 +121,7 @@ class Revisions:
         if labels is not None and same_objects(labels, item.labels):
             self.known += 1
             return
-        n_objects = len(item.labels)
+        n_objects = int((~item.labels.crowd).sum())
         self._session.add(
             LabelRow(
                 image_id=row.id,

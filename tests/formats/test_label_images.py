@@ -192,6 +192,6 @@ def test_an_unknown_format_and_a_senseless_one_name_the_formats(tmp_path):
     with pytest.raises(FormatError, match=r"cannot be of the format coco"):
         read_labels(tmp_path, "coco")
     with pytest.raises(UsageError, match=r"no such label format.*mask-folder"):
-        read_labels(tmp_path, "yolo")
+        read_labels(tmp_path, "voc")
     with pytest.raises(UsageError, match="no such file"):
         read_labels(tmp_path / "none.json")

@@ -461,7 +461,7 @@ def test_a_wrong_request_is_an_error_that_changes_nothing(project, pool, tmp_pat
     for arguments in (
         {"split": "dev"},
         {"images": str(tmp_path / "no")},
-        {"format": "yolo"},
+        {"format": "voc"},
         {"group_by": "["},
     ):
         with pytest.raises(UsageError):

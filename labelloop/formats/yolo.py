@@ -1,0 +1,133 @@
+"""YOLO segmentation: for each image a text file; each line is a class number and the outline of an object.
+
+    0 0.48 0.31 0.52 0.33 0.50 0.40
+
+Coordinates are shares of the image's width and height. ``labels/train/x.txt`` belongs to
+``images/train/x.jpg``, or to the image beside it. The names of the classes are the lines of ``classes.txt``,
+beside the labels or above them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from labelloop.errors import FormatError
+from labelloop.formats.layouts import sibling_folder
+from labelloop.formats.outlines import Unusable
+from labelloop.formats.records import LabelledImage, LabelSet, RelativeOutline, SkippedFile
+from labelloop.instances import Instances
+
+NAME = "yolo"
+
+_CLASSES_FILE = "classes.txt"
+_LEVELS_UP = 3  # set/labels/train: the names may lie in the set's folder
+_PROBED = 20  # files that auto looks into
+
+
+def is_yolo(path: Path) -> bool:
+    """Whether it is a folder of such text files, and not one of them is anything else."""
+    if not path.is_dir():
+        return False
+    outlines = 0
+    for number, file in enumerate(_label_files(path)):
+        if number == _PROBED:
+            break
+        try:
+            outlines += len(list(_objects(file)))
+        except Unusable:
+            return False
+    return outlines > 0
+
+
+def read_yolo(path: Path) -> LabelSet:
+    """Reads all text files under a folder, or one file. An empty file is an image without objects.
+
+    Raises:
+        FormatError: There are none, or ``classes.txt`` is missing and needed.
+    """
+    root = path if path.is_dir() else path.parent
+    files = list(_label_files(path))
+    if not files:
+        raise FormatError("the folder has no text files of labels", value=path)
+    records: list[LabelledImage] = []
+    skipped: list[SkippedFile] = []
+    for file in files:
+        try:
+            outlines = tuple(_objects(file))
+        except Unusable as fault:
+            skipped.append(SkippedFile(path=str(file), reason=str(fault)))
+            continue
+        records.append(
+            LabelledImage(
+                image=file.relative_to(root).as_posix(),
+                instances=Instances(size_hw=(1, 1)),
+                by_stem=True,
+                any_size=True,
+                outlines=outlines,
+            )
+        )
+    return LabelSet(
+        format=NAME,
+        records=tuple(records),
+        classes=_class_names(root, max((o.label for r in records for o in r.outlines), default=0)),
+        skipped=tuple(skipped),
+        image_folder=sibling_folder(path, {"labels": "images"}),
+    )
+
+
+def _label_files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for parent, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".txt") and name != _CLASSES_FILE and not name.startswith("."):
+                yield Path(parent) / name
+
+
+def _objects(file: Path) -> Iterator[RelativeOutline]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unusable(f"it cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            label, xy = int(words[0]), tuple(float(word) for word in words[1:])
+        except ValueError as error:
+            raise Unusable(f"line {number} is no class number and coordinates") from error
+        if label < 0 or not all(math.isfinite(value) and -1 <= value <= 2 for value in xy):
+            raise Unusable(f"line {number} has numbers that are no shares of the image's sides")
+        if len(xy) == 4:
+            raise Unusable(f"line {number} is a box, no outline")
+        if len(xy) < 6 or len(xy) % 2:
+            raise Unusable(f"line {number} has {len(xy)} coordinates, no x and y in turn of 3 points or more")
+        yield RelativeOutline(xy=xy, label=label)
+
+
+def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
+    for folder in (root, *root.resolve().parents[:_LEVELS_UP]):
+        file = folder / _CLASSES_FILE
+        if file.is_file():
+            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            if len(set(names)) != len(names) or largest >= len(names):
+                raise FormatError(
+                    f"the labels name class {largest}, the names are {len(names)}, {len(set(names))} of them"
+                    " different",
+                    value=file,
+                    way_out="Give each class, from 0, a line with its own name.",
+                )
+            return tuple(names)
+    if largest > 0:
+        raise FormatError(
+            "the names of the classes are missing",
+            value=root / _CLASSES_FILE,
+            way_out="Write them there, one a line, the name of class 0 first.",
+        )
+    return None
