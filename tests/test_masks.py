@@ -47,7 +47,7 @@ def test_resampling_agrees_with_torchvision_up_to_a_pixel_at_the_rim():
 
 def test_what_a_box_is_trained_on_is_what_it_paints():
     """A disc cut into a box's grid and painted back is the disc: no half-pixel drift between the two."""
-    from labelloop.models.roi_heads import RoiTarget, _masks_in_boxes
+    from labelloop.models.regions import RoiTarget, masks_in_boxes
 
     yy, xx = np.mgrid[:64, :64]
     disc = (((yy - 30) ** 2 + (xx - 34) ** 2) <= 14**2).astype(np.uint8) * 255
@@ -60,7 +60,7 @@ def test_what_a_box_is_trained_on_is_what_it_paints():
         mask_scale=(1.0, 1.0),
         ignore_boxes=torch.zeros(0, 4),
     )
-    grid = _masks_in_boxes(box, torch.zeros(1, dtype=torch.int64), target, 28)[0].numpy()
+    grid = masks_in_boxes(box, torch.zeros(1, dtype=torch.int64), target, 28)[0].numpy()
     crop, top, left = resample_mask(grid, box[0].numpy(), (64, 64))
     painted = np.zeros((64, 64), bool)
     painted[top : top + crop.shape[0], left : left + crop.shape[1]] = crop > 127

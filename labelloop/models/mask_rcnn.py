@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from labelloop.masks import resample_mask
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
 from labelloop.models.protocol import DataStats, Prediction, Target
-from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads, RoiTarget
+from labelloop.models.regions import prediction_of_boxes, resized, roi_target, rpn_target
+from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads
 
 STRIDE = 32  # inputs are padded to a multiple of it
 MOST_ENLARGED = 1.5  # larger inputs show hardly more and cost as much more time as they have pixels
@@ -122,8 +121,8 @@ class MaskRCNN(nn.Module):
         """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see InstanceModel."""
         batch, scales = self._batch(images)
         features = self._features(batch)
-        roi_targets = [_roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
-        rpn_targets = [_rpn_target(t) for t in roi_targets]
+        roi_targets = [roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
+        rpn_targets = [rpn_target(t) for t in roi_targets]
         self.rpn.train()
         proposals, rpn_losses = self.rpn(batch, features, rpn_targets)
         losses = {"objectness": rpn_losses["loss_objectness"], "proposal": rpn_losses["loss_rpn_box_reg"]}
@@ -146,7 +145,14 @@ class MaskRCNN(nn.Module):
         )
         self.train(was_training)
         return [
-            _prediction(boxes, scores, labels, masks, scale, (int(image.shape[-2]), int(image.shape[-1])))
+            prediction_of_boxes(
+                boxes,
+                scores,
+                labels - 1,
+                masks,
+                scale_xy=scale,
+                size_hw=(int(image.shape[-2]), int(image.shape[-1])),
+            )
             for (boxes, scores, labels, masks), scale, image in zip(found, scales, images, strict=True)
         ]
 
@@ -156,82 +162,15 @@ class MaskRCNN(nn.Module):
 
     def _batch(self, images: Sequence[Tensor]) -> tuple[ImageList, list[tuple[float, float]]]:
         """One padded batch, and the factors along x and y by which each image was resized."""
-        resized, scales = [], []
+        inputs, scales = [], []
         for image in images:
-            height, width = image.shape[-2:]
-            new = (
-                max(round(height * self.config.input_scale), 1),
-                max(round(width * self.config.input_scale), 1),
-            )
-            normal = (image - self.mean) / self.std
-            if new != (height, width):
-                normal = F.interpolate(normal[None], new, mode="bilinear", antialias=new[0] < height)[0]
-            resized.append(normal)
-            scales.append((new[1] / width, new[0] / height))
-        padded = [max(i.shape[d] for i in resized) for d in (1, 2)]
+            normal, scale = resized((image - self.mean) / self.std, self.config.input_scale)
+            inputs.append(normal)
+            scales.append(scale)
+        padded = [max(i.shape[d] for i in inputs) for d in (1, 2)]
         padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
-        tensor = resized[0].new_zeros((len(images), 3, *padded))
-        for slot, image in zip(tensor, resized, strict=True):
+        tensor = inputs[0].new_zeros((len(images), 3, *padded))
+        for slot, image in zip(tensor, inputs, strict=True):
             slot[:, : image.shape[1], : image.shape[2]] = image
         tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in resized]), scales
-
-
-def _roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
-    boxes, filled = _boxes(target.masks)
-    boxes = boxes * boxes.new_tensor([*scale_xy, *scale_xy])
-    counted = filled & ~target.ignore
-    return RoiTarget(
-        boxes=boxes[counted],
-        labels=target.labels[counted] + 1,
-        weights=target.weights[counted],
-        masks=target.masks[counted],
-        mask_scale=(1 / scale_xy[0], 1 / scale_xy[1]),
-        ignore_boxes=boxes[filled & target.ignore],
-    )
-
-
-def _rpn_target(target: RoiTarget) -> dict[str, Tensor]:
-    """What anchors should find; objects that are less likely than not neither attract nor repel them."""
-    sure = target.weights >= 0.5
-    return {
-        "boxes": target.boxes[sure],
-        "ignore_boxes": torch.cat([target.ignore_boxes, target.boxes[~sure]]),
-    }
-
-
-def _boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes of soft masks at one half, float32 (n, 4) xyxy, and which masks have any pixel there."""
-    n, height, width = masks.shape
-    inside = masks > 127
-    columns, rows = inside.any(1), inside.any(2)
-    filled = columns.any(1)
-    x0 = columns.float().argmax(1)
-    x1 = width - columns.flip(1).float().argmax(1)
-    y0 = rows.float().argmax(1)
-    y1 = height - rows.flip(1).float().argmax(1)
-    return torch.stack([x0, y0, x1, y1], 1).float().reshape(n, 4), filled
-
-
-def _prediction(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    masks: Tensor,
-    scale_xy: tuple[float, float],
-    size_hw: tuple[int, int],
-) -> Prediction:
-    """What the heads found, on the CPU and in image coordinates."""
-    boxes_xyxy = boxes.cpu().float().numpy() / np.array([*scale_xy, *scale_xy], np.float32)
-    grids = masks.cpu().float().numpy()
-    pasted = [resample_mask(grid, box, size_hw) for grid, box in zip(grids, boxes_xyxy, strict=True)]
-    inside = grids > 0.5
-    sharpness = (np.abs(2 * grids - 1) * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
-    return Prediction(
-        size_hw=size_hw,
-        labels=labels.cpu().numpy().astype(np.int64) - 1,
-        scores=scores.cpu().float().numpy(),
-        quality=sharpness.astype(np.float32),
-        crops=tuple(crop for crop, _, _ in pasted),
-        offsets_yx=np.array([(top, left) for _, top, left in pasted], np.int64).reshape(-1, 2),
-    )
+        return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in inputs]), scales

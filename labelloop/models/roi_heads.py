@@ -17,32 +17,16 @@ from torchvision.models.detection import _utils as det_utils
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image, roi_align
-from torchvision.ops.boxes import box_area, box_iou
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
+from torchvision.ops.boxes import box_iou
 
-IGNORE_COVERED = 0.5  # a box lies on an ignored object if the object covers this share of the box
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoiTarget:
-    """A target in the coordinates of the network's input.
-
-    Attributes:
-        boxes: float32 (n, 4) xyxy.
-        labels: int64 (n,), 1..k.
-        weights: float32 (n,), how sure it is that the object is one, 0..1: a matched box should be given this
-            score, the rest goes to the background; box and mask count so much.
-        masks: uint8 (n, h, w) in *image* coordinates, 0..255.
-        mask_scale: Image pixels per input pixel, along x and y.
-        ignore_boxes: float32 (m, 4) xyxy.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    weights: Tensor
-    masks: Tensor
-    mask_scale: tuple[float, float]
-    ignore_boxes: Tensor
+from labelloop.models.regions import (
+    IGNORE_COVERED,
+    RoiTarget,
+    covered_share,
+    masks_in_boxes,
+    soft_cross_entropy,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +50,6 @@ class HeadConfig:
     box_nms_iou: float = 0.5
     detections_per_image: int = 300
     box_loss_beta: float = 1 / 9
-
-
-def covered_share(boxes: Tensor, ignored: Tensor) -> Tensor:
-    """How much of each box the ignored box that covers it most covers: float32 (n,), 0..1."""
-    if len(ignored) == 0 or len(boxes) == 0:
-        return boxes.new_zeros(len(boxes))
-    top_left = torch.max(boxes[:, None, :2], ignored[None, :, :2])
-    bottom_right = torch.min(boxes[:, None, 2:], ignored[None, :, 2:])
-    sides = (bottom_right - top_left).clamp(min=0)
-    areas: Tensor = box_area(boxes).clamp(min=1e-6)
-    return (sides[..., 0] * sides[..., 1] / areas[:, None]).amax(1)
 
 
 class FullPrecisionRPNHead(RPNHead):  # type: ignore[misc]
@@ -195,7 +168,7 @@ class RoiHeads(nn.Module):
             return logits.sum() * 0
         side = logits.shape[-1]
         wanted = torch.cat(
-            [_masks_in_boxes(b, m, t, side) for b, m, t in zip(boxes, matched, targets, strict=True)]
+            [masks_in_boxes(b, m, t, side) for b, m, t in zip(boxes, matched, targets, strict=True)]
         )
         weights = torch.cat([t.weights[m] for t, m in zip(targets, matched, strict=True)])
         chosen = logits[torch.arange(len(labels), device=labels.device), labels]
@@ -246,23 +219,8 @@ def _box_losses(
     logits: Tensor, deltas: Tensor, labels: Tensor, wanted: Tensor, weights: Tensor, config: HeadConfig
 ) -> tuple[Tensor, Tensor]:
     n = max(len(labels), 1)
-    as_object = F.cross_entropy(logits, labels, reduction="none")
-    as_background = F.cross_entropy(logits, torch.zeros_like(labels), reduction="none")
-    class_loss = (as_object * weights + as_background * (1 - weights)).sum() / n
+    class_loss = soft_cross_entropy(logits, labels, weights, background=0).sum() / n
     positive = torch.where(labels > 0)[0]
     chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
     each = F.smooth_l1_loss(chosen, wanted[positive], beta=config.box_loss_beta, reduction="none").sum(1)
     return class_loss, (each * weights[positive]).sum() / n
-
-
-def _masks_in_boxes(boxes: Tensor, matched: Tensor, target: RoiTarget, side: int) -> Tensor:
-    """The part of each box's own mask inside the box: float32 (n, side, side), 0..1."""
-    if len(boxes) == 0:
-        return boxes.new_zeros((0, side, side))
-    per_x, per_y = target.mask_scale
-    in_image = boxes * boxes.new_tensor([per_x, per_y, per_x, per_y])
-    used, index = torch.unique(matched, return_inverse=True)  # only the masks that a sampled box belongs to
-    rois = torch.cat([index[:, None].to(in_image), in_image], 1)
-    masks = target.masks[used][:, None].float().mul_(1 / 255)
-    inside: Tensor = roi_align(masks, rois, (side, side), 1.0, sampling_ratio=1, aligned=True)
-    return inside[:, 0]

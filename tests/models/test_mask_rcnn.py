@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from labelloop.models.catalog import build_model
-from labelloop.models.mask_rcnn import _roi_target, _rpn_target, fit_to
+from labelloop.models.mask_rcnn import fit_to
 from labelloop.models.protocol import to_instances
-from labelloop.models.roi_heads import HeadConfig, _box_losses, covered_share
+from labelloop.models.regions import covered_share, roi_target, rpn_target
+from labelloop.models.roi_heads import HeadConfig, _box_losses
 
 
 @pytest.fixture
@@ -65,9 +66,7 @@ def test_an_ignored_object_is_neither_positive_nor_background(model, discs):
     target = discs([(32, 32, 14)])
     ignored = dataclasses.replace(target, ignore=torch.tensor([True]))
     boxes = torch.tensor([[18.0, 18.0, 46.0, 46.0], [0.0, 0.0, 8.0, 8.0]])
-    from labelloop.models.mask_rcnn import _roi_target
-
-    roi = _roi_target(ignored, (1.0, 1.0))
+    roi = roi_target(ignored, (1.0, 1.0))
     assert len(roi.boxes) == 0
     torch.manual_seed(0)
     kept, labels, _ = model.roi_heads._sample(boxes, roi)
@@ -101,7 +100,7 @@ def test_the_class_loss_is_least_where_the_score_is_how_sure_the_label_is(sure):
 def test_anchors_are_not_taught_on_objects_that_are_less_likely_than_not(model, discs):
     target = discs([(20, 20, 9), (44, 44, 9)])
     doubtful = dataclasses.replace(target, weights=torch.tensor([1.0, 0.3]))
-    found = _rpn_target(_roi_target(doubtful, (1.0, 1.0)))
+    found = rpn_target(roi_target(doubtful, (1.0, 1.0)))
     assert found["boxes"].tolist() == [[11.0, 11.0, 30.0, 30.0]]
     assert found["ignore_boxes"].tolist() == [[35.0, 35.0, 54.0, 54.0]]
 
