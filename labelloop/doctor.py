@@ -55,6 +55,7 @@ def examine(root: Path | None = None) -> list[Finding]:
         Finding(name="labelloop", state="ok", found=f"{__version__}, Python {platform.python_version()}"),
         *_packages(),
         *(_compute() if find_spec("torch") else ()),
+        *(_optional_models() if all(map(_installed_version, PACKAGES)) else ()),
         _memory(),
         *_project(root),
     ]
@@ -105,6 +106,16 @@ def _compute() -> Iterator[Finding]:
         device = torch.cuda.get_device_properties(index)
         memory_gib = device.total_memory / 2**30
         yield Finding(name=f"gpu {index}", state="ok", found=f"{device.name}, {memory_gib:.0f} GiB")
+
+
+def _optional_models() -> Iterator[Finding]:
+    """Models that labelloop does not bring: whether what they need is here."""
+    from labelloop.models.catalog import list_offered
+
+    for model in list_offered():
+        ready = "ready" if model.available else "not ready"
+        found = f"optional, {ready}" + (f": {model.note}" if model.note else "")
+        yield Finding(name=f"model {model.name}", state="ok", found=found)
 
 
 def _cores() -> int:

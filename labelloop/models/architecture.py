@@ -40,7 +40,7 @@ class Architecture:
             never seen whole.
         variant: What may follow the name after a colon, in words; empty if nothing may.
         missing: What it takes to build one here, in words; empty where nothing is missing.
-        note: What else one should know.
+        note: What else one should know here.
     """
 
     name: str
@@ -52,4 +52,4 @@ class Architecture:
     training_view_px: Callable[[DataStats], int]
     variant: str = ""
     missing: Callable[[], str] = str
-    note: str = ""
+    note: Callable[[], str] = str

@@ -73,7 +73,12 @@ def training_view_px(name: str, stats: DataStats) -> int:
 
 def list_models() -> list[ModelInfo]:
     """Everything ``--model`` takes by name."""
-    rows = [_info(architecture) for architecture in _own()]
+    return [*(_info(architecture) for architecture in _own()), *list_offered()]
+
+
+def list_offered() -> list[ModelInfo]:
+    """Those that are not labelloop's own: their packages, or what these need, may be missing."""
+    rows = []
     for point in _offered():
         try:
             rows.append(_info(_loaded(point)))
@@ -108,7 +113,10 @@ def find_architecture(name: str) -> tuple[Architecture, str | None]:
 
 def canonical_name(name: str) -> str:
     """The name as it is kept with a run: a file's is absolute, so that it is found from any folder."""
-    return str(Path(name).resolve()) if name.endswith(".py") else name
+    if name.endswith(".py"):
+        return str(Path(name).resolve())
+    kind, _, variant = name.partition(":")
+    return f"{kind}:{Path(variant).resolve()}" if variant and Path(variant).is_file() else name
 
 
 def _own() -> tuple[Architecture, ...]:
@@ -160,7 +168,7 @@ def _info(architecture: Architecture) -> ModelInfo:
         weights=architecture.weights,
         licence=architecture.licence,
         available=not missing,
-        note=missing or architecture.note,
+        note=missing or architecture.note(),
     )
 
 

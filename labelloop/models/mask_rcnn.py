@@ -44,6 +44,13 @@ class MaskRCNNConfig:
     head: HeadConfig
 
 
+def input_scale(stats: DataStats, *, target_diameter_px: float) -> float:
+    """The factor that brings the median object to this diameter, as far as enlarging images pays."""
+    median = stats.diameter_px[1]
+    scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
+    return min(max(scale, 1 / 16), 2.0)
+
+
 def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
     """The configuration that the labelled data ask for.
 
@@ -55,9 +62,7 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> 
         target_diameter_px: Equivalent diameter of the median object in the network's input.
         head: Sizes; its limits are raised where the data need more.
     """
-    median = stats.diameter_px[1]
-    scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
-    scale = min(max(scale, 1 / 16), 2.0)
+    scale = input_scale(stats, target_diameter_px=target_diameter_px)
     smallest = max(stats.box_side_px[0] * scale * 0.8, 8.0)
     largest = max(stats.box_side_px[2] * scale * 1.1, smallest * 4)
     sides = tuple(float(s) for s in np.geomspace(smallest, largest, 5))

@@ -92,5 +92,5 @@ def mask_rcnn_r50() -> Architecture:
         build=size.build,
         training_view_px=size.training_view_px,
         variant="a file with the backbone's weights",
-        note="the hub needs network; a file does not",
+        note=lambda: "the hub needs network; a file does not",
     )
