@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -10,6 +11,7 @@ from labelloop.integrations.label_studio.task_data import key_of
 from labelloop.review.pulled import PulledAnnotation, PulledTask
 
 Tasks = Sequence[Mapping[str, Any]]
+ONCE_FROM = (1, 14)  # the release of Label Studio that counts a draft's time once
 
 
 def by_key(tasks: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -33,7 +35,24 @@ def annotation_numbers(tasks: Tasks) -> set[Any]:
     }
 
 
-def read_task(key: str, tasks: Tasks, number: int | None, people: Mapping[int, str]) -> PulledTask | None:
+def counts_drafts_twice(version: str) -> bool | None:
+    """Whether a server of this release adds a draft's time to that of its annotation, which holds it already.
+
+    Those before 1.14 did (Label Studio's pull request 6406 of September 2024).
+
+    Args:
+        version: As the server says it, such as ``1.23.0``.
+
+    Returns:
+        None where the version says nothing.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return None if numbers is None else (int(numbers[1]), int(numbers[2])) < ONCE_FROM
+
+
+def read_task(
+    key: str, tasks: Tasks, number: int | None, people: Mapping[int, str], *, drafts_twice: bool | None = None
+) -> PulledTask | None:
     """All tasks that have one key, as one task with the annotations of all.
 
     Args:
@@ -41,6 +60,7 @@ def read_task(key: str, tasks: Tasks, number: int | None, people: Mapping[int, s
         tasks: Its tasks on the server, one as a rule.
         number: The task's number as it was known, which is kept if it is still there.
         people: E-mail addresses by the number of the person.
+        drafts_twice: As ``counts_drafts_twice``.
 
     Returns:
         The task, or None where something in it is no annotation.
@@ -53,7 +73,7 @@ def read_task(key: str, tasks: Tasks, number: int | None, people: Mapping[int, s
         for annotation in listed:
             if not isinstance(annotation, Mapping) or not _is_id(annotation.get("id")):
                 return None
-            annotations.append(_annotation(annotation, people))
+            annotations.append(_annotation(annotation, people, drafts_twice))
     numbers = [int(task["id"]) for task in tasks]
     return PulledTask(
         key=key,
@@ -62,7 +82,9 @@ def read_task(key: str, tasks: Tasks, number: int | None, people: Mapping[int, s
     )
 
 
-def _annotation(annotation: Mapping[str, Any], people: Mapping[int, str]) -> PulledAnnotation:
+def _annotation(
+    annotation: Mapping[str, Any], people: Mapping[int, str], drafts_twice: bool | None
+) -> PulledAnnotation:
     result = annotation.get("result")
     who = annotation.get("completed_by")
     number = who.get("id") if isinstance(who, Mapping) else who
@@ -80,6 +102,7 @@ def _annotation(annotation: Mapping[str, Any], people: Mapping[int, str]) -> Pul
         skipped=bool(annotation.get("was_cancelled")),
         ground_truth=bool(annotation.get("ground_truth")),
         bulk=not looked_at,
+        maybe_twice=drafts_twice and annotation.get("draft_created_at", "") is not None,
         result=[] if result is None else result,
     )
 

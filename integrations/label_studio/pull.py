@@ -22,7 +22,12 @@ import numpy as np
 from labelloop.budget.audit import audit_rounds
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.annotations import annotation_numbers, by_key, read_task
+from labelloop.integrations.label_studio.annotations import (
+    annotation_numbers,
+    by_key,
+    counts_drafts_twice,
+    read_task,
+)
 from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts
 from labelloop.integrations.label_studio.connecting import connected, server_name
 from labelloop.integrations.label_studio.labelling_config import ControlNames, check_config
@@ -46,7 +51,7 @@ from labelloop.review.rounds import DELETED, DROPPED, PLANNED, TaskRecord, all_t
 
 FIELDS = (  # of tasks, and of the annotations in them
     "id", "data", "updated_at", "annotations", "result", "completed_by", "created_at", "lead_time",
-    "was_cancelled", "ground_truth",
+    "was_cancelled", "ground_truth", "draft_created_at",
 )  # fmt: skip
 OVERLAP = timedelta(seconds=5)
 _KEYS = 20  # in one question
@@ -205,7 +210,11 @@ class _Pulling:
                 numbers = ", ".join(str(task["id"]) for task in tasks)
                 self.progress.note(f"The tasks {numbers} are copies of one; what was done in any counts.")
         people = self.client.users() if any(annotation_numbers(tasks) for tasks in whole.values()) else {}
-        read = {key: read_task(key, tasks, known[key].server_id, people) for key, tasks in whole.items()}
+        drafts_twice = counts_drafts_twice(self.client.version()) if people else None
+        read = {
+            key: read_task(key, tasks, known[key].server_id, people, drafts_twice=drafts_twice)
+            for key, tasks in whole.items()
+        }
         faults = [
             f"task {whole[key][0]['id']}: it holds what is no annotation; nothing of it was taken"
             for key, task in read.items()

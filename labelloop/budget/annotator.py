@@ -70,12 +70,14 @@ class Annotated:
         returned: The objects, without scores; keys of shown ones are kept.
         untouched: Keys that came back as they were shown.
         seconds: As a server would report them, idle spells included.
+        maybe_twice: Whether the server may have counted the time twice.
         active_seconds: Truly worked.
     """
 
     returned: KeyedInstances
     untouched: frozenset[str]
     seconds: float
+    maybe_twice: bool
     active_seconds: float
 
 
@@ -109,12 +111,14 @@ def annotate(
     clock = Clock(rng, pace=config.pace, mood=config.mood, worked_s=worked_s)
     review = _Review(shown, truth, config, rng, clock)
     returned, untouched = review.result()
+    reported = reported_seconds(
+        clock.seconds, rng, idle_share=config.idle_share, doubled_share=config.doubled_share
+    )
     return Annotated(
         returned=returned,
         untouched=untouched,
-        seconds=reported_seconds(
-            clock.seconds, rng, idle_share=config.idle_share, doubled_share=config.doubled_share
-        ),
+        seconds=reported.seconds,
+        maybe_twice=reported.maybe_twice,
         active_seconds=clock.seconds,
     )
 

@@ -10,6 +10,7 @@ size of those in ``effort.literature_prior``; nobody was measured for them.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,9 +85,21 @@ class Clock:
         self.seconds += seconds * self._pace * tired
 
 
+class Reported(NamedTuple):
+    """A time as a server reports it.
+
+    Attributes:
+        seconds: Idle spells included.
+        maybe_twice: The task had a draft whose time may have been counted twice.
+    """
+
+    seconds: float
+    maybe_twice: bool
+
+
 def reported_seconds(
     active_s: float, rng: np.random.Generator, *, idle_share: float, doubled_share: float
-) -> float:
+) -> Reported:
     """What a server reports of worked seconds.
 
     Args:
@@ -94,12 +107,13 @@ def reported_seconds(
         rng: The only source of chance.
         idle_share: Share of the tasks that stay open while nobody works.
         doubled_share: Share of the tasks whose time is counted about twice, as by Label Studio before
-            September 2024 (its pull request 6406), which added the drafts' times to the annotation's.
+            September 2024 (its pull request 6406), which added the drafts' times to the annotation's. As many
+            tasks again had a draft and are counted once.
     """
-    is_idle, is_twice = rng.random(2) < (idle_share, doubled_share)
+    is_idle, is_twice, is_drafted = rng.random(3) < (idle_share, doubled_share, doubled_share)
     idle_s = float(rng.lognormal(math.log(IDLE_S), IDLE_SPREAD)) if is_idle else 0.0
     times = float(rng.uniform(*TWICE)) if is_twice else 1.0
-    return (active_s + idle_s) * times
+    return Reported(seconds=(active_s + idle_s) * times, maybe_twice=bool(is_twice or is_drafted))
 
 
 def perimeter_px(mask: npt.NDArray[np.bool_]) -> float:

@@ -163,4 +163,4 @@ class _Found:
 
 
 def _corrections(task: ReviewedTask) -> int:
-    return sum(kind != "accepted" for kind, _ in task.edits)
+    return sum(edit.kind != "accepted" for edit in task.edits)

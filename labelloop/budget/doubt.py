@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from labelloop.budget.effort import mean_outline_px
+from labelloop.budget.work import mean_outline_px
 from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ImageError
 from labelloop.evaluating import predict_known_images

@@ -9,62 +9,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.effort_fit import EffortPrior, Fit, fit_effort
-from labelloop.instances import Instances
-from labelloop.review.edits import EDIT_KINDS
+from labelloop.budget.work import DRAWN, Outlines, Work
 
-ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled", "outline")
+ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled", "drawing", "correcting")
 _ACTION_OF = {"moved": 2, "deleted": 3, "added": 4, "split": 5, "merged": 5, "relabelled": 6}
 _EDITS = slice(2, 7)  # of the actions
-_IS_DRAWN = (1.0, 0.0, 1.0, 1.0, 0.0)  # which of the edits are drawn along an outline
-OUTLINE_UNIT_PX = 100.0  # the action "outline" is so much of one
+OUTLINE_UNIT_PX = 100.0  # the actions "drawing" and "correcting" are so much of an outline
 
 OWN_FACTOR_FROM = 10  # tasks of a person; with fewer a few hard tasks would pass for slowness
 IMAGES_DIFFER = 0.35  # relative standard deviation of edits among tasks alike in scores, beyond Poisson's
 Z_80 = 1.2816  # an 80 % interval reaches so many standard deviations to each side
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What there is to do in a task. Expected numbers need not be whole.
-
-    Attributes:
-        objects: That are shown and looked at.
-        edits: How many edits, by ``review.edits.EditKind``. ``accepted`` costs nothing but the look.
-        spread: 0 where edits were counted. Else they are expected: each task's counts scatter about them, and
-            this is the relative standard error that the expectations of all tasks have in common.
-        outline_px: Mean length of an outline in this task, as in ``mean_outline_px``; None for that of the
-            tasks that were timed.
-
-    Raises:
-        ValueError: A number is negative or not finite, or a kind is unknown.
-    """
-
-    objects: float
-    edits: Mapping[str, float] = field(default_factory=dict)
-    spread: float = 0.0
-    outline_px: float | None = None
-
-    def __post_init__(self) -> None:
-        unknown = set(self.edits) - set(EDIT_KINDS)
-        if unknown:
-            raise ValueError(f"edits of unknown kinds {sorted(unknown)}; there are {EDIT_KINDS}")
-        numbers = (self.objects, self.spread, self.outline_px or 0.0, *self.edits.values())
-        if not all(math.isfinite(n) and n >= 0 for n in numbers):
-            raise ValueError(f"work is finite and not negative, unlike {self}")
-
-    def part(self, share: float) -> Work:
-        """This share of the work, as where an image is cut into several tasks."""
-        edits = {kind: count * share for kind, count in self.edits.items()}
-        return replace(self, objects=self.objects * share, edits=edits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +38,13 @@ class TimedTask:
         who: The person.
         seconds: As the server reported them: idle spells, and what it counted twice, are in there.
         work: What was done.
+        maybe_twice: Whether the server may have counted a draft's time twice; None where that is not known.
     """
 
     who: str
     seconds: float
     work: Work
+    maybe_twice: bool | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0):
@@ -101,31 +66,25 @@ class Minutes:
     high: float
 
 
-def mean_outline_px(instances: Instances) -> float | None:
-    """Mean length of outlines, px, as if objects were discs of their areas; None where there are none."""
-    if not len(instances):
-        return None
-    return float(2 * np.sqrt(math.pi * instances.areas).mean())
-
-
 def literature_prior() -> EffortPrior:
     """What actions take before anybody was timed; seconds, as medians of wide distributions.
 
     - fixed 15: opening, orientation and submitting; no published number was found (our guess is 10 to 20).
     - look 1.5: verifying proposed masks takes about 1 s each when they come in groups (1M masks in 290 hours,
       listed in the project's facts); singly it takes somewhat longer.
-    - added 10, and outline 7 for each 100 px: together between 8.4 s per nucleus (15 h for 6409, PLOS ONE
+    - added 10, and drawing 7 for each 100 px: together between 8.4 s per nucleus (15 h for 6409, PLOS ONE
       0250093, Fig. 3C), 15 to 40 s per object in street scenes (arXiv 2207.01725) and about 80 s per COCO
       polygon. How it is shared out is our guess.
-    - moved 5 and the outline: correcting by clicks is up to 3 times as fast as drawing (arXiv 1903.10830).
-    - reshaped 7 (split or merged) and the outline, deleted 2, relabelled 3: our guesses.
+    - moved 5, and correcting 30 for each 100 px times 1 - IoU: correcting by clicks is up to 3 times as fast
+      as drawing (arXiv 1903.10830).
+    - reshaped 7 (split or merged) and the drawing, deleted 2, relabelled 3: our guesses.
 
     A factor of 1.8 either way is within one standard deviation of each; tools and objects make all of
     them slower or faster together, by a factor of 1.5, and people differ by a factor of 1.35.
     """
     seconds = {
         "fixed": 15.0, "look": 1.5, "moved": 5.0, "deleted": 2.0,
-        "added": 10.0, "reshaped": 7.0, "relabelled": 3.0, "outline": 7.0,
+        "added": 10.0, "reshaped": 7.0, "relabelled": 3.0, "drawing": 7.0, "correcting": 30.0,
     }  # fmt: skip
     return EffortPrior(
         log_seconds=np.log([seconds[action] for action in ACTIONS]), own_sd=0.6, common_sd=0.4, people_sd=0.3
@@ -141,7 +100,7 @@ class EffortModel:
         people: Those who have a factor of their own, in the order of ``found``.
         shares: float64 (len(people),), which share of the timed tasks each of them did.
         people_sd: Standard deviation of the logarithm of an unknown person's factor.
-        outline_px: Mean outline of the timed tasks, px; taken for those of tasks where it is not known.
+        outlines: What is usual of the timed tasks' outlines; taken where those of a task are not known.
         n_tasks: Timed tasks that the model has seen.
     """
 
@@ -149,7 +108,7 @@ class EffortModel:
     people: tuple[str, ...]
     shares: Floats
     people_sd: float
-    outline_px: float
+    outlines: Outlines
     n_tasks: int
 
     @classmethod
@@ -162,8 +121,8 @@ class EffortModel:
         """Learns from timed tasks, in any order; from few it learns little.
 
         Tasks that took far longer or shorter than their work can explain count for nothing, and those that
-        took about twice as long are taken for counted twice (Label Studio before September 2024 did so with
-        drafts) where a part of the tasks shows it. Where nearly all tasks are counted twice this cannot be
+        took about twice as long are taken for counted twice (Label Studio before 1.14 did so with drafts)
+        where a part of those that can be shows it. Where nearly all tasks are counted twice this cannot be
         told from slow work.
 
         Args:
@@ -173,12 +132,12 @@ class EffortModel:
         times = Counter(task.who for task in tasks)
         people = tuple(sorted(who for who, count in times.items() if count >= OWN_FACTOR_FROM))
         column = {who: k for k, who in enumerate(people)}
-        outlines = [task.work.outline_px for task in tasks if task.work.outline_px is not None]
-        outline_px = float(np.mean(outlines)) if outlines else OUTLINE_UNIT_PX
+        outlines = Outlines.of([task.work for task in tasks])
         found = fit_effort(
-            np.array([_counts(task.work, outline_px) for task in tasks]).reshape(-1, len(ACTIONS)),
+            np.array([_counts(task.work, outlines) for task in tasks]).reshape(-1, len(ACTIONS)),
             np.array([task.seconds for task in tasks], np.float64),
             np.array([column.get(task.who, -1) for task in tasks], np.int64),
+            maybe_twice=np.array([task.maybe_twice is not False for task in tasks], np.bool_),
             n_people=len(people),
             prior=prior,
         )
@@ -188,7 +147,7 @@ class EffortModel:
             people=people,
             shares=shares,
             people_sd=prior.people_sd,
-            outline_px=outline_px,
+            outlines=outlines,
             n_tasks=len(tasks),
         )
 
@@ -224,13 +183,12 @@ class EffortModel:
         if not works:
             return Minutes(value=0.0, low=0.0, high=0.0)
         people, log_factor, factor_variance = self._person(who)
-        counts = np.array([_counts(work, self.outline_px) for work in works])
+        counts = np.array([_counts(work, self.outlines) for work in works])
         per_action = np.exp(self.found.mean[: len(ACTIONS)] + log_factor + self.found.noise**2 / 2)
         seconds = counts @ per_action
         total = float(seconds.sum())
         scatter = float(np.square(seconds).sum()) * math.expm1(self.found.noise**2)
-        outlines = np.array([_outline_px(work, self.outline_px) for work in works]) / OUTLINE_UNIT_PX
-        per_edit = per_action[_EDITS] + outlines[:, None] * np.array(_IS_DRAWN) * per_action[-1]
+        per_edit = per_action[_EDITS] + self._along_outlines(works) @ per_action[-2:]
         edits = counts[:, _EDITS]
         edit_seconds = (edits * per_edit).sum(axis=1)
         expected = np.array([work.spread > 0 for work in works])
@@ -241,6 +199,16 @@ class EffortModel:
         relative = (scatter + common**2) / total**2 + slope @ self.found.covariance @ slope + factor_variance
         reach = math.exp(Z_80 * math.sqrt(math.log1p(relative)))
         return Minutes(value=total / 60, low=total / reach / 60, high=total * reach / 60)
+
+    def _along_outlines(self, works: Sequence[Work]) -> Floats:
+        """float64 (n, edits, 2): how much drawing and correcting each edit of each task needs."""
+        drawn = np.array([self.outlines.drawn_each_px(work) for work in works]) / OUTLINE_UNIT_PX
+        corrected = np.array([self.outlines.corrected_each_px(work) for work in works]) / OUTLINE_UNIT_PX
+        needs = np.zeros((len(works), _EDITS.stop - _EDITS.start, 2))
+        needs[:, _ACTION_OF["moved"] - _EDITS.start, 1] = corrected
+        for kind in DRAWN:
+            needs[:, _ACTION_OF[kind] - _EDITS.start, 0] = drawn
+        return needs
 
     def _person(self, who: str | None) -> tuple[Floats, float, float]:
         """How much of each person, the mean log factor, and its variance apart from the fit's covariance."""
@@ -255,16 +223,16 @@ class EffortModel:
         return np.zeros(len(self.people)), 0.0, self.people_sd**2
 
 
-def _counts(work: Work, usual_outline_px: float) -> list[float]:
+def _counts(work: Work, usual: Outlines) -> list[float]:
     """How often each of ``ACTIONS`` is done."""
     counts = [1.0, work.objects, *[0.0] * (len(ACTIONS) - 2)]
     for kind, count in work.edits.items():
         if kind in _ACTION_OF:
             counts[_ACTION_OF[kind]] += count
-    drawn = sum(count * is_drawn for count, is_drawn in zip(counts[_EDITS], _IS_DRAWN, strict=True))
-    counts[-1] = drawn * _outline_px(work, usual_outline_px) / OUTLINE_UNIT_PX
+    drawn_px, corrected_px = work.drawn_px, work.corrected_px
+    if drawn_px is None:
+        drawn_px = work.drawn * usual.drawn_each_px(work)
+    if corrected_px is None:
+        corrected_px = work.edits.get("moved", 0.0) * usual.corrected_each_px(work)
+    counts[-2:] = drawn_px / OUTLINE_UNIT_PX, corrected_px / OUTLINE_UNIT_PX
     return counts
-
-
-def _outline_px(work: Work, usual_px: float) -> float:
-    return usual_px if work.outline_px is None else work.outline_px

@@ -24,10 +24,12 @@ ANYTHING_SHARE = (1.0, 14.0)  # beforehand: (outliers, others), in tasks
 ANYTHING_DENSITY = 0.15  # of outliers per unit of log seconds: anything over some seven units
 STEPS = 80
 FIRST_NOISE, SHRINK = 1.0, 0.85  # scatter is taken to be large at first, so that no task is out too early
+NEVER = 1e-300
 MAX_STEP = 1.0  # of a log per step
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +65,7 @@ class Fit:
         mean: float64 (a + people,), logs of the seconds of actions and of the factors of people.
         covariance: float64, of the same.
         noise: Standard deviation of the log seconds of a task.
-        twice_share: Share of the tasks whose time was counted twice, 0..1.
+        twice_share: Share of the times that was counted twice, of those that may have been, 0..1.
         outlier_share: Share of the tasks whose time says nothing, 0..1.
     """
 
@@ -74,17 +76,20 @@ class Fit:
     outlier_share: float
 
 
-def fit_effort(counts: Floats, seconds: Floats, person: Ints, *, n_people: int, prior: EffortPrior) -> Fit:
+def fit_effort(
+    counts: Floats, seconds: Floats, person: Ints, maybe_twice: Bools, *, n_people: int, prior: EffortPrior
+) -> Fit:
     """The most probable explanation of n timed tasks.
 
     Args:
         counts: float64 (n, a), how often each action was done.
         seconds: float64 (n,), reported, positive.
         person: int64 (n,), 0..n_people - 1, or -1 for people without a factor of their own.
+        maybe_twice: bool (n,), which times may have been counted twice.
         n_people: Number of people.
         prior: What is known beforehand.
     """
-    problem = _Problem(counts, seconds, person, n_people, prior)
+    problem = _Problem(counts, seconds, person, maybe_twice, n_people, prior)
     plain = _State(theta=problem.start.copy(), noise=FIRST_NOISE, twice=0.02, anything=0.07)
     fits = [problem.climb(plain)]
     if len(seconds):
@@ -105,9 +110,16 @@ class _State:
 
 class _Problem:
     def __init__(
-        self, counts: Floats, seconds: Floats, person: Ints, n_people: int, prior: EffortPrior
+        self,
+        counts: Floats,
+        seconds: Floats,
+        person: Ints,
+        maybe_twice: Bools,
+        n_people: int,
+        prior: EffortPrior,
     ) -> None:
         self._counts, self._log_seconds = counts, np.log(seconds)
+        self._maybe_twice = maybe_twice
         self._is_person = (person[:, None] == np.arange(n_people)).astype(np.float64)
         self.start = np.concatenate([prior.log_seconds, np.zeros(n_people)])
         self._precision = np.linalg.inv(prior.covariance(n_people))
@@ -132,7 +144,7 @@ class _Problem:
             state = _State(
                 theta=state.theta + np.clip(step, -MAX_STEP, MAX_STEP),
                 noise=max(floor, math.sqrt(variance)),
-                twice=(TWICE_SHARE[0] + twice.sum()) / (sum(TWICE_SHARE) + n),
+                twice=(TWICE_SHARE[0] + twice.sum()) / (sum(TWICE_SHARE) + self._maybe_twice.sum()),
                 anything=(ANYTHING_SHARE[0] + (1 - weight).sum()) / (sum(ANYTHING_SHARE) + n),
             )
         return state
@@ -173,12 +185,13 @@ class _Problem:
 
     def _log_densities(self, residual: Floats, state: _State) -> Floats:
         """float64 (3, n): of worked time, of time counted twice and of anything, with their shares."""
-        usual = max(1 - state.twice - state.anything, 1e-6)
+        share = np.where(self._maybe_twice, state.twice, 0.0)
+        usual = np.maximum(1 - share - state.anything, 1e-6)
         scale = math.log(state.noise * math.sqrt(2 * math.pi))
         return np.stack(
             [
-                math.log(usual) - scale - np.square(residual / state.noise) / 2,
-                math.log(state.twice) - scale - np.square((residual - TWICE) / state.noise) / 2,
+                np.log(usual) - scale - np.square(residual / state.noise) / 2,
+                np.log(np.maximum(share, NEVER)) - scale - np.square((residual - TWICE) / state.noise) / 2,
                 np.full(len(residual), math.log(state.anything * ANYTHING_DENSITY)),
             ]
         )

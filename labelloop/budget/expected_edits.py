@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.effort import IMAGES_DIFFER, Work
+from labelloop.budget.effort import IMAGES_DIFFER
+from labelloop.budget.work import Work
 from labelloop.review.edits import EditKind
 
 FATES: tuple[EditKind, ...] = ("accepted", "moved", "deleted", "relabelled", "split", "merged")

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.doubt import ImageDoubt, doubts_of, image_doubt
-from labelloop.budget.effort import EffortModel, Minutes, Work
+from labelloop.budget.effort import EffortModel, Minutes
 from labelloop.budget.expected_edits import EditRates
 from labelloop.budget.strategies import Pick
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
+from labelloop.budget.work import Work
 from labelloop.distill.runs import load_model
 from labelloop.evaluating import predict_known_images, to_project_classes
 from labelloop.instances import Instances

@@ -107,6 +107,7 @@ def _pulled(task: TaskRecord, done: Annotated) -> PulledTask:
         updated_at=WHEN,
         who="simulated",
         lead_time_s=done.seconds,
+        maybe_twice=done.maybe_twice,
         skipped=False,
         ground_truth=False,
         bulk=False,

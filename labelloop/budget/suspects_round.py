@@ -12,9 +12,10 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.effort import EffortModel, Minutes, Work, mean_outline_px
+from labelloop.budget.effort import EffortModel, Minutes
 from labelloop.budget.strategies import Budget
 from labelloop.budget.timed_tasks import timed_tasks
+from labelloop.budget.work import Work, mean_outline_px
 from labelloop.data.label_errors import OutOfFold, OutOfFoldSettings, Suspect, find_label_errors, out_of_fold
 from labelloop.errors import NothingToReviewError
 from labelloop.instances import Instances

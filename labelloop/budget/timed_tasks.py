@@ -11,8 +11,9 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from labelloop.budget.effort import TimedTask, Work, mean_outline_px
+from labelloop.budget.effort import TimedTask
 from labelloop.budget.expected_edits import FATES, EditRecord
+from labelloop.budget.work import DRAWN, Work, mean_outline_px
 from labelloop.instances import Instances
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
@@ -30,6 +31,28 @@ from labelloop.review.records import counting
 from labelloop.review.rounds import TaskRecord, proposal, task_record
 
 
+@dataclass(frozen=True, kw_only=True)
+class MadeEdit:
+    """An edit, as far as budgets need it.
+
+    Attributes:
+        kind: Of the edit.
+        before: Keys of the shown objects that it concerns.
+        outline_px: Length of the outlines that came back, px; None where that was not kept.
+        iou: Of the areas before and after, or None.
+    """
+
+    kind: EditKind
+    before: tuple[str, ...]
+    outline_px: float | None
+    iou: float | None
+
+    @property
+    def wrong_px(self) -> float | None:
+        """The outline times 1 - IoU, px."""
+        return None if self.outline_px is None or self.iou is None else self.outline_px * (1 - self.iou)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReviewedTask:
     """A task with the annotation of it that counts.
@@ -38,7 +61,8 @@ class ReviewedTask:
         task: Without what was sent.
         who: Made the annotation.
         seconds: That the server reported, or None.
-        edits: Kinds, with the keys of the shown objects that each concerns.
+        maybe_twice: Whether these may hold a draft's time twice; None where that is not known.
+        edits: What was done.
         scores: Of the objects shown, by key.
         outline_px: Mean outline of the objects shown, or None where there were none.
     """
@@ -46,16 +70,28 @@ class ReviewedTask:
     task: TaskRecord
     who: str
     seconds: float | None
-    edits: tuple[tuple[EditKind, tuple[str, ...]], ...]
+    maybe_twice: bool | None
+    edits: tuple[MadeEdit, ...]
     scores: Mapping[str, float]
     outline_px: float | None
 
     @property
     def work(self) -> Work:
         """What was done. A look is a look, also at parts of objects that belong to other tiles."""
-        kinds = Counter(kind for kind, _ in self.edits if kind != "accepted")
-        edits: dict[str, float] = {kind: float(count) for kind, count in kinds.items()}
-        return Work(objects=len(self.task.shown), edits=edits, outline_px=self.outline_px)
+        kinds = Counter(edit.kind for edit in self.edits if edit.kind != "accepted")
+        return Work(
+            objects=len(self.task.shown),
+            edits={kind: float(count) for kind, count in kinds.items()},
+            outline_px=self.outline_px,
+            drawn_px=_total(edit.outline_px for edit in self.edits if edit.kind in DRAWN),
+            corrected_px=_total(edit.wrong_px for edit in self.edits if edit.kind == "moved"),
+        )
+
+
+def _total(lengths_px: Iterable[float | None]) -> float | None:
+    """None if one of them is not known."""
+    known = list(lengths_px)
+    return None if None in known else sum(length for length in known if length is not None)
 
 
 def reviewed_tasks(project: Project) -> list[ReviewedTask]:
@@ -67,7 +103,12 @@ def reviewed_tasks(project: Project) -> list[ReviewedTask]:
 def timed_tasks(project: Project) -> list[TimedTask]:
     """What ``EffortModel.fit`` learns from: reviewed tasks whose time is known."""
     return [
-        TimedTask(who=reviewed.who, seconds=reviewed.seconds, work=reviewed.work)
+        TimedTask(
+            who=reviewed.who,
+            seconds=reviewed.seconds,
+            work=reviewed.work,
+            maybe_twice=reviewed.maybe_twice,
+        )
         for reviewed in reviewed_tasks(project)
         if reviewed.seconds is not None and 0 < reviewed.seconds < float("inf")
     ]
@@ -115,10 +156,11 @@ def _reviewed(session: Session) -> list[ReviewedTask]:
     keys = [state.task_key for state in counts]
     without_sent = select(ReviewTaskRow).options(defer(ReviewTaskRow.sent))
     tasks = {row.key: row for row in chunked(session, without_sent, ReviewTaskRow.key, keys)}
-    edits: dict[int, list[tuple[EditKind, tuple[str, ...]]]] = {}
+    edits: dict[int, list[MadeEdit]] = {}
     numbers = [state.id for state in counts]
     for row in chunked(session, select(EditRow), EditRow.annotation_id, numbers):
-        edits.setdefault(row.annotation_id, []).append((row.kind, tuple(row.before)))
+        made_edit = MadeEdit(kind=row.kind, before=tuple(row.before), outline_px=row.outline_px, iou=row.iou)
+        edits.setdefault(row.annotation_id, []).append(made_edit)
     found = {state.id: task_record(tasks[state.task_key], with_sent=False) for state in counts}
     images = sorted({task.image_id for task in found.values()})
     wanted = {(task.round_id, task.image_id) for task in found.values()}
@@ -138,7 +180,7 @@ def _reviewed(session: Session) -> list[ReviewedTask]:
 def _reviewed_task(
     state: AnnotationRow,
     task: TaskRecord,
-    edits: tuple[tuple[EditKind, tuple[str, ...]], ...],
+    edits: tuple[MadeEdit, ...],
     proposed: KeyedInstances,
 ) -> ReviewedTask:
     place = {key: i for i, key in enumerate(proposed.keys)}
@@ -148,6 +190,7 @@ def _reviewed_task(
         task=task,
         who=state.who,
         seconds=state.lead_time_s,
+        maybe_twice=state.maybe_twice,
         edits=edits,
         scores=dict(zip(task.shown, scores, strict=True)),
         outline_px=mean_outline_px(shown),
@@ -178,12 +221,12 @@ def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
 def _edit_record(reviewed: ReviewedTask, unshown: float) -> EditRecord:
     """Objects without an edit were accepted: looked at, and left as they were."""
     fates: dict[str, EditKind] = dict.fromkeys(reviewed.task.shown, "accepted")
-    for kind, before in reviewed.edits:
-        if kind in FATES:
-            fates |= dict.fromkeys(before, kind)
+    for edit in reviewed.edits:
+        if edit.kind in FATES:
+            fates |= dict.fromkeys(edit.before, edit.kind)
     return EditRecord(
         scores=np.array([reviewed.scores[key] for key in fates], np.float64),
         fates=tuple(fates.values()),
         unshown=unshown,
-        added=sum(kind == "added" for kind, _ in reviewed.edits),
+        added=sum(edit.kind == "added" for edit in reviewed.edits),
     )

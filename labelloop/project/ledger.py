@@ -19,7 +19,7 @@ from labelloop.instances import Instances
 from labelloop.project.tables import Base, Meta
 from labelloop.project.upgrade import upgrade
 
-SCHEMA_VERSION = 3  # 2: the tables of review; 3: those of the budget, and rounds without a model
+SCHEMA_VERSION = 4  # 2: review; 3: the budget, and rounds without a model; 4: outlines of edits, drafts
 WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
 
 
@@ -78,7 +78,7 @@ class Ledger:
         """
         with self.read() as session:
             meta = session.get(Meta, "schema")
-        if meta is not None and int(meta.value) in (1, 2):
+        if meta is not None and 1 <= int(meta.value) < SCHEMA_VERSION:
             with _translated(self.engine):
                 upgrade(self.engine, SCHEMA_VERSION)
             return

@@ -139,6 +139,7 @@ class AnnotationRow(Base):
     updated_at: Mapped[str]
     who: Mapped[str]
     lead_time_s: Mapped[float | None]
+    maybe_twice: Mapped[bool | None]  # the server may have counted a draft's time twice; None: not known
     skipped: Mapped[bool]
     ground_truth: Mapped[bool]
     bulk: Mapped[bool]  # accepted with many others at once, without a look at each
@@ -159,6 +160,7 @@ class EditRow(Base):
     iou: Mapped[float | None]
     label_before: Mapped[int | None]
     label_after: Mapped[int | None]
+    outline_px: Mapped[float | None]  # of what came back; None in rows that are older than this column
 
 
 class EmbeddingRow(Base):

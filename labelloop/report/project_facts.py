@@ -144,7 +144,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         not_measured=why,
         forecast=stored_forecast(project),
         rounds=[_round_facts(each, tasks[each.id], reviewed) for each in rounds(project)],
-        edits=Counter(kind for each in reviewed for kind, _ in each.edits),
+        edits=Counter(edit.kind for each in reviewed for edit in each.edits),
         waiting=_waiting(project, [task for found in tasks.values() for task in found]),
         looks=_looks(project),
         settings=project.config.model_dump(mode="json"),

@@ -6,6 +6,7 @@ a new one is explained, where masks allow it, by a split, a merge or an object d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -56,6 +57,7 @@ class Edit:
         iou: Of the areas before and after, 0..1; None where one of them is nothing.
         label_before: Class index of the first object before, or None.
         label_after: Class index of the first object after, or None.
+        outline_px: Length of the outlines that came back, px, as if they were discs of their areas.
     """
 
     kind: EditKind
@@ -64,6 +66,7 @@ class Edit:
     iou: float | None
     label_before: int | None
     label_after: int | None
+    outline_px: float
 
 
 def find_edits(
@@ -226,6 +229,7 @@ class _Comparison:
             iou=None if not before or not after else 1.0 if same else self._iou(before, after),
             label_before=label_before,
             label_after=label_after,
+            outline_px=sum(2 * math.sqrt(math.pi * _area(self._mask_after(j), self._size_hw)) for j in after),
         )
 
 

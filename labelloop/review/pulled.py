@@ -24,6 +24,7 @@ class PulledAnnotation:
         ground_truth: It is marked so.
         bulk: It was accepted with many others at once.
         result: Its regions, in the server's words; anything where it is damaged.
+        maybe_twice: Whether the server may have counted a draft's time twice; None where that is not known.
     """
 
     server_id: int
@@ -35,6 +36,7 @@ class PulledAnnotation:
     ground_truth: bool
     bulk: bool
     result: Any
+    maybe_twice: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

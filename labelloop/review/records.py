@@ -327,6 +327,7 @@ def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
         updated_at=annotation.updated_at,
         who=annotation.who,
         lead_time_s=annotation.lead_time_s,
+        maybe_twice=annotation.maybe_twice,
         skipped=annotation.skipped,
         ground_truth=annotation.ground_truth,
         bulk=annotation.bulk,
@@ -343,4 +344,5 @@ def _edit_row(annotation_id: int, edit: Edit) -> dict[str, Any]:
         "iou": edit.iou,
         "label_before": edit.label_before,
         "label_after": edit.label_after,
+        "outline_px": edit.outline_px,
     }

@@ -22,9 +22,10 @@ import numpy as np
 
 from labelloop.budget.annotator import PRESETS, AnnotatorConfig, annotate
 from labelloop.budget.annotator_time import reported_seconds
-from labelloop.budget.effort import EffortModel, Minutes, TimedTask, Work, mean_outline_px
+from labelloop.budget.effort import EffortModel, Minutes, TimedTask
 from labelloop.budget.expected_edits import FATES, EditRates, EditRecord
 from labelloop.budget.sloppy_outlines import jittered
+from labelloop.budget.work import DRAWN, Work, mean_outline_px
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import is_coco, load_json, read_coco
 from labelloop.instances import Instances
@@ -157,7 +158,15 @@ def review(
                 fates |= dict.fromkeys(edit.before, edit.kind)
         scores = task.detected.scores.astype(np.float64)
         yield DoneTask(
-            work=Work(objects=len(shown.keys), edits=counts, outline_px=mean_outline_px(instances)),
+            work=Work(
+                objects=len(shown.keys),
+                edits=counts,
+                outline_px=mean_outline_px(instances),
+                drawn_px=sum(edit.outline_px for edit in edits if edit.kind in DRAWN),
+                corrected_px=sum(
+                    edit.outline_px * (1 - (edit.iou or 0)) for edit in edits if edit.kind == "moved"
+                ),
+            ),
             record=EditRecord(
                 scores=scores[is_shown],
                 fates=tuple(fates.values()),
@@ -240,7 +249,10 @@ def _one_seed(
         times = [reported_seconds(d.active_s, rng, idle_share=idle, doubled_share=twice) for d in done[:n]]
         for few in LEARN_FROM:
             seen = done[:few]
-            timed = [TimedTask(who="a", seconds=s, work=d.work) for d, s in zip(seen, times, strict=False)]
+            timed = [
+                TimedTask(who="a", seconds=time.seconds, work=each.work, maybe_twice=time.maybe_twice)
+                for each, time in zip(seen, times, strict=False)
+            ]
             rates = EditRates.fit([d.record for d in seen])
             measure(EffortModel.fit(timed), rates, done[n:], cells[report, few])
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelloop.budget.annotator import PRESETS, Annotated, AnnotatorConfig, annotate
-from labelloop.budget.annotator_time import Clock, perimeter_px, reported_seconds
+from labelloop.budget.annotator_time import Clock, Reported, perimeter_px, reported_seconds
 from labelloop.budget.sloppy_outlines import jittered
 from labelloop.instances import Instances
 from labelloop.review.edits import KeyedInstances, find_edits
@@ -220,7 +220,10 @@ def test_a_server_that_counts_twice_reports_about_twice_for_the_share_asked_for(
     assert 0.2 < np.mean(ratios > 1) < 0.4
     assert ratios[ratios > 1].min() >= 1.8
     assert ratios.max() <= 2.0
-    assert reported_seconds(10.0, np.random.default_rng(0), idle_share=0, doubled_share=0) == 10.0
+    once = reported_seconds(10.0, np.random.default_rng(0), idle_share=0, doubled_share=0)
+    assert once == Reported(seconds=10.0, maybe_twice=False)
+    assert all(done.maybe_twice for done in times if done.seconds > done.active_seconds)
+    assert 0.4 < np.mean([done.maybe_twice for done in times]) < 0.6
 
 
 def test_times_of_actions_are_skewed() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.budget.audit import FEWEST_TASKS, audit
-from labelloop.budget.timed_tasks import ReviewedTask
+from labelloop.budget.timed_tasks import MadeEdit, ReviewedTask
 from labelloop.predict.tiles import Tile
 from labelloop.review.rounds import REVIEWED, TaskRecord
 
@@ -29,12 +29,15 @@ def task(corrections: int, seconds: float) -> ReviewedTask:
         server_id=None,
         sent=None,
     )
-    edits = [("moved", ("a",))] * corrections + [("accepted", ("b",))] * 3
+    moved = MadeEdit(kind="moved", before=("a",), outline_px=40.0, iou=0.8)
+    accepted = MadeEdit(kind="accepted", before=("b",), outline_px=40.0, iou=1.0)
+    edits = [moved] * corrections + [accepted] * 3
     return ReviewedTask(
         task=record,
         who="me",
         seconds=seconds,
-        edits=tuple(edits),  # type: ignore[arg-type]
+        maybe_twice=None,
+        edits=tuple(edits),
         scores={},
         outline_px=None,
     )

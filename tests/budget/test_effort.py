@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelloop.budget.annotator import PRESETS, annotate
-from labelloop.budget.annotator_time import reported_seconds
-from labelloop.budget.effort import ACTIONS, OWN_FACTOR_FROM, EffortModel, TimedTask, Work, mean_outline_px
+from labelloop.budget.annotator_time import Reported, reported_seconds
+from labelloop.budget.effort import ACTIONS, OWN_FACTOR_FROM, EffortModel, TimedTask
 from labelloop.budget.sloppy_outlines import jittered
+from labelloop.budget.work import Work, mean_outline_px
 from labelloop.instances import Instances
 from labelloop.review.edits import EDIT_KINDS, KeyedInstances, find_edits
 
@@ -136,6 +138,47 @@ def test_tabs_left_open_for_hours_change_next_to_nothing() -> None:
     assert np.abs(np.subtract(plain, robust)).max() < 0.1
 
 
+def test_where_the_server_says_that_no_time_was_counted_twice_long_times_are_hard_work() -> None:
+    tasks = timed(2, 40, scatter=0.12)
+    hard = [replace(task, seconds=1.9 * task.seconds) if i % 3 == 0 else task for i, task in enumerate(tasks)]
+    sure = [replace(task, maybe_twice=False) for task in hard]
+    assert EffortModel.fit(sure).found.twice_share < 0.3
+    assert (
+        np.mean(relative_errors(EffortModel.fit(sure)))
+        > np.mean(relative_errors(EffortModel.fit(hard))) + 0.1
+    )
+
+
+def test_drafts_say_which_times_may_have_been_counted_twice() -> None:
+    """Half of the times twice, of few tasks, is too much to tell by the times alone."""
+    tasks = timed(5, 12, scatter=0.25)
+    twice = [replace(task, seconds=1.9 * task.seconds) if i % 2 else task for i, task in enumerate(tasks)]
+    told = [replace(task, maybe_twice=bool(i % 2)) for i, task in enumerate(twice)]
+    blind, seeing = (np.abs(relative_errors(EffortModel.fit(each))).mean() for each in (twice, told))
+    assert seeing < 0.15
+    assert seeing < blind
+
+
+def test_outlines_that_were_drawn_count_and_not_those_of_the_other_objects() -> None:
+    rng = np.random.default_rng(4)
+    tasks = []
+    for _ in range(30):
+        added, moved = rng.uniform(20, 400, rng.integers(0, 5)), rng.uniform(0, 60, rng.integers(0, 5))
+        work = Work(
+            objects=8,
+            edits={"added": float(len(added)), "moved": float(len(moved))},
+            outline_px=100.0,
+            drawn_px=float(added.sum()),
+            corrected_px=float(moved.sum()),
+        )
+        seconds = 36 + 6 * len(added) + 0.2 * added.sum() + 4 * len(moved) + 0.5 * moved.sum()
+        tasks.append(TimedTask(who="a", seconds=float(seconds), work=work))
+    model = EffortModel.fit(tasks)
+    errors = [model.predict(task.work).value * 60 / task.seconds - 1 for task in tasks]
+    assert np.abs(errors).mean() < 0.06
+    assert model.outlines.drawn_ratio == pytest.approx(2.1, abs=0.5)  # of 100 px, which the objects have
+
+
 def test_times_counted_twice_are_told_from_slow_work() -> None:
     tasks = timed(2, 40, scatter=0.12)
     doubled = [
@@ -227,17 +270,21 @@ def test_impossible_times_are_refused(seconds: float) -> None:
         TimedTask(who="a", seconds=seconds, work=Work(objects=1))
 
 
-@pytest.mark.parametrize("idle_share", [0.0, 0.1])
-def test_after_twenty_tasks_of_a_simulated_person_minutes_are_predicted(idle_share: float) -> None:
+def timed_once(work: Work, reported: Reported) -> TimedTask:
+    return TimedTask(who="a", seconds=reported.seconds, work=work, maybe_twice=reported.maybe_twice)
+
+
+@pytest.mark.parametrize(("idle_share", "doubled_share"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3)])
+def test_after_twenty_tasks_of_a_simulated_person_minutes_are_predicted(
+    idle_share: float, doubled_share: float
+) -> None:
     errors = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         done = [simulated_task(rng) for _ in range(40)]
         tasks = [
-            TimedTask(
-                who="a",
-                seconds=reported_seconds(active, rng, idle_share=idle_share, doubled_share=0),
-                work=work,
+            timed_once(
+                work, reported_seconds(active, rng, idle_share=idle_share, doubled_share=doubled_share)
             )
             for work, active in done[:20]
         ]

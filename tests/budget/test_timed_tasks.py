@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from labelloop.budget.effort import TimedTask, Work
 from labelloop.budget.timed_tasks import edit_records, reviewed_tasks, timed_tasks
 from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile
@@ -137,6 +136,10 @@ def test_the_edits_and_the_time_of_a_task_are_read(project: Project) -> None:
     assert timed.work.objects == 3
     assert timed.work.edits == {"moved": 1.0, "deleted": 1.0, "added": 1.0}
     assert timed.work.outline_px == pytest.approx(2 * np.pi * 12, rel=0.02)
+    assert timed.work.drawn_px == pytest.approx(2 * np.sqrt(np.pi * NEW.sum()))
+    moved_iou = (disc(50, 80) & disc(54, 80)).sum() / (disc(50, 80) | disc(54, 80)).sum()
+    assert timed.work.corrected_px == pytest.approx(2 * np.pi * 12 * (1 - moved_iou), rel=0.02)
+    assert timed.maybe_twice is None
     (record,) = edit_records(project)
     assert dict(zip(record.scores.round(2).tolist(), record.fates, strict=True)) == {
         0.9: "accepted",
@@ -203,9 +206,9 @@ def test_a_tile_counts_the_detections_of_its_own_part_of_the_image(project: Proj
 def test_images_drawn_from_nothing_tell_about_time_but_not_about_a_model(project: Project) -> None:
     (task,) = plan(project, (whole_view(Instances(size_hw=SIZE_HW)),), model=False)
     pull(project, task, annotation({"new": NEW, "other": disc(50, 30)}))
-    assert timed_tasks(project) == [
-        TimedTask(who="ada", seconds=30.0, work=Work(objects=0, edits={"added": 2.0}))
-    ]
+    (timed,) = timed_tasks(project)
+    assert (timed.who, timed.seconds) == ("ada", 30.0)
+    assert (timed.work.objects, timed.work.edits) == (0, {"added": 2.0})
     assert edit_records(project) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from labelloop.errors import ProjectError
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.tables import ReviewTaskRow, RoundRow
+from labelloop.project.tables import EditRow, ReviewTaskRow, RoundRow
 
 
 def test_a_ledger_without_the_tables_of_review_gets_them_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_ledger_without_the_tables_of_review_gets_them_and_keeps_the_rest(tmp_
     with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
         again = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE name LIKE 'review_%'")]
         assert sorted(again) == sorted(tables)
-        assert dict(db.execute("SELECT key, value FROM meta")) == {"schema": "3", "kept": "yes"}
+        assert dict(db.execute("SELECT key, value FROM meta")) == {"schema": "4", "kept": "yes"}
     db.close()
 
 
@@ -69,10 +69,27 @@ def test_a_round_made_before_rounds_could_do_without_a_model_is_kept_with_its_ta
     assert {"ix_review_tasks_round_id", "ix_review_tasks_image_id"} <= indices
 
 
+def test_edits_that_are_older_than_their_outlines_are_kept(tmp_path: Path) -> None:
+    Project.init(tmp_path, ProjectConfig(name="old"))
+    with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
+        db.executescript(
+            """
+            ALTER TABLE review_edits DROP COLUMN outline_px;
+            ALTER TABLE review_annotations DROP COLUMN maybe_twice;
+            INSERT INTO review_edits VALUES (1, 5, 'moved', '["a"]', '["a"]', 0.75, 0, 0);
+            UPDATE meta SET value = '3' WHERE key = 'schema';
+            """
+        )
+    db.close()
+    with Project.open(tmp_path).ledger.read() as session:
+        edit = session.get_one(EditRow, 1)
+        assert (edit.kind, edit.iou, edit.outline_px) == ("moved", 0.75, None)
+
+
 def test_a_ledger_of_a_newer_labelloop_is_refused(tmp_path: Path) -> None:
     Project.init(tmp_path, ProjectConfig(name="new"))
     with sqlite3.connect(tmp_path / ".labelloop" / "ledger.db") as db:
-        db.execute("UPDATE meta SET value = '4' WHERE key = 'schema'")
+        db.execute("UPDATE meta SET value = '5' WHERE key = 'schema'")
     db.close()
     with pytest.raises(ProjectError, match="another version"):
         Project.open(tmp_path)

@@ -170,3 +170,11 @@ def test_every_object_is_in_exactly_one_record(seed: int) -> None:
     edits = find_edits(before, after)
     assert sorted(k for e in edits for k in e.before) == sorted(before.keys)
     assert sorted(k for e in edits for k in e.after) == sorted(after.keys)
+
+
+def test_edits_know_how_long_the_outlines_are_that_came_back() -> None:
+    proposed, returned = keyed({"a": A, "gone": B}), keyed({"a": disc(42, 41, 20), "n": disc(90, 120, 12)})
+    outlines = {edit.kind: edit.outline_px for edit in find_edits(proposed, returned)}
+    assert outlines["moved"] == pytest.approx(2 * np.pi * 20, rel=0.02)
+    assert outlines["added"] == pytest.approx(2 * np.pi * 12, rel=0.02)
+    assert outlines["deleted"] == 0
