@@ -346,11 +346,13 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("work", type=Path, nargs="?")
+    parser.add_argument("--set", choices=SETS, help="train for this one only; others may run beside it")
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     if not arguments.report:
         data, work = arguments.data.absolute(), arguments.work.absolute()
-        projects = {name: prepare(data, work, name) for name in SETS}
+        names = [arguments.set] if arguments.set else list(SETS)
+        projects = {name: prepare(data, work, name) for name in names}
         for lab in LABS:
             for name, project in projects.items():
                 for order in ("a", "b"):
