@@ -41,7 +41,7 @@ from labelloop.cli import (
     train,
 )
 from labelloop.cli.options import PROJECT_HELP, Invocation
-from labelloop.cli.output import print_error
+from labelloop.cli.output import Remarks, print_error
 from labelloop.errors import LabelloopError, OutputError, UsageError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -208,4 +208,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     # Fabric announces its precision between the progress lines; the run's configuration holds it.
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    remarks = logging.getLogger("labelloop")
+    remarks.setLevel(logging.INFO)
+    remarks.addHandler(Remarks())
     app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -46,6 +47,21 @@ def to_stderr() -> Console:
 def to_stdout() -> Console:
     """A console for results."""
     return Console(highlight=False)
+
+
+class Remarks(logging.Handler):
+    """What the core logs, on stderr, each remark once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._made: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a remark that was not made before."""
+        remark = record.getMessage()
+        if remark not in self._made:
+            self._made.add(remark)
+            to_stderr().print(Text(remark), soft_wrap=True)
 
 
 def say(*lines: str) -> None:

@@ -193,7 +193,7 @@ def _load(network: nn.Module, weights: str) -> None:
     checkpointer = _Checkpointer(network)
     try:
         checkpointer.load(weights)
-    except (OSError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
             f"the weights of the configuration cannot be had ({type(error).__name__})",
             value=weights,

@@ -16,6 +16,7 @@ from labelloop.errors import ModelError, UsageError
 from labelloop.models.architecture import Architecture
 from labelloop.models.mask_rcnn_sizes import mask_rcnn_lite, mask_rcnn_r50
 from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.torchvision_mask_rcnn import torchvision_r50, torchvision_r50_v2
 
 ENTRY_POINTS = "labelloop.architectures"
 IN_A_FILE = "ARCHITECTURE"
@@ -120,7 +121,7 @@ def canonical_name(name: str) -> str:
 
 
 def _own() -> tuple[Architecture, ...]:
-    return mask_rcnn_lite(), mask_rcnn_r50()
+    return mask_rcnn_lite(), mask_rcnn_r50(), torchvision_r50(), torchvision_r50_v2()
 
 
 def _offered() -> tuple[EntryPoint, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
@@ -34,6 +35,7 @@ class MaskRCNNConfig:
         proposals_train: Proposals per image kept before and after suppression, in training.
         proposals_test: Likewise in prediction.
         head: The heads.
+        rpn_convolutions: Before the proposals.
     """
 
     n_classes: int
@@ -42,6 +44,7 @@ class MaskRCNNConfig:
     proposals_train: tuple[int, int]
     proposals_test: tuple[int, int]
     head: HeadConfig
+    rpn_convolutions: int = 1
 
 
 def input_scale(stats: DataStats, *, target_diameter_px: float) -> float:
@@ -87,7 +90,7 @@ class MaskRCNN(nn.Module):
         config: What follows from the data.
     """
 
-    def __init__(self, backbone: TimmPyramid, config: MaskRCNNConfig) -> None:
+    def __init__(self, backbone: TimmPyramid | BackboneWithFPN, config: MaskRCNNConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
@@ -98,7 +101,7 @@ class MaskRCNN(nn.Module):
         )
         self.rpn = IgnoringRPN(
             anchors,
-            FullPrecisionRPNHead(channels, 3),
+            FullPrecisionRPNHead(channels, 3, config.rpn_convolutions),
             fg_iou_thresh=0.6,
             bg_iou_thresh=0.3,
             batch_size_per_image=max(128, config.head.boxes_per_image),

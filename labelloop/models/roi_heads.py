@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import _utils as det_utils
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
@@ -34,8 +34,10 @@ class HeadConfig:
     """Sizes and limits of the heads.
 
     Attributes:
-        box_features: Width of the two fully connected layers.
+        box_features: Width of the fully connected layers.
+        box_channels: Widths of convolutions before one of these; with none, there are two of them instead.
         mask_channels: Widths of the mask head's convolutions.
+        batch_norm: Whether a batch normalisation follows each convolution.
         boxes_per_image: Sampled boxes per image in training.
         positives: Share of them that may be positive.
         box_nms_iou: Boxes of one class that overlap more are one object.
@@ -44,7 +46,9 @@ class HeadConfig:
     """
 
     box_features: int = 256
+    box_channels: tuple[int, ...] = ()
     mask_channels: tuple[int, ...] = (64, 64)
+    batch_norm: bool = False
     boxes_per_image: int = 96
     positives: float = 0.33
     box_nms_iou: float = 0.5
@@ -89,10 +93,17 @@ class RoiHeads(nn.Module):
         levels = ["0", "1", "2", "3"]
         self.config = config
         self.box_pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)
-        self.box_head = TwoMLPHead(channels * 49, config.box_features)
+        norm = nn.BatchNorm2d if config.batch_norm else None
+        self.box_head = (
+            FastRCNNConvFCHead(
+                (channels, 7, 7), [*config.box_channels], [config.box_features], norm_layer=norm
+            )
+            if config.box_channels
+            else TwoMLPHead(channels * 49, config.box_features)
+        )
         self.box_predictor = FastRCNNPredictor(config.box_features, n_classes + 1)
         self.mask_pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
-        self.mask_head = MaskRCNNHeads(channels, config.mask_channels, dilation=1)
+        self.mask_head = MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm)
         self.mask_predictor = MaskRCNNPredictor(config.mask_channels[-1], config.mask_channels[-1], n_classes)
         self.box_coder = det_utils.BoxCoder((10.0, 10.0, 5.0, 5.0))
         self.sampler = det_utils.BalancedPositiveNegativeSampler(config.boxes_per_image, config.positives)

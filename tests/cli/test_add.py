@@ -169,7 +169,9 @@ def test_models_are_listed_with_their_licence(labelloop) -> None:
     models = {model["name"]: model for model in labelloop("models", "--json").document}
     assert models["mask-rcnn-lite"]["licence"] == "Apache-2.0"
     assert models["mask-rcnn-lite"]["available"]
-    assert "mask-rcnn-lite" in labelloop("models").out
+    shown = labelloop("models").out
+    assert all(f"\n{name} " in shown and model["licence"] in shown for name, model in models.items())
+    assert max(map(len, shown.splitlines())) <= 100
 
 
 def test_doctor_looks_at_machine_and_project(labelloop, project: Path, tmp_path: Path) -> None:

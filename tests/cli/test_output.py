@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from labelloop.cli.output import format_estimate, format_seconds, print_json
+from labelloop.cli.output import Remarks, format_estimate, format_seconds, print_json
 from labelloop.cli.progress import LiveProgress, PlainProgress, format_facts
 from labelloop.metrics.estimate import Estimate
 
@@ -95,3 +96,13 @@ def test_live_progress_shows_stage_facts_and_notes() -> None:
 
 def test_facts_are_short() -> None:
     assert format_facts({"mask_loss": 0.123456, "which": "a"}) == "mask loss 0.1235  which a"
+
+
+def test_remarks_of_the_core_go_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("labelloop.somewhere")
+    logger.addHandler(Remarks())
+    for count in (3, 3, 4):
+        logger.info("%d of 4 tensors come from [file]", count)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == ["3 of 4 tensors come from [file]", "4 of 4 tensors come from [file]"]

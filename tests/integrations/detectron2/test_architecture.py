@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ def test_the_c_extension_is_told_from_its_file(monkeypatch, tmp_path):
     assert "has its C extension" in architecture.note()
 
 
-def test_doctor_says_whether_it_is_there_and_is_content_either_way(tmp_path):
+def test_doctor_says_whether_it_is_there_and_is_content_either_way():
+    if "detectron2" not in entry_points(group="labelloop.architectures").names:
+        pytest.skip("labelloop was installed before it offered detectron2: install it again")
     (line,) = (finding for finding in examine() if finding.name == "model detectron2")
     assert line.state == "ok"
     assert ("not ready" in line.found) == bool(architecture.missing())
