@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 MAX_UNDEFINED_SHARE = 0.1  # of the replicates; above it the interval would be one of the lucky draws only
 FEW_UNITS = 50  # below it 95 % intervals hold less often; simulated in tests/benchmarks/bench_metrics.py
 MOST_LEFT_OUT = 400  # with more units skewness moves an interval by less than a tenth of a standard error
-_BLOCK_ELEMENTS = 100_000  # replicates x images drawn at once; what a processor's cache holds
+_BLOCK_ELEMENTS = 400_000  # replicates x images drawn at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,47 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import KDTree
 
+from labelloop.metrics.column_runs import ColumnRuns, column_runs
 from labelloop.metrics.threads import in_threads
 
 Rows = npt.NDArray[np.int64]
-Points = npt.NDArray[np.int32]
+Values = npt.NDArray[np.float64]
 
-_PAIRS_AT_ONCE = 128  # what a processor's cache holds, with objects of 50 px
-_SHORT_SPAN = 180  # px; two squares of it fit into 16 bits
-_DENSE_SPAN = 2800  # px; and into the 24 bits in which float32 is exact
-_DENSE_DISTANCES = 2_000_000  # of one pair; above it a tree is faster than all distances
-_BLOCK_DISTANCES = 100_000  # of several pairs at once
+_CODE_AT_ONCE = 1_000_000  # characters of each mask, squared and added: about the px of the canvas
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outline:
-    """The boundary pixels of a mask: those of which one of four neighbours is outside the mask or the image.
-
-    Attributes:
-        points: int32 (b, 2), row and column, px, from the top left of the mask's box.
-        corner: int64 (2,), row and column of that corner in the image.
-        side: The longer side of the box, px.
-    """
-
-    points: Points
-    corner: Rows
-    side: int
-
-
-def boundary_distances(
-    masks: Sequence[bytes], others: Sequence[bytes], heights: Rows
-) -> npt.NDArray[np.float64]:
+def boundary_distances(masks: Sequence[bytes], others: Sequence[bytes], heights: Rows) -> Values:
     """Average symmetric boundary distance of pairs of masks, px; 0 for equal masks, lower is better.
 
     The mean, over the boundary pixels of both masks, of the distance to the nearest boundary pixel of the
     other (average symmetric surface distance; Heimann et al. 2009, doi:10.1109/TMI.2009.2013851), between
-    the centres of pixels.
+    the centres of pixels. A boundary pixel is one of which one of four neighbours is outside the mask or the
+    image.
 
     Args:
         masks: COCO compressed run lengths of k masks, none empty.
@@ -54,18 +35,13 @@ def boundary_distances(
     Returns:
         float64 (k,), px.
     """
-    order = np.lexsort((np.asarray([len(rle) for rle in masks], np.int64), heights))
-    ends = np.flatnonzero(np.diff(heights[order])) + 1  # one height at a time, alike sizes together
-    parts = [
-        of_height[start : start + _PAIRS_AT_ONCE]
-        for of_height in np.split(order, ends)
-        for start in range(0, len(of_height), _PAIRS_AT_ONCE)
-    ]
+    length = np.asarray([len(rle) for rle in masks], np.int64)
+    order = np.lexsort((length, heights))  # one height at a time, alike sizes together
+    parts = _parts(order, length[order], heights[order])
 
-    def distances_of(rows: Rows) -> npt.NDArray[np.float64]:
+    def distances_of(rows: Rows) -> Values:
         both = [masks[i] for i in rows] + [others[i] for i in rows]
-        found = outlines(both, int(heights[rows[0]]))
-        return _mean_distances(found[: len(rows)], found[len(rows) :])
+        return _mean_distances(column_runs(both, int(heights[rows[0]])), len(rows))
 
     distances = np.zeros(len(masks))
     for rows, found in zip(parts, in_threads(distances_of, parts), strict=True):
@@ -73,168 +49,125 @@ def boundary_distances(
     return distances
 
 
-def outlines(rles: Sequence[bytes], height: int) -> list[Outline]:
-    """The outlines of masks, none empty, of images of one height.
-
-    The boxes of all masks lie side by side on one canvas of column-major pixels, with a frame of zeros that
-    keeps them apart and stands for what is outside the image; so all masks are looked at in a few steps.
-
-    Args:
-        rles: COCO compressed run lengths.
-        height: Of the images, px.
-    """
-    runs = _runs(rles, height)
-    starts = np.searchsorted(runs.owner, np.arange(len(rles)))
-    top, bottom = np.minimum.reduceat(runs.first, starts), np.maximum.reduceat(runs.last, starts)
-    left, right = np.minimum.reduceat(runs.column, starts), np.maximum.reduceat(runs.column, starts)
-    stride = int((bottom - top).max()) + 3
-    widths = right - left + 3
-    place = np.cumsum(widths) - widths  # the canvas column of each mask's frame
-    column = (runs.column - (left - 1 - place)[runs.owner]) * stride + 1 - top[runs.owner]
-    edges = np.zeros(int(widths.sum()) * stride, np.int8)
-    edges[column + runs.first] += 1  # runs of one column do not overlap, so no place comes twice
-    edges[column + runs.last + 1] -= 1
-    ones = np.cumsum(edges, dtype=np.int8).view(np.bool_)
-    surrounded = np.zeros_like(ones)
-    surrounded[stride:-stride] = ones[2 * stride :] & ones[: -2 * stride]
-    surrounded[1:-1] &= ones[2:] & ones[:-2]
-    boundary = np.flatnonzero(ones & ~surrounded)
-    canvas_column = boundary // stride
-    ends = np.searchsorted(canvas_column, place[1:])
-    points = np.empty((len(boundary), 2), np.int32)
-    points[:, 0] = boundary - canvas_column * stride - 1
-    points[:, 1] = canvas_column - np.repeat(place, np.diff(ends, prepend=0, append=len(boundary))) - 1
-    sides = np.maximum(bottom - top, right - left) + 1
-    boxes = zip(np.split(points, ends), np.column_stack([top, left]), sides.tolist(), strict=True)
-    return [Outline(points=part, corner=corner, side=side) for part, corner, side in boxes]
-
-
-def _mean_distances(a: Sequence[Outline], b: Sequence[Outline]) -> npt.NDArray[np.float64]:
-    """float64 (k,): of each pair the mean distance from one outline to the other, both ways."""
-    longest = np.asarray([max(len(x.points), len(y.points)) for x, y in zip(a, b, strict=True)])
-    span = _spans(a, b)
-    dense = (longest**2 <= _DENSE_DISTANCES) & (span <= _DENSE_SPAN)
-    means = np.zeros(len(a))
-    for i in np.flatnonzero(~dense):
-        means[i] = _mean_distance_by_tree(a[i], b[i])
-    for short, kind in ((True, np.uint16), (False, np.float32)):
-        chosen = np.flatnonzero(dense & ((span <= _SHORT_SPAN) == short))
-        order = chosen[np.argsort(longest[chosen], kind="stable")]
-        start = 0
-        while start < len(order):
-            stop = start + 1
-            while stop < len(order) and (stop + 1 - start) * longest[order[stop]] ** 2 <= _BLOCK_DISTANCES:
-                stop += 1
-            rows = order[start:stop]
-            means[rows] = _mean_distances_densely([a[i] for i in rows], [b[i] for i in rows], kind)
-            start = stop
-    return means
-
-
-def _spans(a: Sequence[Outline], b: Sequence[Outline]) -> Rows:
-    """int64 (k,): the longer side of a box around both outlines of each pair, px, or somewhat more."""
-    corner, other = (np.asarray([outline.corner for outline in side]) for side in (a, b))
-    end, other_end = (
-        start + np.asarray([outline.side for outline in side])[:, None]
-        for start, side in ((corner, a), (other, b))
-    )
-    return np.asarray((np.maximum(end, other_end) - np.minimum(corner, other)).max(axis=1), np.int64)
-
-
-def _mean_distances_densely(
-    a: Sequence[Outline], b: Sequence[Outline], kind: type[np.uint16] | type[np.float32]
-) -> npt.NDArray[np.float64]:
-    """All distances between the pixels of each pair; shorter outlines repeat a pixel.
-
-    In unsigned numbers a negative difference wraps round, and so does its square, to the right one.
-    """
-    first, n_first = _stacked([x.points for x in a], kind)
-    second, n_second = _stacked([y.points + (y.corner - x.corner) for x, y in zip(a, b, strict=True)], kind)
-    squared = first[:, 0, :, None] - second[:, 0, None, :]
-    squared *= squared
-    across = first[:, 1, :, None] - second[:, 1, None, :]
-    across *= across
-    squared += across
-    forth, back = (np.sqrt(squared.min(axis=axis), dtype=np.float64) for axis in (2, 1))
-    total = _sum_of_first(forth, n_first) + _sum_of_first(back, n_second)
-    return np.asarray(total / (n_first + n_second), np.float64)
-
-
-def _stacked(
-    outlines_: Sequence[npt.NDArray[Any]], kind: type[np.uint16] | type[np.float32]
-) -> tuple[npt.NDArray[Any], Rows]:
-    """Rows and columns (k, 2, longest), and how many pixels each outline has, int64 (k,)."""
-    lengths = np.asarray([len(points) for points in outlines_])
-    longest = int(lengths.max())
-    stack = np.empty((len(outlines_), 2, longest), kind)
-    for row, points in zip(stack, outlines_, strict=True):
-        row[:, : len(points)] = points.T
-        row[:, len(points) :] = points[0, :, None]
-    return stack, lengths
-
-
-def _sum_of_first(values: npt.NDArray[np.float64], counts: Rows) -> npt.NDArray[np.float64]:
-    inside = np.arange(values.shape[1]) < counts[:, None]
-    return np.asarray((values * inside).sum(axis=1))
-
-
-def _mean_distance_by_tree(a: Outline, b: Outline) -> float:
-    first, second = a.points.astype(np.float64) + a.corner, b.points.astype(np.float64) + b.corner
-    total = KDTree(second).query(first)[0].sum() + KDTree(first).query(second)[0].sum()
-    return float(total) / (len(first) + len(second))
+def _parts(order: Rows, length: Rows, heights: Rows) -> list[Rows]:
+    """Pairs that are looked at together: of one height, and few enough for a processor's cache."""
+    starts, filled = [0], 0
+    for i, (size, another) in enumerate(zip(length**2, np.diff(heights, prepend=heights[:1]), strict=True)):
+        filled += int(size)
+        if i > starts[-1] and (another or filled > _CODE_AT_ONCE):
+            starts.append(i)
+            filled = int(size)
+    return [part for part in np.split(order, starts[1:]) if len(part)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _ColumnRuns:
-    """Runs of ones that each lie in one column, int64 (r,) each; ordered by owner, column, row.
+class _Tiles:
+    """Where pairs lie on a canvas: side by side, each in a box around both masks with a frame of one pixel.
+
+    The canvas is there twice, one beside the other: for the masks, and for those they are compared with.
 
     Attributes:
-        owner: Which mask, from 0.
-        column: px.
-        first: First row, px.
-        last: Last row, px.
+        height: Of the canvas, px.
+        half: Width of one of the two, px.
+        top: int64 (k,), row of the image that is below the frame.
+        left: int64 (k,), column of the image that is right of the frame.
+        place: int64 (k,), first column of each tile.
+        width: int64 (k,), of each tile, px.
     """
 
-    owner: Rows
-    column: Rows
-    first: Rows
-    last: Rows
+    height: int
+    half: int
+    top: Rows
+    left: Rows
+    place: Rows
+    width: Rows
+
+    @classmethod
+    def around(cls, runs: ColumnRuns, n_pairs: int) -> _Tiles:
+        """Boxes around masks i and i + ``n_pairs``."""
+        starts = np.searchsorted(runs.owner, np.arange(2 * n_pairs))
+
+        def of_pair(of: np.ufunc, values: Rows) -> Rows:
+            return np.asarray(of.reduce(of.reduceat(values, starts).reshape(2, n_pairs)), np.int64)
+
+        top, bottom = of_pair(np.minimum, runs.first), of_pair(np.maximum, runs.last)
+        left, right = of_pair(np.minimum, runs.column), of_pair(np.maximum, runs.column)
+        width = right - left + 3
+        place = np.cumsum(width) - width
+        height = int((bottom - top).max()) + 3
+        return cls(height=height, half=int(width.sum()), top=top, left=left, place=place, width=width)
 
 
-def _runs(rles: Sequence[bytes], height: int) -> _ColumnRuns:
-    """The runs of ones in COCO strings: 5 bits a character, from the third run on as differences."""
-    characters = np.frombuffer(b"".join(rles), np.uint8).astype(np.int64) - 48
-    is_last = (characters & 0x20) == 0
-    number = np.cumsum(is_last) - is_last  # which number each character belongs to
-    starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
-    bits = 5 * (np.arange(len(characters)) - starts[number])
-    lengths = np.add.reduceat((characters & 0x1F) << bits, starts)
-    negative = (characters[is_last] & 0x10) != 0
-    lengths[negative] -= np.int64(1) << (bits[is_last][negative] + 5)
-    first_number = number[np.cumsum([0, *map(len, rles[:-1])])]
-    ends = np.append(first_number[1:], len(lengths))
-    mask = np.repeat(np.arange(len(rles)), ends - first_number)
-    order = np.arange(len(lengths)) - first_number[mask]  # of each run in its mask
-    for chain in ((order % 2 == 1), (order % 2 == 0) & (order > 0)):
-        sums = np.cumsum(lengths[chain])
-        begins = np.flatnonzero(np.diff(mask[chain], prepend=-1))
-        before = np.repeat(sums[begins] - lengths[chain][begins], np.diff(np.append(begins, len(sums))))
-        lengths[chain] = sums - before
-    stops = np.cumsum(lengths)
-    stops -= (stops - lengths)[first_number][mask]
-    ones = (order % 2 == 1) & (lengths > 0)
-    return _cut_at_columns(mask[ones], (stops - lengths)[ones], stops[ones] - 1, height)
+def _mean_distances(runs: ColumnRuns, n_pairs: int) -> Values:
+    """float64 (n_pairs,): between masks i and i + ``n_pairs`` of the runs, px."""
+    tiles = _Tiles.around(runs, n_pairs)
+    boundary = _boundaries(runs, tiles)
+    position = np.flatnonzero(boundary)
+    row = position // (2 * tiles.half)
+    column = position - row * (2 * tiles.half)
+    is_other = column >= tiles.half
+    column -= is_other * tiles.half
+    pair = np.repeat(np.arange(n_pairs), tiles.width)[column]
+    before = tiles.place[pair] - column  # as far as the frames go, from here
+    after = before + tiles.width[pair] - 1
+    opposite = position + np.where(is_other, -tiles.half, tiles.half)
+    distance = _to_nearest(_rows_to_nearest(boundary, tiles).ravel(), opposite, before, after)
+    return np.asarray(np.bincount(pair, distance, n_pairs) / np.bincount(pair, minlength=n_pairs))
 
 
-def _cut_at_columns(owner: Rows, first: Rows, last: Rows, height: int) -> _ColumnRuns:
-    """A run from the bottom of a column to the top of the next becomes one run in each."""
-    crossed = last // height - first // height + 1
-    whose = np.repeat(np.arange(len(owner)), crossed)
-    within = np.arange(len(whose)) - np.repeat(np.cumsum(crossed) - crossed, crossed)
-    column = first[whose] // height + within
-    return _ColumnRuns(
-        owner=owner[whose],
-        column=column,
-        first=np.maximum(first[whose] - column * height, 0),
-        last=np.minimum(last[whose] - column * height, height - 1),
-    )
+def _boundaries(runs: ColumnRuns, tiles: _Tiles) -> npt.NDArray[np.bool_]:
+    """The boundary pixels of all masks on the canvas, bool (height, 2 half)."""
+    n_pairs = len(tiles.place)
+    pair = runs.owner % n_pairs
+    column = runs.column - tiles.left[pair] + tiles.place[pair] + 1 + runs.owner // n_pairs * tiles.half
+    canvas = np.zeros((tiles.height, 2 * tiles.half), np.int8)
+    down = 1 - tiles.top[pair]
+    canvas[runs.first + down, column] += 1  # runs of one column do not overlap, so no place comes twice
+    canvas[runs.last + down + 1, column] -= 1
+    for above, here in pairwise(canvas):
+        here += above
+    ones = canvas.view(np.bool_)
+    surrounded = ones[:-2, 1:-1] & ones[2:, 1:-1]
+    surrounded &= ones[1:-1, :-2]
+    surrounded &= ones[1:-1, 2:]
+    ones[1:-1, 1:-1] &= ~surrounded
+    return ones
+
+
+def _rows_to_nearest(boundary: npt.NDArray[np.bool_], tiles: _Tiles) -> npt.NDArray[Any]:
+    """Rows to the nearest boundary pixel of the column, whole (height, 2 half); very far without one."""
+    far = tiles.height + int(tiles.width.max())
+    kind = np.uint16 if far + tiles.height < 2**16 else np.int64
+    rows = np.multiply(~boundary, far, dtype=kind)
+    for lines in (rows, rows[::-1]):
+        for above, here in pairwise(lines):
+            np.minimum(here, above + kind(1), out=here)
+    return rows
+
+
+def _to_nearest(rows: npt.NDArray[Any], at: Rows, before: Rows, after: Rows) -> Values:
+    """Distance to the nearest boundary pixel, px.
+
+    Looks at ever farther columns, until what was found is nearer than they are.
+
+    Args:
+        rows: Rows to the nearest boundary pixel of each column, the canvas as one line.
+        at: int64 (b,), from which of its places.
+        before: int64 (b,), columns to the left frame of its tile, negative.
+        after: int64 (b,), columns to the right one.
+
+    Returns:
+        float64 (b,).
+    """
+    squared = rows[at].astype(np.int64) ** 2
+    reach = 1
+    nearer = np.flatnonzero(squared > reach**2)
+    while len(nearer):
+        here = at[nearer]
+        left = rows[here + np.maximum(before[nearer], -reach)]
+        right = rows[here + np.minimum(after[nearer], reach)]
+        found = np.minimum(left, right).astype(np.int64) ** 2 + reach**2
+        squared[nearer] = found = np.minimum(found, squared[nearer])
+        reach += 1
+        nearer = nearer[found > reach**2]
+    return np.sqrt(squared)

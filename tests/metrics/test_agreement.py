@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from labelloop.instances import Instances
+from labelloop.metrics.agreement import MatchedPairs, area_agreement
 from labelloop.metrics.panel import evaluate
 
 Scene = Callable[..., Instances]
@@ -34,6 +35,18 @@ def test_the_median_of_an_odd_number_is_the_middle_one(scene: Scene) -> None:
     assert evaluate([scene(rows_of([10] * 3))], predicted, n_classes=1).metrics[
         "area_bias"
     ].value == pytest.approx(0.1)
+
+
+def test_the_median_of_a_resample_is_found_however_far_from_that_of_all_images() -> None:
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.arange(5), 8)
+    difference = np.sort(rng.normal(image, 0.1))  # an image's errors lie together
+    pairs = MatchedPairs(
+        n_images=5, image=image, area_difference=difference, distance=np.zeros(40), unit="px"
+    )
+    times = rng.multinomial(5, np.full(5, 0.2), 200).astype(np.int32)
+    expected = [np.median(np.repeat(difference, drawn[image])) for drawn in times]
+    np.testing.assert_allclose(area_agreement(pairs, times)[0], expected, rtol=1e-12)
 
 
 def test_only_matched_pairs_above_the_working_threshold_have_an_area_error(scene: Scene) -> None:

@@ -106,6 +106,16 @@ def test_it_equals_pycocotools_on_random_scenes(
     assert_equals_pycocotools(truth, predicted, n_classes)
 
 
+def test_a_recall_that_equals_a_recall_point_is_pycocotools(
+    scene: Callable[..., Instances],
+) -> None:
+    squares = [(3 * (i // 20), 3 * (i % 20), 2, 2) for i in range(400)]
+    truth = scene(squares[:100], size_hw=(60, 60))
+    mixed = [square for pair in zip(squares[:100], squares[100:200], strict=True) for square in pair]
+    predicted = scene(mixed, np.linspace(1, 0.1, 200), size_hw=(60, 60))
+    assert_equals_pycocotools([truth], [predicted], 1)  # each of the points 0.01, 0.02 .. 1 is a recall
+
+
 def test_nothing_is_cut_where_an_image_holds_more_than_a_hundred_objects(
     scene: Callable[..., Instances],
 ) -> None:
