@@ -117,7 +117,20 @@ def _show(result: dict[str, Any]) -> None:
         say("", title)
         rows = ((f"  {name}", format_estimate(metrics[name]), _unit(name, metrics[name])) for name in names)
         print_table(["", "", ""], rows)
+    _show_scores(result.get("scores"))
     _show_parts(result)
+
+
+def _show_scores(scores: dict[str, Any] | None) -> None:
+    """Above which scores few objects are wrong; nothing without validation images."""
+    if scores is None:
+        return
+    say("", "Scores above which objects are right, by the run's validation images (97.5 % confidence)")
+    rows = (
+        [f"  {float(share):.0%}", "cannot be shown" if score is None else f"{score:.2f}"]
+        for share, score in scores["score_for_precision"].items()
+    )
+    print_table(["", ""], rows)
 
 
 def _intervals(result: dict[str, Any]) -> str:

@@ -44,8 +44,9 @@ def evaluate_run(
         progress: Who watches.
 
     Returns:
-        ``run``, ``which`` (guided or supervised), ``split``, and all of ``Panel.as_dict``. A measurement on
-        the test images is counted in the ledger.
+        ``run``, ``which`` (guided or supervised), ``split``, all of ``Panel.as_dict``, and ``scores``: what
+        the run found its scores worth on validation images, None without (``worth_of_scores``). A measurement
+        on the test images is counted in the ledger.
 
     Raises:
         ProjectError: The split has no labelled images.
@@ -85,7 +86,8 @@ def evaluate_run(
             document["notes"].append(
                 f"this is look {seen} at the test images: with each, what is chosen by them is less to trust"
             )
-    return {"run": loaded.run, "which": loaded.which, "split": split, **document}
+    scores = ((record.result or {}).get("scores") or {}).get(loaded.which)
+    return {"run": loaded.run, "which": loaded.which, "split": split, **document, "scores": scores}
 
 
 def _measured_images(project: Project, run: RunRecord, split: str) -> list[ImageRecord]:

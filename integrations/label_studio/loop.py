@@ -7,12 +7,14 @@ answer is waited for; a connection is made anew each time, so a renewed token is
 2. Train when ``retrain_after`` images have labels from review that no finished run has seen, or when the
    round is finished and one has. The new run trains as the newest one did, on all labels; an unfinished run
    goes on.
-3. The new model proposes from now on, unless the validation images show the one before it better.
+3. The new model proposes from now on, unless the gate shows it worse than the one before it on validation
+   images (labelloop/promotion.py).
 4. Push: completes the open round, or opens the next when every task of it is settled.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,17 +25,17 @@ from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError, ProjectError, ServerError
-from labelloop.evaluating import evaluate_run
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import LabelRow, Meta, RunRow
+from labelloop.promotion import gate_of_runs
 from labelloop.review.rounds import current_round
 
 PROPOSER = "loop:run"  # in the ledger: the run whose model proposes
-METRIC = "coco_ap"
+GATE = "loop:gate"  # in the ledger: why that one, as JSON
 ROUND = Budget(tasks=40)
 
 
@@ -46,6 +48,10 @@ class LoopStep:
         new_labels: Images with labels from review that no finished run has seen.
         trained: Name of the run that was trained, or None.
         proposer: Name of the run whose model proposes.
+        gate: Why that one: the newest decision between two runs, now or in an earlier turn. ``new`` and
+            ``old`` are their names; ``promote``, ``verdict``, ``difference`` (value, interval, n), ``rule``
+            and ``reason`` are those of ``GateDecision``; verdict and difference are None without validation
+            images. None where the loop never trained.
         round: The round that is open now, or None where nothing is left to review.
         waiting: Its tasks that nobody has reviewed.
     """
@@ -54,6 +60,7 @@ class LoopStep:
     new_labels: int
     trained: str | None
     proposer: str
+    gate: dict[str, Any] | None
     round: int | None
     waiting: int
 
@@ -109,13 +116,19 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     trained = None
     if new >= retrain_after or (before is None and new > 0):
         trained = _train(project, watching)
-    proposer = _proposer(project)
+    proposer, gate = _proposer(project), _gate(project)
     try:
         pushed = push(project, RoundRequest(budget=ROUND, run=proposer), progress=watching)
     except NothingToReviewError as error:
         watching.note(str(error))
         return LoopStep(
-            images=report.images, new_labels=new, trained=trained, proposer=proposer, round=None, waiting=0
+            images=report.images,
+            new_labels=new,
+            trained=trained,
+            proposer=proposer,
+            gate=gate,
+            round=None,
+            waiting=0,
         )
     if pushed.opened:
         watching.note(f"round {pushed.round}: {pushed.tasks} tasks wait for review")
@@ -124,6 +137,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
         new_labels=new,
         trained=trained,
         proposer=proposer,
+        gate=gate,
         round=pushed.round,
         waiting=pushed.tasks,
     )
@@ -160,21 +174,29 @@ def _request(run: RunRecord) -> TrainRequest:
 
 
 def _choose_proposer(project: Project, new: str, before: str, progress: Progress) -> None:
-    """The new run proposes, unless validation images that both can be measured on show the old one better."""
-    chosen = new
-    if project.images(split="val", labelled=True):
-        old_value, new_value = (
-            evaluate_run(project, run=run, split="val", progress=progress)["metrics"][METRIC]["value"]
-            for run in (before, new)
-        )
-        if old_value is not None and new_value is not None and new_value < old_value:
-            chosen = before
-            progress.note(
-                f"{before} goes on proposing: on validation its {METRIC} is {old_value:.3f}, "
-                f"that of {new} {new_value:.3f}"
-            )
+    """The gate decides which run proposes, and is kept in the ledger with its reason."""
+    decision = gate_of_runs(project, new=new, old=before, progress=progress)
+    if decision is None:
+        decided: dict[str, Any] = {
+            "promote": True,
+            "verdict": None,
+            "difference": None,
+            "rule": "without validation images the new model is promoted, as it has learnt more labels",
+            "reason": "there are no validation images that neither run has learnt",
+        }
+    else:
+        decided = decision.as_dict()
+    chosen = new if decided["promote"] else before
+    progress.note(f"{chosen} proposes from now on; {new} beside {before}: {decided['reason']}")
     with project.ledger.write() as session:
         session.merge(Meta(key=PROPOSER, value=chosen))
+        session.merge(Meta(key=GATE, value=json.dumps({"new": new, "old": before, **decided})))
+
+
+def _gate(project: Project) -> dict[str, Any] | None:
+    with project.ledger.read() as session:
+        row = session.get(Meta, GATE)
+    return None if row is None else dict(json.loads(row.value))
 
 
 def _proposer(project: Project) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from labelloop.instances import Instances
+from labelloop.metrics.calibration import Calibration, threshold_for_precision
 from labelloop.metrics.panel import best_f1_score_threshold, difference, evaluate
 from labelloop.project.project import ImageRecord
 
 REPLICATES = 1000
+PRECISIONS = (0.8, 0.9, 0.95)  # for which a score is looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,5 +91,30 @@ def working_thresholds(
         which: float(
             np.clip(best_f1_score_threshold(scored.truth, predicted, n_classes=n_classes), 0.05, 0.95)
         )
+        for which, predicted in seen.items()
+    }
+
+
+def worth_of_scores(
+    scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int
+) -> dict[str, dict[str, Any] | None]:
+    """What each model's scores are worth by validation images; None where there are none.
+
+    Returns:
+        Of each model ``calibration`` (``Calibration.as_dict``) and ``score_for_precision``: by share of right
+        objects, as text, the lowest score above which it can be shown; None where it cannot.
+    """
+    if scored is None or scored.split != "val":
+        return {which: None for which in seen}
+    return {
+        which: {
+            "calibration": Calibration.fit(scored.truth, predicted, n_classes=n_classes).as_dict(),
+            "score_for_precision": {
+                str(target): threshold_for_precision(
+                    scored.truth, predicted, target, n_classes=n_classes, groups=scored.groups
+                )
+                for target in PRECISIONS
+            },
+        }
         for which, predicted in seen.items()
     }

@@ -30,7 +30,7 @@ from labelloop.distill.naming import check_name, claimed, make_run_folder, name_
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
 from labelloop.distill.runs import LoadedModel, choose_device, read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
-from labelloop.distill.scoring import ScoredImages, compare, working_thresholds
+from labelloop.distill.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
 from labelloop.distill.timing import fit_iterations, measure_costs
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import OutputError, TrainingError, UsageError
@@ -360,6 +360,7 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
         "verified": verified,
         "split": scored.split if scored else None,
         "min_score": thresholds,
+        "scores": worth_of_scores(scored, seen, n_classes=len(stats.classes)),
         "schedule": config["schedule"],
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
         "device": config["device"],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,24 @@ def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict])
     assert code == 0
     assert "coco_ap" in out
     assert "evaluating" not in err  # the ledger knows
+
+
+def test_evaluate_says_above_which_scores_objects_are_right_where_the_run_could_tell(
+    screen: tuple[Path, dict], tmp_path: Path
+) -> None:
+    root, trained = screen
+    assert trained["scores"] == {"supervised": None, "guided": None}  # no validation images
+    assert _json("evaluate", "-C", root)["scores"] is None
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    project = Project.open(copy)
+    record, scores = project.run("first"), {"0.8": 0.61, "0.95": None}
+    told = {"guided": {"score_for_precision": scores}, "supervised": None}
+    project.save_run(replace(record, result={**trained, "scores": told}))
+    assert _json("evaluate", "-C", copy)["scores"]["score_for_precision"] == scores
+    _, out, _ = _run("evaluate", "-C", copy)
+    assert re.search(r"80%\s+0.61", out)
+    assert re.search(r"95%\s+cannot be shown", out)
 
 
 def test_each_look_at_the_test_images_is_counted(screen: tuple[Path, dict], tmp_path: Path) -> None:

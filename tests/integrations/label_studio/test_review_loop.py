@@ -418,6 +418,7 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
     project = Project.open(screen)
     opened = turn(project, retrain_after=2)
     assert (opened.round, opened.waiting, opened.trained, opened.proposer) == (1, N_IMAGES, None, "first")
+    assert opened.gate is None
     one, two, *others = annotator.tasks()
     annotator.submit(one, annotator.correct(one))
     step = turn(project, retrain_after=2)
@@ -426,6 +427,9 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
     step = turn(project, retrain_after=2)
     assert step.trained is not None
     assert (step.images, step.new_labels, step.proposer, step.round) == (1, 2, step.trained, 1)
+    assert step.gate is not None
+    assert (step.gate["new"], step.gate["old"], step.gate["promote"]) == (step.trained, "first", True)
+    assert "no validation images" in step.gate["reason"]
     run_of = {record.name: record for record in project.runs()}
     again = run_of[step.trained].config["request"]
     assert (again["method"], again["iterations"], again["labels"]) == ("supervised", ITERATIONS, "all")

@@ -1,0 +1,64 @@
+"""Whether a newer run takes the place of the one in use: the gate, on images that neither has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labelloop.distill.runs import load_model
+from labelloop.evaluating import predict_known_images, to_project_classes
+from labelloop.instances import Instances
+from labelloop.metrics.gate import GateDecision, decide
+from labelloop.progress import Progress, Silent
+from labelloop.project.project import ImageRecord, Project
+
+
+def gate_of_runs(
+    project: Project, *, new: str, old: str, device: str = "auto", progress: Progress | None = None
+) -> GateDecision | None:
+    """Compares the promoted models of two runs on the same validation images.
+
+    The new run is presumed better, as it has learnt all labels of the old one and more: it has to be shown
+    worse to be refused. With few images the interval is wide, so they seldom show it.
+
+    Args:
+        project: Holds both runs.
+        new: Name of the run that may take the place of the other.
+        old: Name of the run in use.
+        device: Where to predict.
+        progress: Who watches.
+
+    Returns:
+        None where the project has no labelled image for this that neither run has learnt.
+    """
+    images = _unlearnt_images(project, new, old)
+    if not images:
+        return None
+    labels = project.labels([image.id for image in images])
+    new_seen, old_seen = (_seen(project, run, images, device, progress or Silent()) for run in (new, old))
+    return decide(
+        [labels[image.id] for image in images],
+        new_seen,
+        old_seen,
+        n_classes=len(project.config.classes),
+        groups=[image.group for image in images],
+        presume="new",
+    )
+
+
+def _unlearnt_images(project: Project, new: str, old: str) -> list[ImageRecord]:
+    """The labelled val split, or what the new run kept for validation, without what either run learnt."""
+    configs = [project.run(name).config for name in (new, old)]
+    learnt = {image_id for config in configs for image_id in config.get("train_images", ())}
+    images = project.images(split="val", labelled=True)
+    if not images:
+        kept = set(configs[0].get("val_images", ()))
+        images = [image for image in project.images(split="train", labelled=True) if image.id in kept]
+    return [image for image in images if image.id not in learnt]
+
+
+def _seen(
+    project: Project, run: str, images: Sequence[ImageRecord], device: str, progress: Progress
+) -> list[Instances]:
+    loaded = load_model(project, run, device=device)
+    found = predict_known_images(project, loaded, images, progress)
+    return [to_project_classes(seen, loaded.classes, project.config.classes) for seen in found]
