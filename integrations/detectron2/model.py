@@ -63,8 +63,10 @@ def build_detectron2(
             value=f"{path}, MODEL.ROI_MASK_HEAD.NAME {cfg.MODEL.ROI_MASK_HEAD.NAME}",
             way_out="Take a configuration with MaskRCNNConvUpsampleHead.",
         )
-    if weights and pretrained:
-        _load(network, weights)
+    if weights:
+        if pretrained:
+            _load(network, weights)
+        _name_the_body(network)
     soften(network)
     return Detectron2RCNN(network, fitted, bgr=cfg.INPUT.FORMAT == "BGR")
 
@@ -158,6 +160,32 @@ class Detectron2RCNN(nn.Module):
         """Images as detectron2 takes them, and the factors along x and y by which each was resized."""
         pairs = [resized(image[self.channels] * 255, self.config.input_scale) for image in images]
         return [{"image": image} for image, _ in pairs], [scale for _, scale in pairs]
+
+
+class _Body(nn.Module):
+    """Gives the parameters of a pretrained backbone the name by which they learn slower.
+
+    Args:
+        body: What is pretrained.
+    """
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self.body = body
+        self.size_divisibility = body.size_divisibility
+        self.padding_constraints = body.padding_constraints
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """What the backbone gives."""
+        features: dict[str, Tensor] = self.body(images)
+        return features
+
+
+def _name_the_body(network: Any) -> None:
+    if hasattr(network.backbone, "bottom_up"):  # below a pyramid
+        network.backbone.bottom_up = _Body(network.backbone.bottom_up)
+    else:
+        network.backbone = _Body(network.backbone)
 
 
 @contextmanager
