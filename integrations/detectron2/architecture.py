@@ -66,7 +66,7 @@ def build(stats: DataStats, *, variant: str | None, pretrained: bool) -> Instanc
 
 def training_view_px(stats: DataStats) -> int:
     """See Architecture."""
-    from labelloop.models.mask_rcnn import input_scale
+    from labelloop.models.inputs import input_scale
 
     return max(round(INPUT_SIDE_PX / input_scale(stats, target_diameter_px=TARGET_DIAMETER_PX)), 32)
 

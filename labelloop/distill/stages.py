@@ -20,7 +20,7 @@ from labelloop.distill.ema import ema_update
 from labelloop.distill.pseudo_labels import PseudoLabelConfig, predict_views, pseudo_objects
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.errors import NonFiniteLossError
-from labelloop.models.protocol import InstanceModel, Target
+from labelloop.models.protocol import InstanceModel, Paced, Target
 from labelloop.progress import Progress
 
 
@@ -74,10 +74,11 @@ def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
 
 def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW; the backbone learns slower; biases and normalisations do not decay."""
+    peak = config.lr * (module.lr_factor if isinstance(module, Paced) else 1.0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            rate = config.lr * (config.backbone_lr_factor if ".body." in name else 1.0)
+            rate = peak * (config.backbone_lr_factor if ".body." in name else 1.0)
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(

@@ -91,6 +91,15 @@ def fold_batch_norms(body: nn.Module) -> nn.Module:
     return body
 
 
+def freeze_first_stages(body: nn.Module, n: int) -> None:
+    """Keeps the stem and the first ``n - 1`` blocks of an EfficientNet as they are; 0 keeps nothing."""
+    if n == 0:
+        return
+    stages: list[nn.Module] = [body.conv_stem, body.bn1, *body.blocks]  # type: ignore[list-item, misc]
+    for stage in stages[: n + 1]:  # the stem is two of them
+        stage.requires_grad_(False)
+
+
 class TimmPyramid(nn.Module):
     """A timm backbone with a feature pyramid on top.
 
@@ -105,14 +114,6 @@ class TimmPyramid(nn.Module):
         widths: list[int] = body.feature_info.channels()  # type: ignore[operator, union-attr]
         self.fpn = FeaturePyramidNetwork(widths, channels, extra_blocks=LastLevelMaxPool())
         self.out_channels = channels
-
-    def freeze_stages(self, n: int) -> None:
-        """Keeps the stem and the first ``n - 1`` blocks as they are pretrained; 0 frees nothing."""
-        if n == 0:
-            return
-        stages: list[nn.Module] = [self.body.conv_stem, self.body.bn1, *self.body.blocks]  # type: ignore[list-item, misc]
-        for stage in stages[: n + 1]:  # the stem is two of them
-            stage.requires_grad_(False)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Features by level "0".."3" and "pool", strides 4 to 64.

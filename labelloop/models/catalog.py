@@ -14,6 +14,15 @@ from pathlib import Path
 
 from labelloop.errors import ModelError, UsageError
 from labelloop.models.architecture import Architecture
+from labelloop.models.mask2former_sizes import (
+    mask2former_dinov2_b,
+    mask2former_dinov2_l,
+    mask2former_lite,
+    mask2former_r50,
+    mask2former_swin_b,
+    mask2former_swin_l,
+    mask2former_swin_t,
+)
 from labelloop.models.mask_rcnn_sizes import mask_rcnn_lite, mask_rcnn_r50
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.models.torchvision_mask_rcnn import torchvision_r50, torchvision_r50_v2
@@ -117,11 +126,23 @@ def canonical_name(name: str) -> str:
     if name.endswith(".py"):
         return str(Path(name).resolve())
     kind, _, variant = name.partition(":")
-    return f"{kind}:{Path(variant).resolve()}" if variant and Path(variant).is_file() else name
+    return f"{kind}:{Path(variant).resolve()}" if variant and Path(variant).exists() else name
 
 
 def _own() -> tuple[Architecture, ...]:
-    return mask_rcnn_lite(), mask_rcnn_r50(), torchvision_r50(), torchvision_r50_v2()
+    return (
+        mask_rcnn_lite(),
+        mask_rcnn_r50(),
+        torchvision_r50(),
+        torchvision_r50_v2(),
+        mask2former_lite(),
+        mask2former_r50(),
+        mask2former_swin_t(),
+        mask2former_swin_b(),
+        mask2former_swin_l(),
+        mask2former_dinov2_b(),
+        mask2former_dinov2_l(),
+    )
 
 
 def _offered() -> tuple[EntryPoint, ...]:

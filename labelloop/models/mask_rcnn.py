@@ -14,13 +14,11 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
+from labelloop.models.inputs import STRIDE, input_batch, input_scale
 from labelloop.models.protocol import DataStats, Prediction, Target
-from labelloop.models.regions import prediction_of_boxes, resized, roi_target, rpn_target
+from labelloop.models.regions import prediction_of_boxes, roi_target, rpn_target
 from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads
 
-STRIDE = 32  # inputs are padded to a multiple of it
-MOST_ENLARGED = 1.5  # larger inputs show hardly more and cost as much more time as they have pixels
-LEAST_DIAMETER_PX = 32.0  # but objects that would be smaller than this are enlarged up to twice
 USUAL_INPUT_PX = 448 * 448  # what the limits of ``MaskRCNNConfig`` are meant for; larger inputs get more
 
 
@@ -45,13 +43,6 @@ class MaskRCNNConfig:
     proposals_test: tuple[int, int]
     head: HeadConfig
     rpn_convolutions: int = 1
-
-
-def input_scale(stats: DataStats, *, target_diameter_px: float) -> float:
-    """The factor that brings the median object to this diameter, as far as enlarging images pays."""
-    median = stats.diameter_px[1]
-    scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
-    return min(max(scale, 1 / 16), 2.0)
 
 
 def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> MaskRCNNConfig:
@@ -169,16 +160,4 @@ class MaskRCNN(nn.Module):
         return {name: f.float() for name, f in features.items()}
 
     def _batch(self, images: Sequence[Tensor]) -> tuple[ImageList, list[tuple[float, float]]]:
-        """One padded batch, and the factors along x and y by which each image was resized."""
-        inputs, scales = [], []
-        for image in images:
-            normal, scale = resized((image - self.mean) / self.std, self.config.input_scale)
-            inputs.append(normal)
-            scales.append(scale)
-        padded = [max(i.shape[d] for i in inputs) for d in (1, 2)]
-        padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
-        tensor = inputs[0].new_zeros((len(images), 3, *padded))
-        for slot, image in zip(tensor, inputs, strict=True):
-            slot[:, : image.shape[1], : image.shape[2]] = image
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
-        return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in inputs]), scales
+        return input_batch(images, scale=self.config.input_scale, mean=self.mean, std=self.std)

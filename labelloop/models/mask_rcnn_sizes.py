@@ -9,7 +9,13 @@ from pathlib import Path
 from torch import nn
 
 from labelloop.models.architecture import Architecture
-from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, lite0_weights_file, resnet50
+from labelloop.models.backbones import (
+    TimmPyramid,
+    efficientnet_lite0,
+    freeze_first_stages,
+    lite0_weights_file,
+    resnet50,
+)
 from labelloop.models.mask_rcnn import MaskRCNN, MaskRCNNConfig, fit_to
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.models.roi_heads import HeadConfig
@@ -43,7 +49,7 @@ class _Size:
         """See BuildsModel; the variant is a file with the backbone's weights."""
         weights = Path(variant) if variant else None
         backbone = TimmPyramid(self.body(weights, pretrained), channels=self.channels)
-        backbone.freeze_stages(self.frozen_stages)
+        freeze_first_stages(backbone.body, self.frozen_stages)
         return MaskRCNN(backbone, self.config(stats))
 
     def training_view_px(self, stats: DataStats) -> int:

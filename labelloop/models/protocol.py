@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +110,17 @@ class InstanceModel(Protocol):
 
     def module(self) -> nn.Module:
         """The network itself: parameters and buffers to optimise, average and save."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A network that learns at another rate than Mask R-CNN, which the recipes' rate is meant for.
+
+    Attributes:
+        lr_factor: Its learning rate, over the recipe's.
+    """
+
+    lr_factor: float
 
 
 def rank_by_mask_quality(prediction: Prediction, *, min_score: float) -> Prediction:

@@ -41,23 +41,6 @@ class RoiTarget:
     ignore_boxes: Tensor
 
 
-def resized(image: Tensor, scale: float) -> tuple[Tensor, tuple[float, float]]:
-    """An image in the size that a network wants.
-
-    Args:
-        image: float32 (c, h, w).
-        scale: The factor, up to whole pixels.
-
-    Returns:
-        The image, and the factors along x and y.
-    """
-    height, width = image.shape[-2:]
-    new = max(round(height * scale), 1), max(round(width * scale), 1)
-    if new != (height, width):
-        image = F.interpolate(image[None], new, mode="bilinear", antialias=new[0] < height)[0]
-    return image, (new[1] / width, new[0] / height)
-
-
 def roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
     """A target for an image that was resized by these factors along x and y."""
     boxes, filled = _boxes(target.masks)

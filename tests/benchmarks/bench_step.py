@@ -23,6 +23,7 @@ from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, make_optimiser, train_step
 from labelloop.distill.train import _trainer
+from labelloop.models.backbones import freeze_first_stages
 from labelloop.progress import Silent
 from labelloop.project.project import Project
 
@@ -44,7 +45,7 @@ def main() -> None:
     images = recipe.labelled_batch + recipe.unlabelled_batch
     student, teacher = trainer._teacher(), trainer._teacher()
     student.module().requires_grad_(True)
-    student.module().backbone.freeze_stages(3)  # type: ignore[operator, union-attr]
+    freeze_first_stages(student.module().backbone.body, 3)  # type: ignore[union-attr, arg-type]
     learner = Learner(student, teacher, make_optimiser(student.module(), recipe.optimiser))
     labels = trainer.labels_plan(1000)
     labels = replace(labels, batches=replace(labels.batches, labelled_batch=images))

@@ -3,7 +3,13 @@ import timm
 import torch
 
 from labelloop.errors import ModelError
-from labelloop.models.backbones import TimmPyramid, efficientnet_lite0, efficientnet_lite0_state, resnet50
+from labelloop.models.backbones import (
+    TimmPyramid,
+    efficientnet_lite0,
+    efficientnet_lite0_state,
+    freeze_first_stages,
+    resnet50,
+)
 
 
 def test_packaged_weights_give_timms_network_the_outputs_of_their_own_network(capsys):
@@ -31,7 +37,7 @@ def test_folding_the_batch_norms_leaves_the_function_as_it_is():
 
 def test_frozen_stages_get_no_gradient_and_later_ones_do():
     pyramid = TimmPyramid(efficientnet_lite0(pretrained=False), channels=8)
-    pyramid.freeze_stages(2)
+    freeze_first_stages(pyramid.body, 2)
     assert not pyramid.body.conv_stem.weight.requires_grad
     assert not any(p.requires_grad for p in pyramid.body.blocks[0].parameters())
     assert all(p.requires_grad for p in pyramid.body.blocks[1].parameters())

@@ -1,0 +1,66 @@
+"""From images of any size to the padded batch that a network sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+
+from labelloop.models.protocol import DataStats
+
+STRIDE = 32  # inputs are padded to a multiple of it
+MOST_ENLARGED = 1.5  # larger inputs show hardly more and cost as much more time as they have pixels
+LEAST_DIAMETER_PX = 32.0  # but objects that would be smaller than this are enlarged up to twice
+
+
+def input_scale(stats: DataStats, *, target_diameter_px: float) -> float:
+    """The factor that brings the median object to a diameter, as far as enlarging images pays."""
+    median = stats.diameter_px[1]
+    scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
+    return min(max(scale, 1 / 16), 2.0)
+
+
+def resized(image: Tensor, scale: float) -> tuple[Tensor, tuple[float, float]]:
+    """An image in the size that a network wants.
+
+    Args:
+        image: float32 (c, h, w).
+        scale: The factor, up to whole pixels.
+
+    Returns:
+        The image, and the factors along x and y.
+    """
+    height, width = image.shape[-2:]
+    new = max(round(height * scale), 1), max(round(width * scale), 1)
+    if new != (height, width):
+        image = F.interpolate(image[None], new, mode="bilinear", antialias=new[0] < height)[0]
+    return image, (new[1] / width, new[0] / height)
+
+
+def input_batch(
+    images: Sequence[Tensor], *, scale: float, mean: Tensor, std: Tensor
+) -> tuple[ImageList, list[tuple[float, float]]]:
+    """One padded batch, and the factors along x and y by which each image was resized.
+
+    Args:
+        images: float32 (3, h_i, w_i), 0..1.
+        scale: Images are resized by about this factor.
+        mean: float32 (3, 1, 1), taken off the images.
+        std: float32 (3, 1, 1), what they are divided by then.
+    """
+    inputs, scales = [], []
+    for image in images:
+        normal, factors = resized((image - mean) / std, scale)
+        inputs.append(normal)
+        scales.append(factors)
+    padded = [max(i.shape[d] for i in inputs) for d in (1, 2)]
+    padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
+    tensor = inputs[0].new_zeros((len(images), 3, *padded))
+    for slot, image in zip(tensor, inputs, strict=True):
+        slot[:, : image.shape[1], : image.shape[2]] = image
+    tensor = tensor.contiguous(memory_format=torch.channels_last)
+    return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in inputs]), scales

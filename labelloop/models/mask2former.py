@@ -1,0 +1,163 @@
+"""Mask2Former (Cheng et al. 2022, Masked-attention Mask Transformer for Universal Image Segmentation)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from labelloop.models.inputs import STRIDE, input_batch, input_scale
+from labelloop.models.mask2former_criterion import CriterionConfig, QueryOutput, QueryTarget, query_losses
+from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.query_masks import query_prediction
+
+MASK_STRIDE = 4  # input px per cell of the masks
+QUERIES_PER_OBJECT = 1.5  # headroom over the fullest labelled image
+LEAST_QUERIES = 50
+LARGEST_VIEW = 1.5  # sides of what is seen at once, over those of the training crops
+MOST_LOGITS = 2**26  # of one output of the decoder that a prediction holds at once: 268 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask2FormerFit:
+    """What follows from the data. ``fit_to`` makes one.
+
+    Attributes:
+        n_classes: Classes without "no object".
+        input_scale: The network sees images resized by this factor.
+        queries: At most so many objects are seen at once.
+    """
+
+    n_classes: int
+    input_scale: float
+    queries: int
+
+
+def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -> Mask2FormerFit:
+    """What the labelled data ask for.
+
+    There are more queries than the fullest labelled image has objects, but not more than objects of the
+    median size fit side by side into the largest view: of a large field a model sees crops and tiles.
+
+    Args:
+        stats: Of the labelled images.
+        target_diameter_px: Equivalent diameter of the median object in the network's input.
+        input_side_px: Side of the training crops in the network's input.
+    """
+    scale = input_scale(stats, target_diameter_px=target_diameter_px)
+    view_px = (LARGEST_VIEW * input_side_px / scale) ** 2
+    fit = view_px / (math.pi / 4 * stats.diameter_px[1] ** 2)
+    wanted = min(QUERIES_PER_OBJECT * stats.objects_per_image[1], fit)
+    return Mask2FormerFit(
+        n_classes=len(stats.classes),
+        input_scale=scale,
+        queries=max(LEAST_QUERIES, math.ceil(wanted / 10) * 10),
+    )
+
+
+class Mask2Former(nn.Module):
+    """A network of queries as an InstanceModel.
+
+    Args:
+        network: Sees QueryOutputs in a padded batch, the last one last.
+        fit: What follows from the data.
+        criterion: What the network learns by.
+        lr_factor: See Paced.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        fit: Mask2FormerFit,
+        criterion: CriterionConfig,
+        *,
+        lr_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network: Callable[[Tensor], Sequence[QueryOutput]] = network
+        self.fit = fit
+        self.criterion = criterion
+        self.lr_factor = lr_factor
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def module(self) -> nn.Module:
+        """Itself."""
+        return self
+
+    @property
+    def stride_px(self) -> float:
+        """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
+        return STRIDE / self.fit.input_scale
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses ``class``, ``mask`` and ``dice``; see InstanceModel.
+
+        Raises:
+            TrainingError: An image has more objects than there are queries.
+        """
+        batch, _ = input_batch(images, scale=self.fit.input_scale, mean=self.mean, std=self.std)
+        height, width = batch.tensors.shape[-2:]
+        wanted = [
+            query_target(target, extent_xy=(w / width, h / height), queries=self.fit.queries)
+            for target, (h, w) in zip(targets, batch.image_sizes, strict=True)
+        ]
+        return query_losses(self.network(batch.tensors), wanted, self.criterion)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
+        """What the model sees; see InstanceModel."""
+        was_training = self.training
+        self.eval()
+        largest = max(image.shape[-2] * image.shape[-1] for image in images) * self.fit.input_scale**2
+        step = max(int(MOST_LOGITS / (self.fit.queries * largest / MASK_STRIDE**2)), 1)
+        seen: list[Prediction] = []
+        for start in range(0, len(images), step):
+            some = images[start : start + step]
+            batch, scales = input_batch(some, scale=self.fit.input_scale, mean=self.mean, std=self.std)
+            last = self.network(batch.tensors)[-1]
+            for i, (image, (x, y)) in enumerate(zip(some, scales, strict=True)):
+                seen.append(
+                    query_prediction(
+                        last.classes_BQK[i],
+                        last.masks_BQHW[i],
+                        cells_per_px_xy=(x / MASK_STRIDE, y / MASK_STRIDE),
+                        size_hw=(int(image.shape[-2]), int(image.shape[-1])),
+                        min_score=min_score,
+                    )
+                )
+        self.train(was_training)
+        return seen
+
+
+def query_target(target: Target, *, extent_xy: tuple[float, float], queries: int) -> QueryTarget:
+    """A target as the criterion takes it.
+
+    Where there are more objects than queries, those that are less likely than not are left out, the least
+    sure ones first: pseudo-labels may hold many.
+
+    Args:
+        target: Of one image.
+        extent_xy: The share of the padded batch that the image fills.
+        queries: How many there are.
+    """
+    filled = (target.masks > 127).flatten(1).any(1)
+    counted = torch.where(filled & ~target.ignore)[0]
+    if len(counted) > queries:
+        by_weight = counted[torch.argsort(target.weights[counted], descending=True, stable=True)]
+        sure = int((target.weights[counted] >= 0.5).sum())
+        counted = by_weight[: max(queries, sure)].sort().values
+    ignored = target.masks[target.ignore]
+    return QueryTarget(
+        masks=target.masks[counted],
+        labels=target.labels[counted],
+        weights=target.weights[counted],
+        ignored=ignored.amax(0) if len(ignored) else None,
+        extent_xy=torch.tensor(extent_xy, device=target.masks.device),
+    )
