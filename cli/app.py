@@ -34,6 +34,7 @@ from labelloop.cli import (
     predict,
     pull,
     push,
+    recipes,
     report,
     server,
     simulate,
@@ -47,7 +48,8 @@ from labelloop.errors import LabelloopError, OutputError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 ORDER = (
     "demo", "init", "add", "check", "train", "evaluate", "predict", "server", "connect", "push", "pull",
-    "loop", "forecast", "simulate", "export", "status", "report", "models", "doctor",
+    "loop", "forecast", "simulate", "export", "status", "report", "models", "recipes",
+    "doctor",
 )  # fmt: skip
 
 # The state of the machine, not a bug: these may come from any write.
@@ -197,6 +199,7 @@ app.command("export")(export.export)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("models")(models.models)
+app.command("recipes")(recipes.recipes)
 app.command("doctor")(doctor.doctor)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import format_seconds, headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
+
+if TYPE_CHECKING:
+    from labelloop.project.project import Project
 
 
 class Method(StrEnum):
@@ -21,14 +25,22 @@ class Method(StrEnum):
 
 
 LabelsOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--labels",
         metavar="5%|15|all|FILE",
-        help="Labels to use: a share of the pool, a count, or a file that lists the images (FILE@5%).",
+        help="Labels to use: a share of the pool, a count, or a file that lists the images (FILE@5%)."
+        " Default: all, or what the recipe says.",
     ),
 ]
-ModelOption = Annotated[str, typer.Option("--model", metavar="M", help="See labelloop models.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="See labelloop models. Default: mask-rcnn-lite, or what the recipe says.",
+    ),
+]
 MethodOption = Annotated[
     Method,
     typer.Option("--method", help="guided learns from unlabelled images too; supervised is its baseline."),
@@ -39,7 +51,20 @@ TimeOption = Annotated[
 IterationsOption = Annotated[
     int | None, typer.Option("--iterations", metavar="N", min=1, help="Length of the run instead of a time.")
 ]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", metavar="R", help="A recipe's name.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="R", help="default, reference, one of labelloop recipes, or a .toml file."
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="The data set of a recipe, as published; its project is made in labelloop-DATASET, or with -C.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of everything random.")]
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU if there is one.")
@@ -57,12 +82,13 @@ ResumeOption = Annotated[
 
 
 def train(
-    labels: LabelsOption = "all",
-    model: ModelOption = "mask-rcnn-lite",
+    labels: LabelsOption = None,
+    model: ModelOption = None,
     method: MethodOption = Method.guided,
     time: TimeOption = None,
     iterations: IterationsOption = None,
     recipe: RecipeOption = None,
+    data: DataOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
@@ -73,16 +99,16 @@ def train(
 ) -> None:
     """Train on labelled and unlabelled images, beside the supervised baseline, and promote the better model.
 
-    Example: `labelloop train --labels 15 --time 20m`
+    Examples: `labelloop train --labels 15 --time 20m` or, for a published benchmark,
+    `labelloop train --recipe coco-1-mask2former-r50 --data coco`
     """
     time_s = None if time is None else parse_duration(time)
-    opened = open_project(project)
+    opened, asked = _asked(recipe, data, project, labels=labels, model=model, resume=resume)
     from labelloop.distill.train import TrainRequest
     from labelloop.distill.train import train as train_project
 
     request = TrainRequest(
-        labels=labels,
-        model=model,
+        **asked,
         method=method.value,
         time_s=time_s,
         iterations=iterations,
@@ -99,6 +125,40 @@ def train(
         print_json(result)
     else:
         show_training(result)
+
+
+def _asked(
+    recipe: str | None,
+    data: Path | None,
+    project: Path | None,
+    *,
+    labels: str | None,
+    model: str | None,
+    resume: bool,
+) -> tuple[Project, dict[str, str]]:
+    """The project, and the labels and the model that were named or that the recipe of a benchmark names."""
+    if recipe is None and data is None:
+        opened = open_project(project)
+        return opened, _named(labels=labels, model=model)
+    from labelloop.recipes.catalog import find_benchmark
+    from labelloop.recipes.starting import labels_of, make_ready, require_benchmark
+
+    if data is not None:
+        with shown_progress() as progress:
+            ready = make_ready(
+                require_benchmark(recipe), data, root=project, labels=labels, model=model, progress=progress
+            )
+        return ready.project, _named(labels=ready.labels, model=ready.model)
+    opened = open_project(project)
+    benchmark = None if recipe is None or resume else find_benchmark(recipe)
+    if benchmark is not None:
+        labels, model = labels or labels_of(benchmark, None), model or benchmark.model
+    return opened, _named(labels=labels, model=model)
+
+
+def _named(**choices: str | None) -> dict[str, str]:
+    """The choices that were made; the others are left at their defaults."""
+    return {name: choice for name, choice in choices.items() if choice is not None}
 
 
 def show_training(result: dict[str, Any]) -> None:

@@ -69,8 +69,8 @@ def _save(path: Path, image: Image.Image | np.ndarray) -> None:
 
 def _cityscapes(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
     for split, frames in parts.items():
-        city = {"train": "aachen", "held out": "frankfurt"}[split]
-        folder = {"train": "train", "held out": "val"}[split]
+        city = {"train": "aachen", "test": "frankfurt"}[split]
+        folder = {"train": "train", "test": "val"}[split]
         for number, discs in enumerate(frames):
             ids = np.full(discs[0][0].shape, 7, np.uint16)  # road
             ids[-4:] = 1  # ego vehicle
@@ -94,7 +94,7 @@ def _coco_file(path: Path, frames: list[list[Disc]], names: Sequence[str], class
 
 def _coco(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
     for split, frames in parts.items():
-        folder = {"train": "train2017", "held out": "val2017"}[split]
+        folder = {"train": "train2017", "test": "val2017"}[split]
         names = [f"{9 + 16 * number:012}.jpg" for number in range(len(frames))]
         for name, discs in zip(names, frames, strict=True):
             _save(root / folder / name, _picture(rng, discs))
@@ -103,7 +103,7 @@ def _coco(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generat
 
 def _ade20k(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
     for split, frames in parts.items():
-        folder, word = {"train": ("training", "train"), "held out": ("validation", "val")}[split]
+        folder, word = {"train": ("training", "train"), "test": ("validation", "val")}[split]
         for number, discs in enumerate(frames, start=1):
             labels = np.zeros((*discs[0][0].shape, 3), np.uint8)
             for place, (mask, label) in enumerate(discs, start=1):
@@ -115,7 +115,7 @@ def _ade20k(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Gener
 
 def _orgasegment(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
     for split, frames in parts.items():
-        folder = {"train": "train", "held out": "eval"}[split]
+        folder = {"train": "train", "val": "val", "test": "eval"}[split]
         for number, discs in enumerate(frames):
             labels = np.zeros(discs[0][0].shape, np.uint8)
             for place, (mask, _) in enumerate(discs, start=1):
@@ -126,21 +126,22 @@ def _orgasegment(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.
 
 def _m_orgaquant(root: Path, parts: dict[str, list[list[Disc]]], rng: np.random.Generator) -> None:
     for split, frames in parts.items():
-        folder = {"train": "train", "held out": "test"}[split]
-        names = [f"Subset_{2 if split == 'train' else 1}_450x450_{n:03}.jpg" for n in range(len(frames))]
+        subset = {"train": "2_450x450", "val": "3_450x450", "test": "1_450x450"}[split]
+        names = [f"Subset_{subset}_{number:03}.jpg" for number in range(len(frames))]
         if split == "train":
             names[-1] = "Subset_1_300x300_001.jpg"
         for name, discs in zip(names, frames, strict=True):
-            _save(root / folder / name, _picture(rng, discs))
-        _coco_file(root / "annotations" / f"instances_{folder}.json", frames, names, ("organoids",))
+            _save(root / split / name, _picture(rng, discs))
+        _coco_file(root / "annotations" / f"instances_{split}.json", frames, names, ("organoids",))
 
 
-_MINIATURES: dict[str, tuple[Any, int]] = {
-    "cityscapes": (_cityscapes, 2),
-    "coco": (_coco, 2),
-    "ade20k": (_ade20k, 2),
-    "orgasegment": (_orgasegment, 1),
-    "m-orgaquant": (_m_orgaquant, 1),
+# How each is written, its classes, and whether it has images for validation.
+_MINIATURES: dict[str, tuple[Any, int, bool]] = {
+    "cityscapes": (_cityscapes, 2, False),
+    "coco": (_coco, 2, False),
+    "ade20k": (_ade20k, 2, False),
+    "orgasegment": (_orgasegment, 1, True),
+    "m-orgaquant": (_m_orgaquant, 1, True),
 }
 
 
@@ -149,12 +150,12 @@ def miniature() -> Callable[..., list[list[Disc]]]:
     """Writes made images in the exact layout of a data set; returns the discs of those for training."""
 
     def write(
-        name: str, root: Path, *, train: int = 5, held_out: int = 2, size_hw: tuple[int, int] = (64, 96)
+        name: str, root: Path, *, train: int = 5, test: int = 2, size_hw: tuple[int, int] = (64, 96)
     ) -> list[list[Disc]]:
-        writer, n_classes = _MINIATURES[name]
+        writer, n_classes, has_val = _MINIATURES[name]
         rng = np.random.default_rng(0)
-        counts = {"train": train, "held out": held_out}
-        parts = {part: [_discs(rng, size_hw, n_classes) for _ in range(n)] for part, n in counts.items()}
+        counts = {"train": train, "val": 2 * has_val, "test": test}
+        parts = {part: [_discs(rng, size_hw, n_classes) for _ in range(n)] for part, n in counts.items() if n}
         writer(root, parts, rng)
         return parts["train"]
 

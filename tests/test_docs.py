@@ -28,8 +28,8 @@ FLAGS = {
     "add labels": {"--format", "--images", "--split", "--group-by"},
     "check": {"--labels"},
     "train": {
-        "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--seed", "--device",
-        "--devices", "--name", "--resume",
+        "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--data", "--seed",
+        "--device", "--devices", "--name", "--resume",
     },
     "evaluate": {"--run", "--split", "--predictions", "--labels", "--min-score", "--report"},
     "predict": {"--out", "--run", "--format", "--min-score"},
@@ -48,6 +48,7 @@ FLAGS = {
     "status": set(),
     "report": {"--run", "--out", "--open"},
     "models": set(),
+    "recipes": set(),
     "doctor": set(),
 }  # fmt: skip
 OF_EVERY_COMMAND = {"--project", "--json"}

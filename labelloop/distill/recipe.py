@@ -1,10 +1,11 @@
-"""Recipes: everything that decides a training run, in one frozen value."""
+"""Recipes: everything that decides a training run, in one frozen value, or in a TOML file."""
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,11 +15,15 @@ from labelloop.errors import UsageError
 
 T = TypeVar("T")
 DistillationLabels = Literal["in turns", "online", "cached"]
+Decay = Literal["cosine", "poly", "steps"]
+
+PACKAGED = "labelloop.recipes"  # the package whose .toml files are recipes by name
+BENCHMARK = "benchmark"  # the table of a recipe that says what it reproduces; no setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """AdamW with a warm-up and a cosine decay.
+    """AdamW with a warm-up and a decay.
 
     Attributes:
         lr: Peak learning rate.
@@ -26,7 +31,11 @@ class OptimiserConfig:
         weight_decay: Of AdamW; none on biases and normalisations.
         clip_norm: Gradients are scaled down to this norm.
         warmup_share: Share of the schedule over which the rate rises.
-        final_share: The rate at the end, as a share of the peak.
+        decay: ``cosine`` falls along half a cosine; ``poly`` as (1 - share of the schedule) ** ``power``;
+            ``steps`` to a tenth at each of ``drops``.
+        final_share: The rate at the end of a cosine, as a share of the peak.
+        power: Of ``poly``.
+        drops: Of ``steps``: shares of the schedule.
     """
 
     lr: float = 1e-3
@@ -34,7 +43,10 @@ class OptimiserConfig:
     weight_decay: float = 0.05
     clip_norm: float = 5.0
     warmup_share: float = 0.1
+    decay: Decay = "cosine"
     final_share: float = 0.01
+    power: float = 0.9
+    drops: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +85,7 @@ class Recipe:
             first teacher labels half of the images and the student's average, as it becomes the teacher, the
             other half; ``online``, the moving average in every step; ``cached``, the first teacher's labels
             still.
+        view_px: Sides of the views are at most this long; 0 leaves it to the model.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         geometry: Shared by both views.
@@ -99,6 +112,7 @@ class Recipe:
     supervised_ema_decay: float = 0.99
     cached_images: int = 300
     distillation_labels: DistillationLabels = "cached"
+    view_px: int = 0
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
         min_score=0.1,
         soft_scores=True,
@@ -135,6 +149,10 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
     if recipe.distillation_labels not in choices:
         faults.append(
             f"distillation_labels is {recipe.distillation_labels!r}, not one of {', '.join(choices)}"
+        )
+    if recipe.optimiser.decay not in get_args(Decay):
+        faults.append(
+            f"optimiser.decay is {recipe.optimiser.decay!r}, not one of {', '.join(get_args(Decay))}"
         )
     views, zooms = recipe.pseudo.views, recipe.pseudo.zooms
     if not 1 <= views <= len(ORIENTATIONS):
@@ -199,34 +217,61 @@ REFERENCE = Recipe(
     cached_images=0,
     pseudo=PseudoLabelConfig(),
 )
+BUILT_IN = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
 
 
 def find_recipe(name: str | None) -> Recipe:
     """The recipe of this name or in this TOML file; the default one for None.
 
-    A file names the recipe it changes as ``base`` (default or reference) and holds the settings that differ.
+    A file names the recipe that it changes as ``base`` (default, if it does not) and holds the settings that
+    differ.
 
     Raises:
         UsageError: There is none, or it has settings that cannot be used.
     """
-    recipes = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
-    if name is None or name in recipes:
-        return recipes[name or "default"]
+    return _found(name or "default", ())
+
+
+def recipe_document(name: str) -> dict[str, Any]:
+    """What the TOML file of a recipe holds, of this package or of anybody.
+
+    Raises:
+        UsageError: There is none, or it is no TOML.
+    """
+    if name in packaged_names():
+        return tomllib.loads((files(PACKAGED) / f"{name}.toml").read_text(encoding="utf-8"))
     if not name.endswith(".toml"):
+        close = get_close_matches(name, [*BUILT_IN, *packaged_names()], n=3)
+        meant = f"Do you mean {' or '.join(close)}? " if close else ""
         raise UsageError(
             "there is no such recipe",
             value=name,
-            way_out=f"Recipes are {', '.join(recipes)} or a .toml file.",
+            way_out=f"{meant}Recipes are {', '.join(BUILT_IN)}, those of labelloop recipes, or a .toml file.",
         )
     try:
-        document = tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
             f"the recipe cannot be read ({error})", value=name, way_out="Give a TOML file."
         ) from error
+
+
+def packaged_names() -> list[str]:
+    """The names of the recipes that this package holds as files, sorted."""
+    names = (file.name for file in files(PACKAGED).iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def _found(name: str, above: tuple[str, ...]) -> Recipe:
+    """A recipe, with those that it is based on; ``above`` are those that are based on it."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name in above:
+        raise UsageError("recipes are based on one another in a circle", value=" <- ".join((*above, name)))
+    document = recipe_document(name)
+    document.pop(BENCHMARK, None)
     base = document.pop("base", "default")
-    if base not in recipes:
-        raise UsageError(
-            "the recipe's base is unknown", value=base, way_out=f"Bases are {', '.join(recipes)}."
-        )
-    return recipe_from_dict({"name": Path(name).stem, **document}, base=recipes[base])
+    if not isinstance(base, str):
+        raise UsageError("the recipe's base is no name", value=base)
+    settings = {"name": Path(name).name.removesuffix(".toml"), **document}
+    return recipe_from_dict(settings, base=_found(base, (*above, name)))

@@ -64,10 +64,14 @@ class Learner:
 
 
 def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
-    """Share of the peak rate at a step: a linear warm-up, then half a cosine down to ``final_share``."""
-    warmup = max(config.warmup_share * total, 1)
+    """Share of the peak rate at a step: a linear warm-up, unless its share is 0, then the decay."""
+    warmup = max(config.warmup_share * total, 1) if config.warmup_share > 0 else 0
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if config.decay == "poly":
+        return float((1 - min(step / total, 1.0)) ** config.power)
+    if config.decay == "steps":
+        return float(0.1 ** sum(step >= drop * total for drop in config.drops))
     progress = (step - warmup) / max(total - warmup, 1)
     return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 

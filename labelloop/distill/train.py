@@ -192,10 +192,10 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: Ask
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
     plain = data_stats([labels[i.id] for i in draw.train], classes)
-    crop_px = training_view_px(request.model, plain)
+    recipe = find_recipe(request.recipe)
+    crop_px = recipe.view_px or training_view_px(request.model, plain)
     stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
-    recipe = find_recipe(request.recipe)
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
     return {
         "labelloop": labelloop.__version__,

@@ -112,6 +112,7 @@ def add_labels(
     images: str | None = None,
     split: str | None = None,
     group_by: str | None = None,
+    leave_out: str | None = None,
     readers: Sequence[LabelReader] = (),
     progress: Progress = _SILENT,
 ) -> AddReport:
@@ -128,6 +129,8 @@ def add_labels(
             folder, then the project's images.
         split: train, val or test; None leaves known images where they are and puts new ones into train.
         group_by: As in ``add_images``.
+        leave_out: Labels of images whose names, as the annotations have them, match this regular expression
+            are passed over.
         readers: Of formats of other software.
         progress: Is told of each image.
 
@@ -142,6 +145,9 @@ def add_labels(
     group_of = _grouping(group_by)
     place = plain_path(Path(path))
     label_set = read_labels(place, format, readers=readers)
+    if leave_out is not None:
+        kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
+        label_set = replace(label_set, records=kept)
     classes, records = _in_classes(label_set, project.config.classes, path)
     labelled, skipped = _with_images(project, records, place, images, label_set, progress)
     if not labelled:

@@ -56,6 +56,18 @@ def test_learning_rate_rises_then_falls_to_its_final_share():
     assert rates[-1] == pytest.approx(0.01, abs=0.002)
 
 
+def test_learning_rates_fall_as_the_references_do():
+    poly = OptimiserConfig(warmup_share=0.0, decay="poly", power=0.9)
+    assert [learning_rate(step, 100, poly) for step in (0, 50, 99)] == [
+        1.0, pytest.approx(0.5**0.9), pytest.approx(0.01**0.9),
+    ]  # fmt: skip
+    steps = OptimiserConfig(warmup_share=0.0, decay="steps", drops=(0.5, 0.9))
+    rates = [learning_rate(step, 100, steps) for step in (0, 49, 50, 89, 90)]
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
+    with pytest.raises(UsageError, match=r"optimiser\.decay is 'linear'"):
+        recipe_from_dict({"optimiser": {"decay": "linear"}})
+
+
 def test_recipes_survive_json():
     import json
 

@@ -104,7 +104,7 @@ def test_groups_are_crowds_and_stuff_is_no_object(tmp_path):
 
 
 def test_void_is_a_crowd_of_every_class_where_images_are_measured_alone(tmp_path, miniature):
-    miniature("cityscapes", tmp_path / "set", train=1, held_out=1)
+    miniature("cityscapes", tmp_path / "set", train=1, test=1)
     project = new_project(tmp_path)
     root = tmp_path / "set" / "gtFine"
     add_labels(project, str(root / "train"))

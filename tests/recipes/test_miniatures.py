@@ -1,0 +1,136 @@
+"""Recipes of benchmarks train on their data sets' layouts in small: all stages, interrupted and resumed.
+
+Some are trained on here by the one network that a laptop runs in seconds. The networks of the recipes need a
+minute and more each; what ``labelloop recipes`` says of their state was written down after
+
+    LABELLOOP_RECIPES=all python -m pytest tests/recipes/test_miniatures.py
+
+which trains on every data set, and one recipe for each format of labels and network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from typer.testing import CliRunner
+
+from labelloop.cli.app import app
+from labelloop.distill.train import TrainRequest, train
+from labelloop.progress import Silent
+from labelloop.recipes.catalog import list_benchmarks
+from labelloop.recipes.datasets import find_dataset
+from labelloop.recipes.starting import make_ready, require_benchmark
+
+SMALLER = "labelled_batch = 1\nunlabelled_batch = 1\nsupervised_batch = 1\n"
+ONE_OF_EACH = {
+    (find_dataset(b.dataset).format, b.model): b.name for b in reversed(list_benchmarks()) if not b.missing
+}
+FOR_ALL = pytest.mark.skipif(
+    os.environ.get("LABELLOOP_RECIPES") != "all", reason="minutes long; asked for with LABELLOOP_RECIPES=all"
+)
+REST = ("coco", "ade20k", "orgasegment", "m-orgaquant-clean")
+ONE_OF_EACH_DATASET = {b.dataset: b.name for b in reversed(list_benchmarks())}
+
+
+class InterruptedIn(Silent):
+    """Sends this process an interrupt at the first step of a stage."""
+
+    def __init__(self, stage: str) -> None:
+        self.wanted = stage
+        self.stage = ""
+
+    def start(self, name, total):
+        self.stage = name
+
+    def advance(self, steps=1, **facts):
+        if self.stage == self.wanted:
+            signal.raise_signal(signal.SIGINT)
+
+
+def write_list(benchmark, data):
+    """The published list that a benchmark needs, for the miniature's images."""
+    name, _, share = benchmark.labels.partition("@")
+    if share:
+        (data / name).write_text(json.dumps({f"{float(share.rstrip('%'))}": {"0": [0, 1]}}))
+    elif name.endswith(".txt"):
+        (data / name).write_text("aachen_000001_000019_gtFine_instanceIds.png\n")
+
+
+@pytest.fixture(scope="session")
+def random_r50(tmp_path_factory) -> Path:
+    """A file of weights, since no network is there to ask for ImageNet's."""
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    torch.save(timm.create_model("resnet50").state_dict(), path)
+    return path
+
+
+def trained(tmp_path, miniature, name, model):
+    """The result of a recipe's training that was interrupted and resumed, and the run's configuration."""
+    benchmark = require_benchmark(name)
+    data, root = tmp_path / "data", tmp_path / "project"
+    miniature(benchmark.dataset.removesuffix("-clean"), data)
+    write_list(benchmark, data)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(f'base = "{name}"\n{SMALLER}')
+    ready = make_ready(benchmark, data, root=root, labels=None, model=model, progress=Silent())
+    request = TrainRequest(labels=ready.labels, model=model, recipe=str(recipe), iterations=4, name="cut")
+    with pytest.raises(KeyboardInterrupt):
+        train(ready.project, request, InterruptedIn("supervised"))
+    command = [
+        "train",
+        "--recipe",
+        recipe,
+        "--data",
+        data,
+        "--model",
+        model,
+        "--resume",
+        "-C",
+        root,
+        "--json",
+    ]
+    resumed = CliRunner().invoke(app, [*map(str, command)], catch_exceptions=False)
+    return json.loads(resumed.stdout), ready.project.run("cut").config
+
+
+def check(result, config):
+    """All stages of the reference's algorithm were run, with its settings."""
+    assert (result["run"], result["iterations"]) == ("cut", 4)
+    assert result["schedule"] == {
+        "teacher": 1, "supervised": 4, "burn_in": 2, "distillation": 1, "fine_tune": 0, "cached_images": 0,
+    }  # fmt: skip
+    recipe = config["recipe"]
+    assert (recipe["ema_decay"], recipe["pseudo"]["min_score"], recipe["unlabelled_weight"]) == (
+        0.9996,
+        0.7,
+        2.0,
+    )
+    assert recipe["fresh_student"]
+    assert not recipe["pseudo"]["soft_masks"]
+
+
+@pytest.mark.parametrize(
+    "dataset", ["cityscapes", "m-orgaquant", *(pytest.param(name, marks=FOR_ALL) for name in REST)]
+)
+def test_a_recipe_trains_on_its_data_set(tmp_path, miniature, dataset):
+    result, config = trained(tmp_path, miniature, ONE_OF_EACH_DATASET[dataset], "mask-rcnn-lite")
+    check(result, config)
+    assert result["split"] == ("val" if dataset.startswith(("orgasegment", "m-orgaquant")) else "test")
+    assert result["labels"]["used"] == (2 if dataset == "m-orgaquant" else 1)
+
+
+def test_no_recipe_claims_a_state_that_no_test_can_show():
+    claimed = [b for b in list_benchmarks() if b.state == "runs on a made miniature"]
+    assert all((find_dataset(b.dataset).format, b.model) in ONE_OF_EACH for b in claimed)
+
+
+@FOR_ALL
+@pytest.mark.parametrize("name", ONE_OF_EACH.values())
+def test_a_recipe_trains_its_own_network(tmp_path, miniature, random_r50, name):
+    check(*trained(tmp_path, miniature, name, f"{require_benchmark(name).model}:{random_r50}"))

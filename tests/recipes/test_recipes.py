@@ -1,0 +1,234 @@
+"""What the benchmarks' recipes say, and what starting one does before the first step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from labelloop.cli.app import app
+from labelloop.distill.asked_labels import asked_labels
+from labelloop.distill.recipe import find_recipe, packaged_names
+from labelloop.distill.schedule import guided_schedule
+from labelloop.errors import ModelError, UsageError
+from labelloop.models.catalog import list_models
+from labelloop.progress import Silent
+from labelloop.project.project import Project
+from labelloop.recipes.catalog import KINDS, PROTOCOLS, STATES, find_benchmark, list_benchmarks
+from labelloop.recipes.datasets import DATASETS
+from labelloop.recipes.starting import labels_of, make_ready, require_benchmark
+
+BENCHMARKS = list_benchmarks()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+
+
+class Notes(Silent):
+    """Keeps what a person would read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+# -- what they say ------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_issue_has_a_recipe():
+    rows = {(b.dataset, round(100 * b.fraction, 3)) for b in BENCHMARKS}
+    shares = {
+        "cityscapes": (5, 10, 20, 30), "coco": (0.4, 1, 2, 5, 10), "ade20k": (10,),
+        "orgasegment": (1, 2, 5, 10), "m-orgaquant": (1, 2, 5, 10), "m-orgaquant-clean": (1, 2, 5, 10),
+    }  # fmt: skip
+    assert rows == {(dataset, share) for dataset, of in shares.items() for share in of}
+    assert set(shares) == {dataset.name for dataset in DATASETS}
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda b: b.name)
+def test_a_recipe_says_all_that_it_must(benchmark):
+    assert benchmark.name == f"{benchmark.dataset}-{100 * benchmark.fraction:g}-{benchmark.model}"
+    assert benchmark.protocol in PROTOCOLS
+    assert benchmark.hardware
+    assert benchmark.state in (*STATES, None)
+    assert bool(benchmark.published) != bool(benchmark.unpublished)
+    for published in (*([benchmark.published] if benchmark.published else []), *benchmark.later):
+        assert published.kind in KINDS
+        assert 1 < published.value < 100
+        assert published.source
+    if benchmark.state is not None:
+        assert benchmark.model in {model.name for model in list_models()}
+
+
+def test_a_model_that_is_not_here_is_said_to_be_missing():
+    known = {model.name for model in list_models()}
+    for benchmark in BENCHMARKS:
+        if benchmark.model not in known:
+            assert benchmark.missing == f"the model {benchmark.model} is not in this labelloop"
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("guided-cityscapes", (90_000, 50_000, 40_000)),
+        ("guided-coco", (368_750, 50_000, 318_750)),
+        ("guided-ade20k", (160_000, 50_000, 110_000)),
+    ],
+)
+def test_the_algorithm_has_the_lengths_and_settings_of_its_authors_code(name, steps):
+    recipe = find_recipe(name)
+    schedule = guided_schedule(recipe, iterations=recipe.iterations, n_labels=100, pool=10**5)
+    assert (schedule.teacher, schedule.burn_in, schedule.distillation) == steps
+    assert schedule.fine_tune == schedule.cached_images == 0
+    assert not schedule.apart
+    assert (recipe.labelled_batch, recipe.unlabelled_batch, recipe.supervised_batch) == (16, 16, 16)
+    assert (recipe.unlabelled_weight, recipe.ema_decay, recipe.repeat_threshold) == (2.0, 0.9996, 10.0)
+    assert (recipe.pseudo.min_score, recipe.pseudo.min_area_px) == (0.7, 80.0)
+    assert recipe.fresh_student
+    assert recipe.pool_includes_labelled
+    rates = recipe.optimiser
+    assert (rates.lr, rates.backbone_lr_factor, rates.weight_decay, rates.clip_norm) == (
+        1e-4,
+        0.1,
+        0.05,
+        0.01,
+    )
+
+
+def test_every_packaged_recipe_has_settings_that_can_be_used():
+    assert {find_recipe(name).name for name in packaged_names()} == set(packaged_names())
+
+
+def test_recipes_lists_what_the_contract_says():
+    rows = json.loads(run("recipes", "--json").stdout)
+    assert len(rows) == len(BENCHMARKS)
+    assert list(rows[0])[:6] == ["name", "dataset", "fraction", "architecture", "published", "state"]
+    best = next(row for row in rows if row["name"] == "coco-0.4-mask2former-dinov2-l")
+    assert (best["published"]["value"], best["published"]["kind"]) == (31.0, "paper")
+    table = run("recipes").stdout
+    assert all(benchmark.name in table for benchmark in BENCHMARKS)
+
+
+# -- own recipes --------------------------------------------------------------------------------------------
+
+
+def test_a_file_may_change_a_benchmarks_recipe_and_stays_that_benchmark(tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text('base = "coco-1-mask2former-r50"\nlabelled_batch = 4\n')
+    recipe = find_recipe(str(mine))
+    assert (recipe.name, recipe.labelled_batch, recipe.unlabelled_batch) == ("mine", 4, 16)
+    assert find_benchmark(str(mine)).name == "coco-1-mask2former-r50"
+    assert find_benchmark("guided-coco") is None
+    assert find_benchmark("reference") is None
+
+
+def test_recipes_based_on_one_another_in_a_circle_are_refused(tmp_path):
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text(f'base = "{other}"\n')
+    other.write_text(f'base = "{one}"\n')
+    with pytest.raises(UsageError, match="circle"):
+        find_recipe(str(one))
+    assert find_benchmark(str(one)) is None
+
+
+def test_a_name_that_is_nearly_one_is_answered_with_it():
+    with pytest.raises(UsageError, match="coco-1-mask2former-r50"):
+        find_recipe("coco-1-mask2former-r5")
+
+
+# -- starting -----------------------------------------------------------------------------------------------
+
+
+def ready(benchmark, data, root, progress=None, **changes):
+    chosen = {"labels": None, "model": "mask-rcnn-lite"} | changes
+    return make_ready(require_benchmark(benchmark), data, root=root, progress=progress or Silent(), **chosen)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "counts"),
+    [
+        ("cityscapes", (5, 0, 2)),
+        ("coco", (5, 0, 2)),
+        ("ade20k", (5, 0, 2)),
+        ("orgasegment", (5, 2, 2)),
+        ("m-orgaquant", (5, 2, 2)),
+        ("m-orgaquant-clean", (4, 2, 2)),
+    ],
+)
+def test_the_images_of_a_data_set_come_into_their_splits_once(tmp_path, miniature, dataset, counts):
+    miniature(dataset.removesuffix("-clean"), tmp_path / "data")
+    name = next(b.name for b in BENCHMARKS if b.dataset == dataset)
+    for _ in range(2):
+        project = ready(name, tmp_path / "data", tmp_path / "project", labels="1").project
+        assert tuple(len(project.images(split=s, labelled=True)) for s in ("train", "val", "test")) == counts
+    assert project.config.name == dataset
+    assert asked_labels(project, "1", project.images(split="train"), seed=0).budget == 1
+
+
+def test_no_image_of_the_tests_subset_is_learnt_from_in_the_clean_split(tmp_path, miniature):
+    miniature("m-orgaquant", tmp_path / "data")
+    for name, leaks in (("m-orgaquant", True), ("m-orgaquant-clean", False)):
+        notes = Notes()
+        project = ready(
+            f"{name}-1-mask-rcnn-r50", tmp_path / "data", tmp_path / name, notes, labels="1"
+        ).project
+        learnt = [image.file_name for image in project.images() if image.split != "test"]
+        assert any(file.startswith("Subset_1_") for file in learnt) == leaks
+        assert any("leaks" in line for line in notes.lines) == leaks
+
+
+def test_what_is_missing_of_a_layout_is_named(tmp_path, miniature):
+    miniature("ade20k", tmp_path / "data")
+    with pytest.raises(UsageError, match="not the layout of coco") as caught:
+        ready("coco-1-mask2former-r50", tmp_path / "data", tmp_path / "project")
+    assert "annotations/instances_train2017.json, train2017" in caught.value.way_out
+
+
+def test_a_project_of_other_images_is_not_filled_with_a_data_set(tmp_path, miniature):
+    miniature("ade20k", tmp_path / "data")
+    assert run("init", tmp_path / "mine").exit_code == 0
+    with pytest.raises(UsageError, match="not that of ade20k"):
+        ready("ade20k-10-mask2former-r50", tmp_path / "data", tmp_path / "mine")
+    assert Project.open(tmp_path / "mine").images() == []
+
+
+def test_a_published_list_is_looked_for_in_the_data_sets_folder(tmp_path):
+    benchmark = require_benchmark("cityscapes-5-mask2former-r50")
+    with pytest.raises(UsageError, match="GuidedDistillation"):
+        labels_of(benchmark, tmp_path)
+    with pytest.raises(UsageError, match="--labels 5%"):
+        labels_of(benchmark, None)
+    (tmp_path / "perc_5.txt").write_text("x\n")
+    assert labels_of(benchmark, tmp_path) == str(tmp_path / "perc_5.txt")
+    of_shares = require_benchmark("m-orgaquant-10-mask-rcnn-r50")
+    (tmp_path / "COCO_organoids_supervision_1540.txt").write_text("{}")
+    assert labels_of(of_shares, tmp_path) == str(tmp_path / "COCO_organoids_supervision_1540.txt") + "@10%"
+    assert labels_of(require_benchmark("coco-1-mask2former-r50"), None) == "1%"
+
+
+def test_a_recipe_whose_network_is_not_here_does_not_pretend(tmp_path, miniature):
+    absent = [b for b in BENCHMARKS if b.missing and b.dataset == "ade20k"]
+    miniature("ade20k", tmp_path / "data")
+    for benchmark in absent:
+        with pytest.raises(ModelError, match="cannot run here"):
+            ready(benchmark.name, tmp_path / "data", tmp_path / "project", model=None)
+    assert not absent or not (tmp_path / "project").exists()
+
+
+def test_data_need_the_recipe_of_a_benchmark(tmp_path):
+    for arguments in (("--recipe", "reference"), ()):
+        refused = run("train", *arguments, "--data", tmp_path)
+        assert refused.exit_code == 2
+        assert "labelloop recipes" in refused.stderr
+
+
+def test_without_a_name_the_project_is_called_after_its_data_set(tmp_path, miniature, monkeypatch):
+    miniature("coco", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    project = ready("coco-1-mask2former-r50", Path("data"), None).project
+    assert project.root == tmp_path / "labelloop-coco"
