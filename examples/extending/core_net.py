@@ -15,8 +15,8 @@ from torchvision.transforms.functional import normalize
 
 from labelloop.models.architecture import Architecture
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid, efficientnet_lite0
+from labelloop.models.inputs import resized
 from labelloop.models.protocol import DataStats, Prediction, Target
-from labelloop.models.regions import resized
 
 
 class CoreNet(nn.Module):
