@@ -30,7 +30,8 @@ INPUT_SIDE_PX = 768
 
 def missing() -> str:
     """What it takes to build one here, in words; empty where nothing is missing."""
-    if find_spec("detectron2") is None:
+    spec = find_spec("detectron2")
+    if spec is None or spec.origin is None:  # a folder of this name, as a clone has it, is not yet a package
         return f"detectron2 is not installed: {INSTALL} (takes git, a C++ compiler and some minutes)"
     lacking = [package for name, package in SATELLITES.items() if find_spec(name) is None]
     return f"detectron2 needs more packages: pip install {' '.join(lacking)}" if lacking else ""
@@ -59,8 +60,17 @@ def build(stats: DataStats, *, variant: str | None, pretrained: bool) -> Instanc
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it still scripts functions, which PyTorch deprecates
         warnings.simplefilter("ignore", DeprecationWarning)
-        from labelloop.integrations.detectron2.model import build_detectron2
-
+        try:
+            from labelloop.integrations.detectron2.model import build_detectron2
+        except (
+            ImportError,
+            AttributeError,
+        ) as error:  # the release of 2021 does not import with today's Pillow
+            raise ModelError(
+                f"detectron2 cannot be imported ({error})",
+                value="detectron2",
+                way_out=f"This state of it works: {INSTALL}",
+            ) from error
         return build_detectron2(variant, stats, target_diameter_px=TARGET_DIAMETER_PX, pretrained=pretrained)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch, folder: Path | None, *lacking: s
     def find(name: str) -> ModuleSpec | None:
         if name in lacking or (name == "detectron2" and folder is None):
             return None
-        spec = ModuleSpec(name, None, is_package=True)
+        spec = ModuleSpec(name, None, origin=f"{folder}/__init__.py", is_package=True)
         spec.submodule_search_locations = [str(folder)]
         return spec
 
@@ -48,6 +50,23 @@ def test_the_c_extension_is_told_from_its_file(monkeypatch, tmp_path):
     assert "no C extension" in architecture.note()
     (tmp_path / "_C.cpython-311-x86_64-linux-gnu.so").touch()
     assert "has its C extension" in architecture.note()
+
+
+def test_a_detectron2_that_cannot_be_imported_is_named_with_one_that_can(monkeypatch, stats, tmp_path):
+    _installed(monkeypatch, tmp_path)
+    monkeypatch.setitem(sys.modules, "labelloop.integrations.detectron2.model", None)
+    with pytest.raises(ModelError, match="cannot be imported") as error:
+        architecture.build(stats, variant="any.yaml", pretrained=True)
+    assert architecture.INSTALL in error.value.way_out
+
+
+def test_a_clone_beside_the_project_is_not_taken_for_a_package(monkeypatch, tmp_path):
+    (tmp_path / "detectron2_clone_of_ours").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = find_spec("detectron2_clone_of_ours")
+    assert spec is not None  # Python would import the folder, and find nothing in it
+    monkeypatch.setattr(architecture, "find_spec", lambda name: spec)
+    assert "not installed" in architecture.missing()
 
 
 def test_doctor_says_whether_it_is_there_and_is_content_either_way():

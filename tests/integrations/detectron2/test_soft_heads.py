@@ -164,3 +164,27 @@ def test_anchors_are_labelled_as_detectron2_does_but_for_those_on_ignored_object
         assert inside.any()
         assert (labels[inside] == -1).all(), name
         assert (labels == 0).any(), name
+
+
+def test_every_stage_of_a_cascade_leaves_ignored_objects_out_and_keeps_weights(tiny, stats, discs, storage):
+    cascade = "MODEL: {ROI_HEADS: {NAME: CascadeROIHeads}, ROI_BOX_HEAD: {CLS_AGNOSTIC_BBOX_REG: true}}"
+    heads = build_model(f"detectron2:{tiny(cascade)}", stats).network.roi_heads
+    from detectron2.structures import Boxes, Instances
+
+    from labelloop.integrations.detectron2.soft_heads import as_instances
+
+    target = dataclasses.replace(
+        discs([(20, 20, 10), (46, 46, 10)]),
+        weights=torch.tensor([0.7, 1.0]),
+        ignore=torch.tensor([False, True]),
+    )
+    wanted = as_instances(roi_target(target, (1.0, 1.0)), (64, 64))
+    on_object, on_ignored, elsewhere = (
+        [11.0, 10.0, 31.0, 31.0], [38.0, 38.0, 54.0, 54.0], [0.0, 50.0, 10.0, 60.0],
+    )  # fmt: skip
+    proposals = Instances((64, 64))
+    proposals.proposal_boxes = Boxes(torch.tensor([on_object, on_ignored, elsewhere]))
+    (found,) = heads._match_and_label_boxes([proposals], 2, [wanted])
+    assert found.proposal_boxes.tensor.tolist() == [on_object, elsewhere]
+    assert found.gt_classes.tolist() == [0, 2]  # 2 is the background
+    assert float(found.gt_weights[0]) == pytest.approx(0.7)
