@@ -36,6 +36,16 @@ def test_a_python_file_brings_an_architecture(tmp_path, stats, monkeypatch):
     assert find_architecture(kept)[0].name == "ours"
 
 
+def test_a_variant_that_is_a_file_or_folder_is_kept_so_that_it_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pth").touch()
+    (tmp_path / "folder").mkdir()
+    for variant in ("weights.pth", "folder"):
+        assert canonical_name(f"mask-rcnn-r50:{variant}") == f"mask-rcnn-r50:{tmp_path / variant}"
+    assert canonical_name("detectron2:COCO/no_file") == "detectron2:COCO/no_file"
+    assert canonical_name("mask-rcnn-lite") == "mask-rcnn-lite"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("ARCHITECTURE = 3", "no labelloop"), ("import nothing_like_it", "imported"), ("def (", "imported")],
