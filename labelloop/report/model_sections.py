@@ -30,7 +30,7 @@ def in_a_sentence(document: Mapping[str, Any], who: str) -> Markup:
     """What the numbers say, for someone who reads one sentence."""
     metrics = document["metrics"]
     parts = [
-        f"{100 * float(value):.0f} % of {what}"
+        f"{100 * float(value):.0f}\N{NO-BREAK SPACE}% of {what}"
         for name, what in (("recall_50", "the objects are found"), ("precision_50", "the marks are right"))
         if (value := metrics.get(name, {}).get("value")) is not None
     ]
