@@ -181,12 +181,24 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
             "This is the curve of short trainings; a full run is better with the same labels. Once validation"
             " images have measured a run, it sets the height of the curve."
         )
+    notes += cost_notes(answer.question)
     if answer.widened > 1.05:
         notes.append(
             f"Intervals are {answer.widened:.1f} times wider than the curves alone would have them: curves"
             " through the smaller subsets missed the larger ones."
         )
     return notes
+
+
+def cost_notes(question: Question) -> list[str]:
+    """Where an image's minutes come from, if not from reviews."""
+    cost = question.minutes_per_image
+    if cost is None or cost.value is None or cost.reliable:
+        return []
+    return [
+        f"Few reviews were timed yet ({cost.n}): that an image takes about {cost.value:.1f} minutes is what"
+        " the literature says of such objects."
+    ]
 
 
 def _number(span: Span | None) -> str:

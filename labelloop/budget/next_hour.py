@@ -7,7 +7,7 @@ from typing import Any
 from labelloop.budget.answers import Question
 from labelloop.budget.curve_points import known_points, level_of
 from labelloop.budget.forecast import forecast
-from labelloop.budget.forecast_project import DEFAULT_METRIC, in_words
+from labelloop.budget.forecast_project import DEFAULT_METRIC, cost_notes, in_words
 from labelloop.budget.image_minutes import minutes_per_image
 from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.project.project import Project
@@ -40,4 +40,8 @@ def next_hour(project: Project) -> dict[str, Any] | None:
     )
     answer = forecast(points, question, level=level_of(project, DEFAULT_METRIC))
     expected = answer.as_dict().get("expected")
-    return {"metric": DEFAULT_METRIC, "expected": expected, "advice": " ".join(in_words(answer))}
+    return {
+        "metric": DEFAULT_METRIC,
+        "expected": expected,
+        "advice": " ".join([*in_words(answer), *cost_notes(question)]),
+    }

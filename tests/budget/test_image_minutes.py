@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+from labelloop.budget.effort import EffortModel
 from labelloop.budget.image_minutes import minutes_per_image
+from labelloop.budget.work import Work
+from labelloop.instances import Instances
 from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, ImageRow, ReviewTaskRow, RoundRow, now
+from labelloop.project.tables import (
+    AnnotationRow,
+    ImageRow,
+    LabelRow,
+    PredictionRow,
+    ReviewTaskRow,
+    RoundRow,
+    RunRow,
+    now,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,8 +111,51 @@ def test_an_image_left_open_over_night_counts_five_times_the_median(project):
     assert minutes_per_image(project).value == pytest.approx((9 + 5) / 10)
 
 
-def test_too_few_timed_images_give_the_reason(project):
-    review(project, [Look(image=i, seconds=60.0) for i in range(1, 5)])
+def test_without_times_and_labels_nobody_knows(project):
     cost = minutes_per_image(project)
     assert cost.value is None
-    assert "it is of 4" in cost.reason
+    assert "it is of 0" in cost.reason
+
+
+def label(project, n_objects, images):
+    """Labelled images of so many discs each."""
+    rows, columns = np.mgrid[:64, :64]
+    discs = [(rows - 20) ** 2 + (columns - 12 * i) ** 2 <= 25 for i in range(n_objects)]
+    instances = Instances.from_dense(np.array(discs), size_hw=(64, 64))
+    with project.ledger.write() as session:
+        for image in images:
+            session.add(ImageRow(id=image, sha256=str(image), path="x", file_name="x", height=64, width=64))
+            session.flush()
+            stored = encode_instances(instances)
+            session.add(
+                LabelRow(image_id=image, revision=1, source="x", n_objects=n_objects, instances=stored)
+            )
+
+
+def test_before_reviews_were_timed_an_image_costs_what_drawing_its_objects_does(project):
+    label(project, 5, range(1, 4))
+    cost = minutes_per_image(project)
+    model = EffortModel.prior()
+    by_hand = model.predict(Work(objects=0, edits={"added": 5.0}, outline_px=2 * np.pi * 5))
+    assert cost.value == pytest.approx(by_hand.value, rel=0.05)
+    assert (cost.n, cost.reliable) == (0, False)
+    assert cost.low < by_hand.low < by_hand.high < cost.high  # 95 % is wider than 80 %
+
+
+def test_what_a_model_has_seen_is_corrected_and_not_drawn(project):
+    label(project, 5, range(1, 4))
+    by_hand = minutes_per_image(project).value
+    rows, columns = np.mgrid[:64, :64]
+    discs = [(rows - 20) ** 2 + (columns - 12 * i) ** 2 <= 25 for i in range(5)]
+    seen = Instances.from_dense(np.array(discs), scores=np.full(5, 0.97), size_hw=(64, 64))
+    with project.ledger.write() as session:
+        session.add(ImageRow(id=9, sha256="9", path="x", file_name="x", height=64, width=64))
+        session.add(
+            RunRow(
+                name="r", state="finished", method="guided", model="m", seed=0, promoted="guided", config={}
+            )
+        )
+        session.flush()
+        stored = encode_instances(seen)
+        session.add(PredictionRow(run="r", which="guided", image_id=9, instances=stored))
+    assert minutes_per_image(project).value < 0.7 * by_hand
