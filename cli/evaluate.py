@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ class MeasuredSplit(StrEnum):
     val = "val"
 
 
+ProtocolName = Literal["coco", "cityscapes", "cellpose"]  # labelloop.metrics.protocols is not light
+
+
 def evaluate(
     run: RunOption = None,
     split: Annotated[MeasuredSplit, typer.Option("--split", help="On which images.")] = MeasuredSplit.test,
@@ -38,6 +41,12 @@ def evaluate(
         Path | None, typer.Option("--labels", metavar="FILE", help="The truth for them, COCO JSON.")
     ] = None,
     min_score: MinScoreOption = "auto",
+    protocol: Annotated[
+        ProtocolName | None,
+        typer.Option(
+            "--protocol", help="Measure as published numbers are too. Default: the one of the run's recipe."
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE", help="Also write the predictions' report, one HTML file."),
@@ -48,7 +57,7 @@ def evaluate(
     """Measure a run, or another tool's predictions, with confidence intervals.
 
     COCO AP and the calibration error use all detections, whatever the working score; with --predictions,
-    auto is 0.5.
+    auto is 0.5. --protocol adds the numbers of published tables.
 
     Examples: `labelloop evaluate --split test` or, without a project,
     `labelloop evaluate --predictions theirs.json --labels truth.json`
@@ -65,28 +74,40 @@ def evaluate(
             "--report is for --predictions", value=report, way_out="A project has labelloop report."
         )
     if predictions is not None and labels is not None:
-        result = _evaluate_files(predictions, labels, 0.5 if threshold is None else threshold, report)
+        least = 0.5 if threshold is None else threshold
+        result = _evaluate_files(predictions, labels, least, protocol, report)
     else:
         opened = open_project(project)
         from labelloop.evaluating import evaluate_run
 
         with shown_progress() as progress:
-            result = evaluate_run(opened, run=run, split=split.value, min_score=threshold, progress=progress)
+            result = evaluate_run(
+                opened,
+                run=run,
+                split=split.value,
+                min_score=threshold,
+                protocol=protocol,
+                progress=progress,
+            )
     if as_json:
         print_json(result)
     else:
         _show(result)
 
 
-def _evaluate_files(predictions: Path, labels: Path, min_score: float, report: Path | None) -> dict[str, Any]:
-    from labelloop.metrics.files import evaluate_pair, read_pair
+def _evaluate_files(
+    predictions: Path, labels: Path, min_score: float, protocol: ProtocolName | None, report: Path | None
+) -> dict[str, Any]:
+    from labelloop.metrics.files import evaluate_pair, evaluate_pair_by, read_pair
 
     pair = read_pair(predictions, labels)
     panel = evaluate_pair(pair, min_score=min_score)
+    published = None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score)
     result: dict[str, Any] = {
         "predictions": str(predictions),
         "labels": str(labels),
         **panel.as_dict(),
+        "protocol": None if published is None else published.as_dict(),
     }
     if report is not None:
         from datetime import date
@@ -117,8 +138,21 @@ def _show(result: dict[str, Any]) -> None:
         say("", title)
         rows = ((f"  {name}", format_estimate(metrics[name]), _unit(name, metrics[name])) for name in names)
         print_table(["", "", ""], rows)
+    _show_protocol(result["protocol"])
     _show_scores(result.get("scores"))
     _show_parts(result)
+
+
+def _show_protocol(protocol: dict[str, Any] | None) -> None:
+    """The numbers of a protocol, and those of each class where there are several and not too many to read."""
+    if protocol is None:
+        return
+    say("", f"By the protocol {protocol['name']}, as published numbers are measured")
+    print_table(["", ""], ([f"  {n}", format_estimate(found)] for n, found in protocol["metrics"].items()))
+    classes, names = protocol["by"]["class"], ("ap", "ap50")
+    if 2 <= len(classes) <= _MOST_PARTS:
+        rows = ([f"  {part}", *(format_estimate(found[n]) for n in names)] for part, found in classes.items())
+        print_table(["", *names], rows)
 
 
 def _show_scores(scores: dict[str, Any] | None) -> None:

@@ -161,6 +161,15 @@ def _named(**choices: str | None) -> dict[str, str]:
     return {name: choice for name, choice in choices.items() if choice is not None}
 
 
+def _show_protocol(protocol: dict[str, Any] | None) -> None:
+    """What the recipe's benchmark is measured by."""
+    if protocol is None:
+        return
+    say("", f"By the protocol {protocol['name']}, as published numbers are measured:")
+    columns = {name: protocol[name] for name in ("supervised", "guided", "difference")}
+    print_estimates(columns, signed=["difference"])
+
+
 def show_training(result: dict[str, Any]) -> None:
     """Prints what ``train`` returns."""
     labels = result["labels"]
@@ -176,6 +185,7 @@ def show_training(result: dict[str, Any]) -> None:
     if any(columns.values()):
         say("", f"On {result['split']}, with 95 % intervals:")
         print_estimates(headline(columns), signed=["difference"])
+        _show_protocol(result.get("protocol"))
         say("labelloop evaluate prints all metrics.")
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")

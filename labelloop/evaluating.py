@@ -13,6 +13,7 @@ from labelloop.errors import ProjectError
 from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
+from labelloop.metrics.protocols import Protocol, evaluate_protocol
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances
@@ -30,6 +31,7 @@ def evaluate_run(
     run: str | None = None,
     split: str = "test",
     min_score: float | None = None,
+    protocol: Protocol | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -40,13 +42,15 @@ def evaluate_run(
         run: Its name; the newest finished one if None.
         split: ``test`` or ``val``; without a val split, the images that the run kept for validation.
         min_score: Working threshold, 0..1; the run's own if None.
+        protocol: Of published numbers, beside the panel; the one of the run's recipe if None.
         device: Where to predict.
         progress: Who watches.
 
     Returns:
-        ``run``, ``which`` (guided or supervised), ``split``, all of ``Panel.as_dict``, and ``scores``: what
-        the run found its scores worth on validation images, None without (``worth_of_scores``). A measurement
-        on the test images is counted in the ledger.
+        ``run``, ``which`` (guided or supervised), ``split``, all of ``Panel.as_dict``, ``protocol``
+        (``ProtocolResult.as_dict``, None where neither was asked for nor the recipe has one), and ``scores``:
+        what the run found its scores worth on validation images, None without (``worth_of_scores``). A
+        measurement on the test images is counted in the ledger.
 
     Raises:
         ProjectError: The split has no labelled images.
@@ -62,17 +66,21 @@ def evaluate_run(
     learnt = {*record.config.get("train_images", ())} & {image.id for image in images}
     loaded = load_model(project, run, device=device)
     predicted = predict_known_images(project, loaded, images, progress or Silent())
-    labels = project.labels([image.id for image in images])
-    panel = evaluate(
+    classes, labels = project.config.classes, project.labels([image.id for image in images])
+    pair = (
         [labels[image.id] for image in images],
-        [to_project_classes(instances, loaded.classes, project.config.classes) for instances in predicted],
-        n_classes=len(project.config.classes),
-        groups=[image.group for image in images],
-        class_names=project.config.classes,
-        pixel_sizes_um=[image.pixel_size_um or project.config.pixel_size_um for image in images],
-        min_score=loaded.min_score if min_score is None else min_score,
+        [to_project_classes(instances, loaded.classes, classes) for instances in predicted],
     )
-    document = panel.as_dict()
+    of_both: dict[str, Any] = {
+        "n_classes": len(classes),
+        "groups": [image.group for image in images],
+        "class_names": classes,
+        "min_score": loaded.min_score if min_score is None else min_score,
+    }
+    sizes = [image.pixel_size_um or project.config.pixel_size_um for image in images]
+    document = evaluate(*pair, pixel_sizes_um=sizes, **of_both).as_dict()
+    chosen: Protocol | None = protocol or record.config.get("protocol")
+    document["protocol"] = None if chosen is None else evaluate_protocol(chosen, *pair, **of_both).as_dict()
     if learnt:
         document["notes"].append(
             f"the run learnt the labels of {len(learnt)} of these images before they came into this split:"

@@ -31,7 +31,9 @@ FLAGS = {
         "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--data", "--seed",
         "--device", "--devices", "--name", "--resume",
     },
-    "evaluate": {"--run", "--split", "--predictions", "--labels", "--min-score", "--report"},
+    "evaluate": {
+        "--run", "--split", "--predictions", "--labels", "--min-score", "--protocol", "--report",
+    },
     "predict": {"--out", "--run", "--format", "--min-score"},
     "server up": {"--port", "--database"},
     "server down": set(),

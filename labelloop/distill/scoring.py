@@ -10,7 +10,8 @@ import numpy as np
 
 from labelloop.instances import Instances
 from labelloop.metrics.calibration import Calibration, threshold_for_precision
-from labelloop.metrics.panel import best_f1_score_threshold, difference, evaluate
+from labelloop.metrics.panel import best_f1_score_threshold, difference, estimates_as_dict, evaluate
+from labelloop.metrics.protocols import Protocol, evaluate_protocol, protocol_difference
 from labelloop.project.project import ImageRecord
 
 REPLICATES = 1000
@@ -45,40 +46,46 @@ class ScoredImages:
 
 
 def compare(
-    scored: ScoredImages,
+    scored: ScoredImages | None,
     seen: Mapping[str, Sequence[Instances]],
     *,
     n_classes: int,
     thresholds: Mapping[str, float],
+    protocol: Protocol | None = None,
 ) -> dict[str, Any]:
-    """The metrics panel of each model, and of guided minus supervised, as ``train --json`` prints them."""
-    result: dict[str, Any] = {"supervised": None, "guided": None, "difference": None}
+    """Measures each model, and guided minus supervised.
+
+    Args:
+        scored: The images; None where there are none.
+        seen: What each model sees in them.
+        n_classes: Labels are 0..n_classes - 1.
+        thresholds: Working threshold of each model.
+        protocol: By which the models are measured as well.
+
+    Returns:
+        As ``train --json`` prints it: the panel's metrics as ``supervised``, ``guided`` and ``difference``
+        (all None without images), and ``protocol``, the same three and its ``name``; None without one.
+    """
+    result: dict[str, Any] = {"supervised": None, "guided": None, "difference": None, "protocol": None}
+    if scored is None:
+        return result
+    by_protocol: dict[str, Any] = {"name": protocol, "supervised": None, "guided": None, "difference": None}
+    of_both: dict[str, Any] = {"n_classes": n_classes, "groups": scored.groups, "replicates": REPLICATES}
+    sizes = scored.pixel_sizes_um
     for which, predicted in seen.items():
-        panel = evaluate(
-            scored.truth,
-            predicted,
-            n_classes=n_classes,
-            groups=scored.groups,
-            pixel_sizes_um=scored.pixel_sizes_um,
-            min_score=thresholds[which],
-            replicates=REPLICATES,
-            parts=False,
-        )
-        result[which] = {name: estimate.as_dict() for name, estimate in panel.metrics.items()}
+        of_model = {**of_both, "min_score": thresholds[which]}
+        panel = evaluate(scored.truth, predicted, pixel_sizes_um=sizes, parts=False, **of_model)
+        result[which] = estimates_as_dict(panel.metrics)
+        if protocol is not None:
+            found = evaluate_protocol(protocol, scored.truth, predicted, **of_model)
+            by_protocol[which] = estimates_as_dict(found.metrics)
     if len(seen) == 2:
-        paired = difference(
-            scored.truth,
-            seen["guided"],
-            seen["supervised"],
-            n_classes=n_classes,
-            groups=scored.groups,
-            pixel_sizes_um=scored.pixel_sizes_um,
-            min_score_a=thresholds["guided"],
-            min_score_b=thresholds["supervised"],
-            replicates=REPLICATES,
-        )
-        result["difference"] = {name: estimate.as_dict() for name, estimate in paired.items()}
-    return result
+        pair = (scored.truth, seen["guided"], seen["supervised"])
+        of_both |= {"min_score_a": thresholds["guided"], "min_score_b": thresholds["supervised"]}
+        result["difference"] = estimates_as_dict(difference(*pair, pixel_sizes_um=sizes, **of_both))
+        if protocol is not None:
+            by_protocol["difference"] = estimates_as_dict(protocol_difference(protocol, *pair, **of_both))
+    return {**result, "protocol": None if protocol is None else by_protocol}
 
 
 def working_thresholds(

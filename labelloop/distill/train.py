@@ -42,6 +42,7 @@ from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress, Silent
 from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.recipes.catalog import find_benchmark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +194,7 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: Ask
     classes = project.config.classes
     plain = data_stats([labels[i.id] for i in draw.train], classes)
     recipe = find_recipe(request.recipe)
+    benchmark = None if request.recipe is None else find_benchmark(request.recipe)
     crop_px = recipe.view_px or training_view_px(request.model, plain)
     stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
@@ -221,6 +223,7 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: Ask
         "label_revisions": {str(i): r for i, r in revisions.items()},
         "stats": dataclasses.asdict(stats),
         "recipe": recipe.as_dict(),
+        "protocol": None if benchmark is None else benchmark.protocol,
     }
 
 
@@ -335,10 +338,12 @@ def _execute(project: Project, record: RunRecord, progress: Progress, started: f
         )
         seen[w] = predict_known_images(project, model, scored.images if scored else (), progress)
     thresholds = working_thresholds(scored, seen, n_classes=len(stats.classes))
-    scores = (
-        compare(scored, seen, n_classes=len(stats.classes), thresholds=thresholds)
-        if scored
-        else {"supervised": None, "guided": None, "difference": None}
+    scores = compare(
+        scored,
+        seen,
+        n_classes=len(stats.classes),
+        thresholds=thresholds,
+        protocol=config.get("protocol"),  # runs of before have none
     )
     seconds["evaluation"] = time.monotonic() - evaluated
     if scored is not None and scored.split == "test":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from labelloop.metrics.matching import IOU_THRESHOLDS, coco_match
 from labelloop.metrics.pairs import BoolColumn, IntColumn, PairTable
 
+EVERY_AREA_PX = (0.0, math.inf)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)  # pycocotools' numbers to the last bit
 _BLOCK_ELEMENTS = 20_000_000  # resamples x detections at once; 80 MB
 _CACHED_ELEMENTS = 40_000  # resamples x runs at once; what a processor's cache holds
@@ -40,31 +42,47 @@ class RankedClass:
     """One class: its detections over all images, best score first.
 
     Attributes:
+        label: Which class.
         images: int64 (d,) arrays, the image of each detection; without crowds one serves all thresholds.
         runs: One for each IoU threshold.
         truths: int64 (n_images,), true objects that count (no crowds).
+        hits: int64 (n_images, 10), how many of them are found.
     """
 
+    label: int
     images: tuple[IntColumn, ...]
     runs: tuple[HitRuns, ...]
     truths: IntColumn
+    hits: IntColumn
 
 
-def rank(table: PairTable) -> list[RankedClass]:
+def rank(table: PairTable, *, area_px: tuple[float, float] = EVERY_AREA_PX) -> list[RankedClass]:
     """Matches and ranks every class that has a true object; the others have no AP.
 
     Equal scores keep the order of images, then the order given (pycocotools' mergesort).
+
+    Args:
+        table: The pairs of all images.
+        area_px: Least and largest area, both included. Objects of other sizes are neither hits nor misses,
+            and detections of other sizes that hit nothing are no false alarms.
     """
-    matches = coco_match(table)
-    counted = ~table.truth_crowd
+
+    def outside(areas: IntColumn) -> BoolColumn:
+        return (areas < area_px[0]) | (areas > area_px[1])
+
+    matches = coco_match(table, outside(table.truth_area))
+    counted = ~table.truth_crowd & ~outside(table.truth_area)
+    ignored = matches.ignored | (~matches.hit & outside(table.det_area))
     ranked = []
-    for label in np.unique(table.truth_label[counted]):
+    for label in np.unique(table.truth_label[counted]).tolist():
         dets = np.flatnonzero(table.det_label == label)
         dets = dets[np.argsort(-table.det_score[dets], kind="stable")]
         of_class = counted & (table.truth_label == label)
-        images, runs = _runs(table.det_image[dets], matches.hit[:, dets], matches.ignored[:, dets])
+        image, hit = table.det_image[dets], matches.hit[:, dets]
+        images, runs = _runs(image, hit, ignored[:, dets])
         truths = np.bincount(table.truth_image[of_class], minlength=table.n_images)
-        ranked.append(RankedClass(images=images, runs=runs, truths=truths))
+        hits = np.stack([np.bincount(image[of], minlength=table.n_images) for of in hit], axis=1)
+        ranked.append(RankedClass(label=label, images=images, runs=runs, truths=truths, hits=hits))
     return ranked
 
 
@@ -116,21 +134,49 @@ def average_precision(classes: list[RankedClass], times: npt.NDArray[np.int32]) 
     return mean
 
 
+def average_recall(classes: list[RankedClass], times: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """The share of true objects that is found, mean over the IoU thresholds and the classes that have one.
+
+    COCO's AR, range 0..1, higher is better: pycocotools' ``eval["recall"]`` averaged over its entries > -1.
+
+    Args:
+        classes: From ``rank``.
+        times: int32 (r, n_images), how often each image is in each resample.
+
+    Returns:
+        float64 (r,), NaN where a resample holds no true object.
+    """
+    total, defined = np.zeros(len(times)), np.zeros(len(times))
+    for ranked in classes:
+        truths = times @ ranked.truths
+        total += (times @ ranked.hits).mean(axis=1) / np.maximum(truths, 1)
+        defined += truths > 0
+    mean: npt.NDArray[np.float64] = np.divide(
+        total, defined, out=np.full(len(times), np.nan), where=defined > 0
+    )
+    return mean
+
+
 def _class_precision(
     ranked: RankedClass, times: npt.NDArray[np.int32], truths: IntColumn
 ) -> npt.NDArray[np.float64]:
     """float64 (r, 10): mean precision over the recall points, one class."""
     total = np.maximum(truths, 1)
     by_image = np.ascontiguousarray(times.T)
-    seen = [_running_sum(by_image, image) for image in ranked.images]
+    seen = [running_sum(by_image, image) for image in ranked.images]
     mean = np.zeros((len(times), len(IOU_THRESHOLDS)))
     for t, runs in enumerate(ranked.runs):
         mean[:, t] = _mean_precision(seen[runs.images], runs, total)
     return mean
 
 
-def _running_sum(by_image: npt.NDArray[np.int32], image: IntColumn) -> npt.NDArray[np.int32]:
-    """int32 (d + 1, r): detections seen before each place of the ranking."""
+def running_sum(by_image: npt.NDArray[np.int32], image: IntColumn) -> npt.NDArray[np.int32]:
+    """How many detections are seen before each place of a ranking: int32 (d + 1, r).
+
+    Args:
+        by_image: int32 (n_images, r), how often each image is in each resample.
+        image: int64 (d,), the image of each detection, best score first.
+    """
     seen = np.zeros((len(image) + 1, by_image.shape[1]), np.int32)
     np.take(by_image, image, axis=0, out=seen[1:])
     _accumulate(np.add, seen)
@@ -141,7 +187,7 @@ def _mean_precision(seen: npt.NDArray[np.int32], runs: HitRuns, total: IntColumn
     """float64 (r,): mean over the recall points of the best precision from there on.
 
     Args:
-        seen: int32 (d + 1, r), from ``_running_sum``.
+        seen: int32 (d + 1, r), from ``running_sum``.
         runs: k runs of hits.
         total: int64 (r,), true objects.
     """

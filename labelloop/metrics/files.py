@@ -23,6 +23,7 @@ from labelloop.metrics.coco_json import (
     parse_dataset,
 )
 from labelloop.metrics.panel import Panel, evaluate
+from labelloop.metrics.protocols import Protocol, ProtocolResult, evaluate_protocol
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +73,22 @@ def evaluate_pair(pair: FilePair, *, min_score: float = 0.5, replicates: int = 1
         class_names=pair.class_names,
     )
     return replace(panel, notes=(*panel.notes, *pair.notes))
+
+
+def evaluate_pair_by(
+    protocol: Protocol, pair: FilePair, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0
+) -> ProtocolResult:
+    """The numbers of a protocol of a pair of files; arguments as those of ``evaluate_pair``."""
+    return evaluate_protocol(
+        protocol,
+        pair.truth,
+        pair.predicted,
+        n_classes=len(pair.class_names),
+        min_score=min_score,
+        replicates=replicates,
+        seed=seed,
+        class_names=pair.class_names,
+    )
 
 
 def read_pair(predictions: Path, labels: Path) -> FilePair:

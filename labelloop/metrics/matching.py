@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -26,78 +27,100 @@ class CocoMatches:
 
     Attributes:
         hit: bool (10, d), matched to a true object.
-        ignored: bool (10, d), matched to a crowd: neither hit nor false alarm.
+        ignored: bool (10, d), matched to a crowd or another ignored object: neither hit nor false alarm.
     """
 
     hit: BoolColumn
     ignored: BoolColumn
 
 
-def coco_match(table: PairTable) -> CocoMatches:
-    """Greedy matching in the order of scores, as pycocotools' ``evaluateImg`` (area range "all").
+def coco_match(table: PairTable, truth_ignored: BoolColumn | None = None) -> CocoMatches:
+    """Greedy matching in the order of scores, as pycocotools' ``evaluateImg``.
 
     At each threshold a detection takes the free true object of its class with the highest IoU >= threshold
-    (the later one where two are equal), else any crowd in which that share of it lies. Equal scores keep the
-    order in which they were given.
+    (the later one where two are equal), else so the best of the ignored ones: a crowd in which that share of
+    it lies, or an object that is free. Equal scores keep the order in which they were given.
+
+    Args:
+        table: The pairs of all images.
+        truth_ignored: bool (t,), true objects that do not count, beside the crowds; none if None.
     """
     n_dets = len(table.det_image)
     hit = np.zeros((len(IOU_THRESHOLDS), n_dets), np.bool_)
     ignored = np.zeros_like(hit)
+    unwanted = table.truth_crowd if truth_ignored is None else table.truth_crowd | truth_ignored
     near = np.flatnonzero(table.pair_overlap >= IOU_THRESHOLDS[0])
     det, truth, overlap = table.pair_det[near], table.pair_truth[near], table.pair_overlap[near]
-    crowd = table.truth_crowd[truth]
-    lone_truth = (np.bincount(truth, minlength=len(table.truth_image))[truth] == 1) | crowd
-    alone = (np.bincount(det, minlength=n_dets)[det] == 1) & lone_truth
+    lone_truth = np.bincount(truth, minlength=len(table.truth_image))[truth] == 1
+    alone = (np.bincount(det, minlength=n_dets)[det] == 1) & (lone_truth | table.truth_crowd[truth])
     passes = overlap >= IOU_THRESHOLDS[:, None]
-    hit[:, det[alone & ~crowd]] = passes[:, alone & ~crowd]
-    ignored[:, det[alone & crowd]] = passes[:, alone & crowd]
+    for column, of in ((hit, alone & ~unwanted[truth]), (ignored, alone & unwanted[truth])):
+        column[:, det[of]] = passes[:, of]
     rest = near[~alone]
     best_first = np.lexsort((table.pair_det[rest], -table.det_score[table.pair_det[rest]]))
-    _match_greedily(table, rest[best_first], hit, ignored)
+    _match_greedily(table, rest[best_first], unwanted, hit, ignored)
     return CocoMatches(hit=hit, ignored=ignored)
 
 
-def _match_greedily(table: PairTable, pairs: IntColumn, hit: BoolColumn, ignored: BoolColumn) -> None:
+def _match_greedily(
+    table: PairTable, pairs: IntColumn, unwanted: BoolColumn, hit: BoolColumn, ignored: BoolColumn
+) -> None:
     """Walks competing pairs, best detection first, and fills its columns of ``hit`` and ``ignored``.
 
     A set of thresholds is an integer with a bit for each.
     """
-    overlap = table.pair_overlap[pairs]
-    passed = np.searchsorted(IOU_THRESHOLDS, overlap, side="right")  # how many thresholds the pair reaches
     truths = table.pair_truth[pairs]
-    rows = zip(
-        table.pair_det[pairs].tolist(),
-        truths.tolist(),
-        overlap.tolist(),
-        passed.tolist(),
-        table.truth_crowd[truths].tolist(),
-        strict=True,
+    overlap = table.pair_overlap[pairs]
+    rows = map(
+        _Candidate._make,
+        zip(
+            (~unwanted[truths]).tolist(),
+            overlap.tolist(),
+            truths.tolist(),
+            np.searchsorted(IOU_THRESHOLDS, overlap, side="right").tolist(),
+            table.truth_crowd[truths].tolist(),
+            table.pair_det[pairs].tolist(),
+            strict=True,
+        ),
     )
     taken: dict[int, int] = {}
-    for det, candidates in groupby(rows, key=itemgetter(0)):
-        hit_bits, crowd_bits = _take_best(list(candidates), taken)
-        ignored_bits = crowd_bits & ~hit_bits
+    for det, candidates in groupby(rows, key=attrgetter("det")):
+        hit_bits, ignored_bits = _take_best(list(candidates), taken)
         for t in range(len(IOU_THRESHOLDS)):
             hit[t, det] = hit_bits >> t & 1
             ignored[t, det] = ignored_bits >> t & 1
 
 
-def _take_best(candidates: list[tuple[int, int, float, int, bool]], taken: dict[int, int]) -> tuple[int, int]:
-    """One detection's choice at every threshold; marks what it takes.
+class _Candidate(NamedTuple):
+    """A true object that a detection may take; the greater tuple is the better one.
 
-    Choosing by descending IoU, each candidate serves the thresholds that it reaches, that it is free at and
-    that no better candidate has served.
+    ``passed`` is how many of the thresholds the pair reaches.
     """
-    hit_bits = crowd_bits = 0
-    for _, truth, _, passed, crowd in sorted(candidates, key=lambda c: (c[2], c[1]), reverse=True):
-        reaches = (1 << passed) - 1
-        if crowd:
-            crowd_bits |= reaches
-            continue
-        serves = reaches & ~taken.get(truth, 0) & ~hit_bits
-        taken[truth] = taken.get(truth, 0) | serves
-        hit_bits |= serves
-    return hit_bits, crowd_bits
+
+    wanted: bool
+    overlap: float
+    truth: int
+    passed: int
+    crowd: bool
+    det: int
+
+
+def _take_best(candidates: list[_Candidate], taken: dict[int, int]) -> tuple[int, int]:
+    """One detection's choice at every threshold, hits and ignored ones; marks what it takes.
+
+    Each candidate, best first, serves the thresholds that it reaches, that it is free at and that no better
+    candidate has served. A crowd is always free.
+    """
+    hit_bits = ignored_bits = 0
+    for candidate in sorted(candidates, reverse=True):
+        used = 0 if candidate.crowd else taken.get(candidate.truth, 0)
+        serves = ((1 << candidate.passed) - 1) & ~(used | hit_bits | ignored_bits)
+        taken[candidate.truth] = used | serves
+        if candidate.wanted:
+            hit_bits |= serves
+        else:
+            ignored_bits |= serves
+    return hit_bits, ignored_bits
 
 
 def assign(table: PairTable, pairs: IntColumn, *, most: bool = False) -> IntColumn:

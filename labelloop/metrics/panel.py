@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ from labelloop.metrics.threads import in_threads
 from labelloop.metrics.working_point import best_threshold
 
 Estimates = dict[str, Estimate]
+
+
+class Resampled(Protocol):
+    """What can be measured on any resample of the images."""
+
+    def values(self, times: npt.NDArray[np.int32]) -> Replicates:
+        """Every metric, float64 (r,) each, by int32 (r, n_images): how often each image is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +209,7 @@ def best_f1_score_threshold(
     return best_threshold(PairTable.build(truth, predicted, n_classes=n_classes, outlines=False))
 
 
-def resample(models: Sequence[MatchedModel], resampling: Resampling) -> list[dict[str, Drawn]]:
+def resample(models: Sequence[Resampled], resampling: Resampling) -> list[dict[str, Drawn]]:
     """Every metric of each model in every resample, by name; all models on the same draws."""
 
     def values(times: npt.NDArray[np.int32]) -> list[Replicates]:
@@ -214,11 +221,11 @@ def resample(models: Sequence[MatchedModel], resampling: Resampling) -> list[dic
         {
             name: Drawn(
                 replicates=np.concatenate([np.zeros(0), *(block[i][name] for block in blocks)]),
-                left_out=left_out[i][name],
+                left_out=of_model[name],
             )
-            for name in METRICS
+            for name in of_model
         }
-        for i in range(len(models))
+        for i, of_model in enumerate(left_out)
     ]
 
 

@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 
 from labelloop.distill.recipe import BENCHMARK, BUILT_IN, packaged_names, recipe_document
 from labelloop.errors import UsageError
+from labelloop.metrics.protocols import Protocol
 from labelloop.models.catalog import find_architecture
 from labelloop.recipes.datasets import DATASETS
 
 State = Literal["reproduced", "runs on a made miniature"]
 Kind = Literal["paper", "later work", "leaderboard"]
-Protocol = Literal["coco", "cityscapes", "cellpose"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Benchmark:
         fraction: Share of the training images with labels, 0..1.
         labels: As ``train --labels`` takes it; a list lies in the data set's folder.
         model: A name of the models' catalogue, which may lack it still.
-        protocol: How the published number was measured.
+        protocol: How the published number was measured; the run is measured so too.
         hardware: On what the reference runs, or what is expected to be needed.
         published: The number; None where there is none to be relied upon.
         unpublished: Why there is none; empty where there is one.
@@ -112,4 +112,4 @@ def _benchmark(name: str, table: dict[str, Any]) -> Benchmark:
     )
 
 
-STATES, KINDS, PROTOCOLS = get_args(State), get_args(Kind), get_args(Protocol)
+STATES, KINDS = get_args(State), get_args(Kind)

@@ -72,6 +72,30 @@ def test_evaluate_agrees_with_train_and_predicts_once(screen: tuple[Path, dict])
     assert "evaluating" not in err  # the ledger knows
 
 
+def test_evaluate_adds_the_numbers_of_a_protocol_where_it_is_asked_to(screen: tuple[Path, dict]) -> None:
+    root, trained = screen
+    assert trained["protocol"] is None
+    plain = _json("evaluate", "-C", root)
+    assert plain["protocol"] is None
+    asked = _json("evaluate", "--protocol", "cityscapes", "-C", root)
+    assert asked["metrics"] == plain["metrics"]
+    assert asked["protocol"]["name"] == "cityscapes"
+    assert set(asked["protocol"]["metrics"]) == {"ap", "ap50"}
+    _, out, _ = _run("evaluate", "--protocol", "coco", "-C", root)
+    assert re.search(r"protocol coco.*\n\s+ap  ", out)
+    assert "ar100" in out
+
+
+def test_evaluate_measures_files_by_a_protocol(tmp_path: Path) -> None:
+    write_micrographs(tmp_path / "images", 2, seed=5, labels=tmp_path / "truth.json", size_hw=(96, 96))
+    truth = tmp_path / "truth.json"
+    result = _json("evaluate", "--predictions", truth, "--labels", truth, "--protocol", "cellpose")
+    assert {name: found["value"] for name, found in result["protocol"]["metrics"].items()} == {
+        "ap50": 1.0, "ap75": 1.0, "ap90": 1.0,
+    }  # fmt: skip
+    assert _json("evaluate", "--predictions", truth, "--labels", truth)["protocol"] is None
+
+
 def test_evaluate_says_above_which_scores_objects_are_right_where_the_run_could_tell(
     screen: tuple[Path, dict], tmp_path: Path
 ) -> None:

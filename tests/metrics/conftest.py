@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +15,19 @@ from labelloop.instances import Instances
 
 Rectangle = tuple[int, int, int, int]  # top, left, height, width
 Scene = Callable[..., Instances]
+
+
+@pytest.fixture(scope="session")
+def reference_pythons() -> Callable[[str], list[str]]:
+    """Gives the interpreters that can import a tool: LABELLOOP_REFERENCE_PYTHONS, and the tests' own."""
+
+    def of_tool(tool: str) -> list[str]:
+        given = [python for python in os.environ.get("LABELLOOP_REFERENCE_PYTHONS", "").split(":") if python]
+        here = [sys.executable] if importlib.util.find_spec(tool) else []
+        probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({tool!r}) is None)"
+        return [p for p in given if subprocess.run([p, "-c", probe], check=False).returncode == 0] + here
+
+    return of_tool
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """The panel equals pycocotools', stardist's and cellpose's numbers, and the papers' formulas.
 
-The tests' environment needs neither stardist nor cellpose: those are compared where they can be imported. A
-full comparison is one command; the environments, with ``pip install stardist`` and
-``pip install "cellpose<4"``, need no labelloop:
+The tests' environment needs neither stardist nor cellpose, nor cityscapesScripts for test_cityscapes_ap.py:
+those are compared where they can be imported. A full comparison is one command; the environments, with
+``pip install stardist``, ``pip install "cellpose<4"`` and
+``pip install cityscapesscripts "numpy<2.4" "pillow<12"``, need no labelloop:
 
     LABELLOOP_REFERENCE_PYTHONS=STARDIST/bin/python:CELLPOSE/bin/python LABELLOOP_REFERENCE_CASES=3000 \
     LABELLOOP_REFERENCE_DATA=FOLDER python -m pytest tests/metrics/test_references.py -rs -s
@@ -13,13 +14,11 @@ FOLDER may hold any COCO files, ``*/*.json``; their labels are compared with dis
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +98,6 @@ def own_values(truth: Labels, predicted: Labels) -> dict[str, float | None]:
     return {name: estimate.value for name, estimate in panel.metrics.items()}
 
 
-def reference_pythons(tool: str) -> list[str]:
-    """The interpreters that can import the tool."""
-    given = [python for python in os.environ.get("LABELLOOP_REFERENCE_PYTHONS", "").split(":") if python]
-    here = [sys.executable] if importlib.util.find_spec(tool) else []
-    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({tool!r}) is None)"
-    return [p for p in given if subprocess.run([p, "-c", probe], check=False).returncode == 0] + here
-
-
 @pytest.fixture(scope="module")
 def cases() -> list[tuple[Labels, Labels]]:
     rng = np.random.default_rng(0)
@@ -116,7 +107,12 @@ def cases() -> list[tuple[Labels, Labels]]:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_panel_equals_the_tool(tool: str, cases: list[tuple[Labels, Labels]], tmp_path: Path) -> None:
+def test_the_panel_equals_the_tool(
+    reference_pythons: Callable[[str], list[str]],
+    tool: str,
+    cases: list[tuple[Labels, Labels]],
+    tmp_path: Path,
+) -> None:
     pythons = reference_pythons(tool)
     if not pythons:
         pytest.skip(f"{tool} is not installed here; see LABELLOOP_REFERENCE_PYTHONS in this file")

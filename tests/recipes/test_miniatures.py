@@ -117,12 +117,23 @@ def check(result, config):
     assert not recipe["pseudo"]["soft_masks"]
 
 
+def check_protocol(result, protocol, root):
+    """Train and evaluate measure by the recipe's protocol, beside the panel."""
+    command = ["evaluate", "--split", result["split"], "-C", str(root), "--json"]
+    measured = json.loads(CliRunner().invoke(app, command, catch_exceptions=False).stdout)
+    assert measured["protocol"]["name"] == result["protocol"]["name"] == protocol
+    assert measured["protocol"]["metrics"] == result["protocol"][measured["which"]]
+    assert result["protocol"]["difference"]["ap50"]["n"] == measured["n_images"]
+
+
 @pytest.mark.parametrize(
     "dataset", ["cityscapes", "m-orgaquant", *(pytest.param(name, marks=FOR_ALL) for name in REST)]
 )
 def test_a_recipe_trains_on_its_data_set(tmp_path, miniature, dataset):
-    result, config = trained(tmp_path, miniature, ONE_OF_EACH_DATASET[dataset], "mask-rcnn-lite")
+    name = ONE_OF_EACH_DATASET[dataset]
+    result, config = trained(tmp_path, miniature, name, "mask-rcnn-lite")
     check(result, config)
+    check_protocol(result, require_benchmark(name).protocol, tmp_path / "project")
     assert result["split"] == ("val" if dataset.startswith(("orgasegment", "m-orgaquant")) else "test")
     assert result["labels"]["used"] == (2 if dataset == "m-orgaquant" else 1)
 

@@ -13,10 +13,11 @@ from labelloop.distill.asked_labels import asked_labels
 from labelloop.distill.recipe import find_recipe, packaged_names
 from labelloop.distill.schedule import guided_schedule
 from labelloop.errors import ModelError, UsageError
+from labelloop.metrics.protocols import PROTOCOLS
 from labelloop.models.catalog import list_models
 from labelloop.progress import Silent
 from labelloop.project.project import Project
-from labelloop.recipes.catalog import KINDS, PROTOCOLS, STATES, find_benchmark, list_benchmarks
+from labelloop.recipes.catalog import KINDS, STATES, find_benchmark, list_benchmarks
 from labelloop.recipes.datasets import DATASETS
 from labelloop.recipes.starting import labels_of, make_ready, require_benchmark
 
