@@ -33,6 +33,15 @@ def predict(
         str, typer.Option("--format", metavar="A,B", help="Of coco, label-tiff, overlay.")
     ] = "coco,label-tiff,overlay",
     min_score: MinScoreOption = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            metavar="N",
+            min=1,
+            help="Processes on this machine that share the images, a GPU or a part of the cores each.",
+        ),
+    ] = 1,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,6 +65,7 @@ def predict(
             run=run,
             formats=tuple(part.strip() for part in formats.split(",")),
             min_score=threshold,
+            devices=devices,
             progress=progress,
         )
     if as_json:

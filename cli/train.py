@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import format_seconds, headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
+from labelloop.errors import UsageError
 
 if TYPE_CHECKING:
     from labelloop.project.project import Project
@@ -69,7 +71,15 @@ SeedOption = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of 
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU if there is one.")
 ]
-DevicesOption = Annotated[int, typer.Option("--devices", metavar="N", min=1, help="How many of them.")]
+DevicesOption = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        min=1,
+        help="Processes on this machine that share the run, a GPU or a part of the cores each.",
+    ),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
 ]
@@ -144,6 +154,7 @@ def _asked(
     from labelloop.recipes.starting import labels_of, make_ready, require_benchmark
 
     if data is not None:
+        _require_one_process()
         with shown_progress() as progress:
             ready = make_ready(
                 require_benchmark(recipe), data, root=project, labels=labels, model=model, progress=progress
@@ -154,6 +165,20 @@ def _asked(
     if benchmark is not None:
         labels, model = labels or labels_of(benchmark, None), model or benchmark.model
     return opened, _named(labels=labels, model=model)
+
+
+def _require_one_process() -> None:
+    """Refuses to have several processes that a launcher has started make one project."""
+    from labelloop.processes import outside_place
+
+    place = outside_place(os.environ)
+    if place is not None:
+        raise UsageError(
+            "a data set's project is made by one process",
+            value=f"a launcher has started {place.size}",
+            way_out="Start it without the launcher, stop it with Ctrl-C when the training begins, and go on"
+            " under the launcher with --resume.",
+        )
 
 
 def _named(**choices: str | None) -> dict[str, str]:

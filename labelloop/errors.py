@@ -74,6 +74,10 @@ class NonFiniteLossError(TrainingError):
     """A loss is NaN or infinite; raised before the optimiser step, naming the step's images."""
 
 
+class TeamError(LabelloopError):
+    """Another of the processes that share the work has ended."""
+
+
 class OutputError(LabelloopError):
     """A result cannot be written."""
 

@@ -20,6 +20,7 @@ from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.project.tables import PredictionRow
+from labelloop.team import ALONE, Team
 
 STORE_EVERY = 16  # images; what an interruption may cost
 IDS_AT_ONCE = 500  # in one SQL statement
@@ -108,25 +109,38 @@ def _measured_images(project: Project, run: RunRecord, split: str) -> list[Image
 
 
 def predict_known_images(
-    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], progress: Progress
+    project: Project,
+    loaded: LoadedModel,
+    images: Sequence[ImageRecord],
+    progress: Progress,
+    *,
+    team: Team = ALONE,
 ) -> list[Instances]:
     """What a run's model sees in images of its project; what it saw before is taken from the ledger.
 
-    It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``.
+    It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``. The images are shared
+    out over a team; its leader stores what all have seen, and the others return nothing.
     """
-    known = _stored_predictions(project, loaded, images)
-    missing = [image for image in images if image.id not in known]
+    known = _stored_predictions(project, loaded, images) if team.leads else {}
+    absent = set(team.tell([image.id for image in images if image.id not in known]))
+    missing = [image for image in images if image.id in absent]
     if missing:
+        at_once = STORE_EVERY * team.size
         with stage(progress, f"evaluating {loaded.which}", len(missing)):
-            for start in range(0, len(missing), STORE_EVERY):
+            for start in range(0, len(missing), at_once):
                 fresh = {}
-                for image in missing[start : start + STORE_EVERY]:
+                for image in team.share(missing[start : start + at_once]):
                     pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
                     fresh[image.id] = predict_array(loaded.model, pixels, stats=loaded.stats)
                     progress.advance()
-                _store_predictions(project, loaded, fresh)
-                known |= fresh
-    return [known[image.id] for image in images]
+                for rank, seen in enumerate(team.gather(fresh)):
+                    if rank != team.rank:
+                        fresh |= seen
+                        progress.advance(len(seen))
+                if team.leads:
+                    _store_predictions(project, loaded, fresh)
+                    known |= fresh
+    return [known[image.id] for image in images] if team.leads else []
 
 
 def to_project_classes(

@@ -34,7 +34,7 @@ FLAGS = {
     "evaluate": {
         "--run", "--split", "--predictions", "--labels", "--min-score", "--protocol", "--report",
     },
-    "predict": {"--out", "--run", "--format", "--min-score"},
+    "predict": {"--out", "--run", "--format", "--min-score", "--devices"},
     "server up": {"--port", "--database"},
     "server down": set(),
     "server status": set(),

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -26,19 +27,23 @@ from labelloop.data.views import (
 )
 from labelloop.models.protocol import Target
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """The images of one step.
+    """The images of one step, or of a part of it.
 
     Attributes:
+        part: Which one.
         labelled: Images and targets from annotations.
         weak: Unlabelled images as a teacher sees them; empty where pseudo-labels are cached.
         strong: The same unlabelled images as the student sees them.
         pseudo: Cached pseudo-labels of the strong views; empty where a teacher makes them in the step.
-        image_ids: Of all images, labelled first, for messages.
+        image_ids: Of all images of the step, labelled first, for messages.
     """
 
+    part: int
     labelled: tuple[tuple[Tensor, Target], ...]
     weak: tuple[Tensor, ...]
     strong: tuple[Tensor, ...]
@@ -62,6 +67,7 @@ class BatchPlan:
         geometry: Shared by both views.
         weak: Photometry of the weak view.
         strong: Photometry of the strong view, on top of the weak.
+        parts: A step's images are seen in so many parts, one after the other or by several processes.
     """
 
     seed: int
@@ -75,6 +81,7 @@ class BatchPlan:
     geometry: GeometryConfig
     weak: PhotometryConfig
     strong: PhotometryConfig
+    parts: int = 1
 
 
 def rng_for(seed: int, stage: str, step: int, slot: int = 0) -> np.random.Generator:
@@ -112,8 +119,12 @@ def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> li
     return [i for i in ids for _ in range(round(factors[i] / smallest))]
 
 
-def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
-    """The batch of a step. Safe to call from any thread."""
+def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> Batch:
+    """A part of the batch of a step. Safe to call from any thread.
+
+    Images are dealt out to the parts by turns, labelled ones first; what an image looks like does not depend
+    on the part that it is in.
+    """
     labelled_ids = epoch_order(
         plan.labelled_ids,
         seed=plan.seed,
@@ -123,6 +134,8 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     )
     labelled = []
     for slot, image_id in enumerate(labelled_ids):
+        if slot % plan.parts != part:
+            continue
         rng = rng_for(plan.seed, plan.stage, step, slot)
         objects = plan.labelled[image_id]
         geometry = draw_geometry(rng, objects.size_hw, plan.geometry)
@@ -142,6 +155,8 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     )
     weak, strong, pseudo = [], [], []
     for slot, image_id in enumerate(unlabelled_ids):
+        if (len(labelled_ids) + slot) % plan.parts != part:
+            continue
         rng = rng_for(plan.seed, plan.stage, step, 1000 + slot)
         geometry = draw_geometry(rng, load.size_hw(image_id), plan.geometry)
         view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
@@ -153,6 +168,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
                 view_objects(plan.pseudo[image_id], geometry, least_visible=plan.geometry.least_visible)
             )
     return Batch(
+        part=part,
         labelled=tuple(labelled),
         weak=tuple(weak),
         strong=tuple(strong),
@@ -161,16 +177,22 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int) -> Batch:
     )
 
 
-def prefetched(make: Callable[[int], Batch], start: int, stop: int, *, ahead: int = 2) -> Iterator[Batch]:
-    """Batches ``start`` to ``stop`` in order, made ahead by one background thread.
+def make_batches(plan: BatchPlan, load: ImageLoader, step: int, parts: Sequence[int] = (0,)) -> list[Batch]:
+    """Some parts of the batch of a step, without those that hold no image."""
+    made = (make_batch(plan, load, step, part) for part in parts)
+    return [batch for batch in made if batch.labelled or batch.strong]
+
+
+def prefetched(make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2) -> Iterator[T]:
+    """What ``make`` makes of the steps ``start`` to ``stop``, in order, made ahead by one background thread.
 
     Raises:
-        Whatever ``make`` raises, at the batch that raised it.
+        Whatever ``make`` raises, at the step that raised it.
     """
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+    ready: queue.Queue[T | BaseException] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
-    def put(item: Batch | BaseException) -> None:
+    def put(item: T | BaseException) -> None:
         while not stopped.is_set():
             try:
                 ready.put(item, timeout=0.1)

@@ -19,6 +19,7 @@ from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.models.protocol import InstanceModel, Prediction
 from labelloop.progress import Progress
+from labelloop.team import ALONE, Team
 
 LABELLED_AT_ONCE = 2  # images; of one size where possible, so that none is padded
 LOWEST_KEPT_SCORE = 0.1  # of a teacher's predictions
@@ -38,6 +39,7 @@ class Labelling:
         fabric: Device and precision.
         small_area_px: Area of a 5th-percentile object of the labelled data.
         progress: Told of every image.
+        team: The processes that share the images; only the first one writes.
     """
 
     files: RunFiles
@@ -49,6 +51,7 @@ class Labelling:
     fabric: Fabric
     small_area_px: float
     progress: Progress
+    team: Team = ALONE
 
     @property
     def in_turns(self) -> bool:
@@ -86,23 +89,27 @@ class Labelling:
             maker: ``teacher`` or ``student``.
         """
         path = self.files.pseudo_labels(maker)
-        if path.exists():
+        if self.team.tell(path.exists()):
             return
         partial = path.with_suffix(".part.npz")
-        found = load_predictions(partial) if partial.exists() else {}
+        found = load_predictions(partial) if self.team.leads and partial.exists() else {}
         order = sorted(self.parts(maker), key=lambda part: (part.size_hw, part.image.id, part.id))
-        wanted = [part.id for part in order if part.id not in found]
+        wanted = self.team.tell([part.id for part in order if part.id not in found])
+        pairs = [wanted[i : i + LABELLED_AT_ONCE] for i in range(0, len(wanted), LABELLED_AT_ONCE)]
         model, saved = teacher(), time.monotonic()
         self.progress.start(stage, len(wanted))
-        for start in range(0, len(wanted), LABELLED_AT_ONCE):
-            ids = wanted[start : start + LABELLED_AT_ONCE]
-            found |= dict(zip(ids, self.see(model, ids), strict=True))
-            self.progress.advance(len(ids))
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+        for start in range(0, len(pairs), self.team.size):
+            ids = [i for pair in self.team.share(pairs[start : start + self.team.size]) for i in pair]
+            for seen in self.team.gather(dict(zip(ids, self.see(model, ids), strict=True)) if ids else {}):
+                found |= seen
+                self.progress.advance(len(seen))
+            if self.team.leads and time.monotonic() - saved > CHECKPOINT_EVERY_S:
                 save_predictions(partial, found)
                 saved = time.monotonic()
-        save_predictions(path, found)
-        partial.unlink(missing_ok=True)
+        if self.team.leads:
+            save_predictions(path, found)
+            partial.unlink(missing_ok=True)
+        self.team.wait()
         self.progress.finish()
 
     def labels(self, stage: str) -> dict[int, SoftObjects] | None:

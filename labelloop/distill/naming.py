@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from labelloop.distill.train import TrainRequest
 
 _NAME = re.compile(r"[^\W_][\w.+= -]{0,99}")  # one folder, on every file system
-_NOT_COMPARED = frozenset(("name", "resume"))
+_NOT_COMPARED = frozenset(("name", "resume", "devices"))
 
 
 def check_name(name: str) -> None:

@@ -76,6 +76,8 @@ class Recipe:
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
+        accumulate: Each process sees its images of a step in so many parts, one after the other, so that a
+            batch of any size fits into memory. A loss is the mean over the parts, weighted by their images.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
@@ -107,6 +109,7 @@ class Recipe:
     labelled_batch: int = 1
     unlabelled_batch: int = 1
     supervised_batch: int = 2
+    accumulate: int = 1
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
@@ -161,6 +164,8 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
     if not 0 < recipe.pseudo.mask_cut < 1:
         faults.append(f"pseudo.mask_cut is {recipe.pseudo.mask_cut}, not above 0 and below 1")
+    if recipe.accumulate < 1:
+        faults.append(f"accumulate is {recipe.accumulate}, not 1 or more")
     if not 0 <= recipe.least_student_share < 1:
         faults.append(f"least_student_share is {recipe.least_student_share}, not 0 or more and below 1")
     if faults:

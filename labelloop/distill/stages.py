@@ -8,20 +8,23 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from labelloop.data.objects import SoftObjects
 from labelloop.data.pool import ImageLoader
-from labelloop.distill.batches import Batch, BatchPlan, make_batch, prefetched
+from labelloop.distill.averaging import average
+from labelloop.distill.batches import Batch, BatchPlan, make_batches, prefetched
 from labelloop.distill.ema import ema_update
 from labelloop.distill.pseudo_labels import PseudoLabelConfig, predict_views, pseudo_objects
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.errors import NonFiniteLossError
 from labelloop.models.protocol import InstanceModel, Paced, Target
 from labelloop.progress import Progress
+from labelloop.team import ALONE, Team
+
+_FACTS = ("loss", "pseudo_loss", "pseudo_labels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,7 @@ def run_stage(
     progress: Progress,
     *,
     after_step: Callable[[int, Mapping[str, float]], None],
+    team: Team = ALONE,
 ) -> float:
     """Runs the steps of a stage.
 
@@ -112,6 +116,7 @@ def run_stage(
         progress: Told of every step.
         after_step: Called with the number of finished steps and the step's losses; what it raises ends the
             stage.
+        team: The processes that share the parts of every step.
 
     Returns:
         Seconds that steps waited for their batches.
@@ -120,13 +125,14 @@ def run_stage(
         NonFiniteLossError: Before the optimiser step that would have spoilt the model.
     """
     waited = 0.0
-    batches = prefetched(lambda step: make_batch(plan.batches, load, step), plan.start, plan.stop)
+    parts = team.share(range(plan.batches.parts))
+    made = prefetched(lambda step: make_batches(plan.batches, load, step, parts), plan.start, plan.stop)
     learner.student.module().train()
     step = plan.start
     asked = time.perf_counter()
-    for batch in batches:
+    for batches in made:
         waited += time.perf_counter() - asked
-        facts = train_step(step, batch, plan, learner, fabric)
+        facts = train_step(step, batches, plan, learner, fabric, team)
         step += 1
         after_step(step, facts)
         progress.advance(1, **facts)
@@ -135,33 +141,60 @@ def run_stage(
 
 
 def train_step(
-    step: int, batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric
+    step: int,
+    batches: Sequence[Batch],
+    plan: StagePlan,
+    learner: Learner,
+    fabric: Fabric,
+    team: Team = ALONE,
 ) -> dict[str, float]:
-    """One step: EMA, pseudo-labels, losses, update. Returns the losses and the pseudo-labels per image."""
-    torch.manual_seed(zlib.crc32(f"{plan.batches.seed}/{plan.batches.stage}/{step}".encode()))
+    """One step: pseudo-labels and losses of every part, update, EMA.
+
+    The loss of a step is the mean of its parts' losses, weighted by their images: labelled images by labelled
+    ones, unlabelled by unlabelled ones. It does not depend on which process sees which part. Where a model's
+    loss is a mean over images, and nothing in it is drawn at random or depends on the other images, it does
+    not depend on the number of parts either.
+
+    Args:
+        step: Counted from the start of the schedule.
+        batches: The parts that are this process's.
+        plan: The stage.
+        learner: Changed in place, in every process alike.
+        fabric: Device and precision.
+        team: The processes that share the step.
+
+    Returns:
+        The losses, and the pseudo-labels per image, of the whole step.
+
+    Raises:
+        NonFiniteLossError: In every process, before the optimiser step.
+    """
     for group in learner.optimiser.param_groups:
         group["lr"] = group["peak_lr"] * learning_rate(step, plan.schedule, plan.optimiser)
-    pseudo = [t.to(fabric.device) for t in batch.pseudo]
-    if batch.weak and plan.online is not None:
-        pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
-    losses = _losses(batch.labelled, learner.student, fabric)
-    total: Tensor = sum(losses.values(), start=torch.zeros((), device=fabric.device))
-    facts = {"loss": float(total.detach())}
-    if batch.strong:
-        extra = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
-        unlabelled: Tensor = sum(extra.values(), start=torch.zeros((), device=fabric.device))
-        total = total + plan.unlabelled_weight * unlabelled
-        facts["pseudo_loss"] = float(unlabelled.detach())
-        facts["pseudo_labels"] = float(np.mean([float(t.weights[~t.ignore].sum()) for t in pseudo]))
-    if not math.isfinite(float(total.detach())):
-        raise NonFiniteLossError(
-            f"the loss of step {step} is {float(total.detach())}",
-            value={name: float(loss.detach()) for name, loss in losses.items()},
-            way_out=f"The step saw images {list(batch.image_ids)} of the ledger; labelloop check looks at"
-            " them. The last checkpoint is whole; a smaller learning rate in the recipe may help.",
-        )
     learner.optimiser.zero_grad(set_to_none=True)
-    fabric.backward(total)
+    facts = dict.fromkeys(_FACTS if plan.batches.unlabelled_batch else _FACTS[:1], 0.0)
+    named: dict[str, float] = {}
+    for batch in batches:
+        drawn = f"{plan.batches.seed}/{plan.batches.stage}/{step}"
+        torch.manual_seed(
+            zlib.crc32((drawn if plan.batches.parts == 1 else f"{drawn}/{batch.part}").encode())
+        )
+        of_part, losses = _learn(batch, plan, learner, fabric)
+        for name, value in of_part.items():
+            facts[name] += value
+        for name, value in losses.items():
+            named[name] = named.get(name, 0.0) + value
+    if team.size > 1:
+        facts = average(learner.student.module(), facts, fabric.device, team)
+    loss = facts["loss"] + plan.unlabelled_weight * facts.get("pseudo_loss", 0.0)
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the loss of step {step} is {loss}",
+            value=named,
+            way_out=f"The step saw images {list(batches[0].image_ids) if batches else []} of the ledger;"
+            " labelloop check looks at them. The last checkpoint is whole; a smaller learning rate in the"
+            " recipe may help.",
+        )
     trained = [p for p in learner.student.module().parameters() if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(trained, plan.optimiser.clip_norm)
     learner.optimiser.step()
@@ -170,6 +203,34 @@ def train_step(
         decay = plan.ema_decay if age == math.inf else min(plan.ema_decay, (1 + age) / (10 + age))
         ema_update(learner.average.module(), learner.student.module(), decay=decay)
     return facts
+
+
+def _learn(
+    batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Gradients of a part of a step; its share of the step's facts, and of the labelled losses by name."""
+    pseudo = [t.to(fabric.device) for t in batch.pseudo]
+    if batch.weak and plan.online is not None:
+        pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
+    total = torch.zeros((), device=fabric.device)
+    facts: dict[str, float] = {}
+    named: dict[str, float] = {}
+    if batch.labelled:
+        share = len(batch.labelled) / plan.batches.labelled_batch
+        losses = _losses(batch.labelled, learner.student, fabric)
+        total = share * sum(losses.values(), start=total)
+        facts["loss"] = float(total.detach())
+        named = {name: share * float(loss.detach()) for name, loss in losses.items()}
+    if batch.strong:
+        share = len(batch.strong) / plan.batches.unlabelled_batch
+        losses = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
+        unlabelled: Tensor = share * sum(losses.values(), start=torch.zeros((), device=fabric.device))
+        total = total + plan.unlabelled_weight * unlabelled
+        facts["pseudo_loss"] = float(unlabelled.detach())
+        weights = [float(t.weights[~t.ignore].sum()) for t in pseudo]
+        facts["pseudo_labels"] = sum(weights) / plan.batches.unlabelled_batch
+    fabric.backward(total)
+    return facts, named
 
 
 def _labels_from_teacher(

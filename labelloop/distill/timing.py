@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from labelloop.distill.batches import make_batch
+from labelloop.distill.batches import make_batches
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule, shared_from
 from labelloop.distill.stages import train_step
@@ -55,7 +55,8 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     for step in range(TIMED_STEPS):
         for kind, seconds in zip((plan, single), spent, strict=True):
             begun = time.perf_counter()
-            train_step(step, make_batch(kind.batches, trainer.load, step), kind, learner, trainer.fabric)
+            batches = make_batches(kind.batches, trainer.load, step, range(kind.batches.parts))
+            train_step(step, batches, kind, learner, trainer.fabric)
             seconds.append(time.perf_counter() - begun)
             progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
@@ -71,9 +72,27 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     )
 
 
-def planned_seconds(recipe: Recipe, schedule: Schedule, costs: Costs, *, supervised: bool) -> float:
-    """How long a schedule will take."""
+def planned_seconds(
+    recipe: Recipe, schedule: Schedule, costs: Costs, *, supervised: bool, processes: int = 1
+) -> float:
+    """How long a schedule will take.
+
+    Args:
+        recipe: Of the run.
+        schedule: Its steps.
+        costs: Measured in one process that did all of a step's parts.
+        supervised: Whether only the supervised model is trained.
+        processes: That share the work; what they tell each other is taken to cost nothing.
+    """
     labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
+    if processes > 1:
+        largest = math.ceil(recipe.supervised_batch / processes) / recipe.supervised_batch
+        costs = Costs(
+            supervised_step=costs.supervised_step * largest,
+            single_step=costs.single_step / processes,
+            prediction=costs.prediction / processes,
+            evaluation=costs.evaluation / processes,
+        )
     seconds = labelled_steps * costs.supervised_step
     seconds += costs.evaluation * (1 if supervised else 2)
     if supervised:
@@ -96,6 +115,7 @@ def fit_iterations(
     n_labels: int,
     seconds: float,
     supervised: bool,
+    processes: int = 1,
 ) -> int:
     """The largest number of iterations whose schedule ends in time.
 
@@ -106,13 +126,16 @@ def fit_iterations(
         n_labels: Labelled images to learn from.
         seconds: What is left.
         supervised: Whether only the supervised model is trained.
+        processes: That share the work.
 
     Raises:
         UsageError: Not even the shortest run does.
     """
 
     def ends_in_time(iterations: int) -> bool:
-        planned = planned_seconds(recipe, schedule(iterations), costs, supervised=supervised)
+        planned = planned_seconds(
+            recipe, schedule(iterations), costs, supervised=supervised, processes=processes
+        )
         return planned <= seconds * MARGIN
 
     # From either start on more iterations take longer, but the second may take less time than some before it.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
+import os
 import platform
-import resource
 import shlex
 import shutil
 import time
@@ -20,29 +18,23 @@ import torch
 import torchvision
 
 import labelloop
-from labelloop.data.objects import objects_of
-from labelloop.data.parts import Part, parts_of
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels
 from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
 from labelloop.distill.checkpoint import RunFiles, write_json
-from labelloop.distill.interrupts import interrupts_say
+from labelloop.distill.execution import execute, pool_parts, scored_images_of, trainer_of
+from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
-from labelloop.distill.runs import LoadedModel, choose_device, read_run_config, restore_model, stats_from_dict
+from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
-from labelloop.distill.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
 from labelloop.distill.timing import fit_iterations, measure_costs
-from labelloop.distill.trainer import Trainer
 from labelloop.errors import OutputError, TrainingError, UsageError
-from labelloop.evaluating import predict_known_images
-from labelloop.instances import Instances
-from labelloop.metrics.gate import GateDecision, decide
 from labelloop.models.catalog import canonical_name, training_view_px
-from labelloop.models.precision import fabric_precision
+from labelloop.processes import Place, outside_place, placed, started, threads_for
 from labelloop.progress import Progress, Silent
-from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.recipes.catalog import find_benchmark
+from labelloop.team import ALONE, Team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +51,8 @@ class TrainRequest:
         recipe: A recipe's name; None for the default.
         seed: Of everything random.
         device: auto, cpu or cuda.
-        devices: How many of them.
+        devices: Processes that share the work on this machine, a GPU or a part of the cores each; 1 where a
+            launcher has started several already.
         name: The run's name; None to make one up.
         resume: Go on with an unfinished run: the named one, or the newest.
     """
@@ -80,7 +73,8 @@ class TrainRequest:
 def train(project: Project, request: TrainRequest, progress: Progress | None = None) -> dict[str, Any]:
     """Trains, measures, promotes.
 
-    Whatever interrupts it, ``resume`` goes on from the last checkpoint and ends with the same result.
+    Whatever interrupts it, ``resume`` goes on from the last checkpoint and ends with the same result. Under a
+    launcher such as torchrun every process calls this, and only the first one comes back from it.
 
     Args:
         project: Where images and labels come from and the run goes.
@@ -95,34 +89,98 @@ def train(project: Project, request: TrainRequest, progress: Progress | None = N
         TrainingError: There is nothing to learn from, or training cannot go on.
     """
     progress = progress or Silent()
-    started = time.monotonic()
-    _check(request)
+    started_at = time.monotonic()
+    place = outside_place(os.environ)
+    _check(request, place)
+    with stops_interrupt():
+        if place is None:
+            return _train(project, request, progress, started_at, ALONE)
+        with placed(place, device_type=choose_device(request.device).type) as team:
+            shown = progress if team.leads else Silent()
+            return _train(project, request, shown, started_at, team)
+
+
+def _train(
+    project: Project, request: TrainRequest, progress: Progress, started_at: float, team: Team
+) -> dict[str, Any]:
+    """In every process that a launcher has started, or in one that may start others."""
+    processes = max(team.size, request.devices)
     with interrupts_say("Nothing was started yet; run the same command again."):
-        record = (
-            run_to_resume(project, request)
-            if request.resume
-            else _new_run(project, request, progress, started)
-        )
+        begun = None
+        if team.leads:
+            begun = (
+                _resumed(project, request, processes)
+                if request.resume
+                else _new_run(project, request, progress, started_at, processes)
+            )
+        record = team.tell(begun)
+    assert record is not None  # the leader's
     if record.state == "finished" and record.result is not None:
         progress.note(f"run {record.name} has finished already")
         return record.result
-    go_on = f"labelloop train --resume --name {shlex.quote(record.name)} goes on."
-    with claimed(project.runs_dir / record.name), interrupts_say(go_on):
-        return _execute(project, record, progress, started)
+    go_on = f"labelloop train --resume --name {shlex.quote(record.name)}"
+    go_on += f" --devices {request.devices} goes on." if request.devices > 1 else " goes on."
+    folder = project.runs_dir / record.name
+    with ExitStack() as stack:
+        stack.enter_context(interrupts_say(go_on))
+        if team.leads:
+            stack.enter_context(claimed(folder))
+        if processes > team.size:
+            team = stack.enter_context(
+                started(
+                    ["-m", "labelloop.distill.taking_part", str(project.root), record.name],
+                    size=processes,
+                    device_type=torch.device(record.config["device"]).type,
+                    logs=folder,
+                    way_out=go_on,
+                )
+            )
+        return execute(project, record, progress, team)
 
 
-def _check(request: TrainRequest) -> None:
+def _check(request: TrainRequest, place: Place | None) -> None:
     if request.time_s is not None and request.iterations is not None:
         raise UsageError("--time and --iterations exclude each other", way_out="Give one of them.")
-    if request.devices != 1:
-        raise UsageError("training runs on one device", value=request.devices, way_out="Leave --devices out.")
+    if place is not None and request.devices not in (1, place.size):
+        raise UsageError(
+            f"a launcher has started {place.size} processes",
+            value=f"--devices {request.devices}",
+            way_out="Leave --devices out.",
+        )
     if request.name is not None:
         check_name(request.name)
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
 
 
-def _new_run(project: Project, request: TrainRequest, progress: Progress, started: float) -> RunRecord:
+def _resumed(project: Project, request: TrainRequest, processes: int) -> RunRecord:
+    record = run_to_resume(project, request)
+    if record.state != "finished":
+        _require_work(record.config, processes)
+    return record
+
+
+def _require_work(config: Mapping[str, Any], processes: int) -> None:
+    """Raises a UsageError where a process would have no image, or no GPU, of its own."""
+    recipe = recipe_from_dict(config["recipe"])
+    batches = [recipe.supervised_batch]
+    if config["request"]["method"] == "guided":
+        batches.append(recipe.labelled_batch + recipe.unlabelled_batch)
+    if processes > min(batches):
+        raise UsageError(
+            "there are more processes than images in a step",
+            value=f"{processes} processes, {min(batches)} images",
+            way_out="Use fewer, or a recipe with larger batches: supervised_batch, labelled_batch and"
+            " unlabelled_batch.",
+        )
+    gpus = torch.cuda.device_count()
+    if config["device"] == "cuda" and outside_place(os.environ) is None and processes > gpus:
+        raise UsageError("there are not so many GPUs", value=f"{processes} asked for, {gpus} here")
+
+
+def _new_run(
+    project: Project, request: TrainRequest, progress: Progress, started_at: float, processes: int
+) -> RunRecord:
     names = {run.name for run in project.runs()}
     if request.name in names:
         raise name_taken(request.name)
@@ -141,10 +199,11 @@ def _new_run(project: Project, request: TrainRequest, progress: Progress, starte
     _require_files(
         [*images, *project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
     )
-    config = _decide(project, request, draw, asked)
+    config = _decide(project, request, draw, asked, processes)
+    _require_work(config, processes)
     if request.method == "guided" and not draw.pool:
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
-    schedule, recipe = _lengths(project, request, config, draw, progress, started)
+    schedule, recipe = _lengths(project, request, config, draw, progress, started_at, processes)
     config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
     stem = f"{request.method}-{word_for(request.labels)}-s{request.seed}"
     name = make_run_folder(project, request.name, stem)
@@ -188,7 +247,9 @@ def _require_files(images: Sequence[ImageRecord]) -> None:
         )
 
 
-def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: AskedLabels) -> dict[str, Any]:
+def _decide(
+    project: Project, request: TrainRequest, draw: LabelDraw, asked: AskedLabels, processes: int
+) -> dict[str, Any]:
     """Everything but the lengths, as it is written into the run."""
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
@@ -224,6 +285,7 @@ def _decide(project: Project, request: TrainRequest, draw: LabelDraw, asked: Ask
         "stats": dataclasses.asdict(stats),
         "recipe": recipe.as_dict(),
         "protocol": None if benchmark is None else benchmark.protocol,
+        "parts": recipe.accumulate * processes,
     }
 
 
@@ -233,10 +295,11 @@ def _lengths(
     config: dict[str, Any],
     draw: LabelDraw,
     progress: Progress,
-    started: float,
+    started_at: float,
+    processes: int,
 ) -> tuple[Schedule, Recipe]:
     recipe = recipe_from_dict(config["recipe"])
-    pool = len(_pool_parts(draw.pool or draw.train, recipe))
+    pool = len(pool_parts(draw.pool or draw.train, recipe))
 
     def schedule(iterations: int | None) -> Schedule:
         if request.method == "supervised":
@@ -246,10 +309,11 @@ def _lengths(
 
     if request.time_s is None:
         return schedule(request.iterations), recipe
-    trainer = _trainer(project, config, schedule(None), "", progress)
-    scored = _scored_images(project, config)
-    costs = measure_costs(trainer, scored.images if scored else (), progress)
-    left = request.time_s - (time.monotonic() - started)
+    trainer = trainer_of(project, config, schedule(None), "", progress, parts=config["parts"])
+    scored = scored_images_of(project, config)
+    with threads_for(request.devices, device_type=trainer.device.type):
+        costs = measure_costs(trainer, scored.images if scored else (), progress)
+    left = request.time_s - (time.monotonic() - started_at)
     iterations = fit_iterations(
         recipe,
         schedule,
@@ -257,148 +321,10 @@ def _lengths(
         n_labels=len(draw.train),
         seconds=left,
         supervised=request.method == "supervised",
+        processes=processes,
     )
     progress.note(f"{iterations} iterations fit into {request.time_s / 60:.1f} minutes")
     return schedule(iterations), recipe
-
-
-def _trainer(
-    project: Project, config: Mapping[str, Any], schedule: Schedule, name: str, progress: Progress
-) -> Trainer:
-    images = {i.id: i for i in project.images(split="train")}
-    train_ids = [int(i) for i in config["train_images"]]
-    taken = {*train_ids, *config["val_images"]}
-    stored = project.labels_at(
-        {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
-    )
-    pool = [i for i in images.values() if i.id not in taken]
-    recipe = recipe_from_dict(config["recipe"])
-    if config["pool_images"] == 0 or recipe.pool_includes_labelled:
-        pool = [*pool, *(images[i] for i in train_ids)]
-    return Trainer(
-        files=RunFiles(folder=project.runs_dir / name),
-        model=str(config["model"]),
-        stats=stats_from_dict(config["stats"]),
-        recipe=recipe,
-        schedule=schedule,
-        seed=int(config["request"]["seed"]),
-        device=torch.device(config["device"]),
-        precision=fabric_precision(torch.device(config["device"])),
-        labelled={i: objects_of(stored[i]) for i in train_ids},
-        images=[images[i] for i in train_ids],
-        pool=_pool_parts(pool, recipe),
-        progress=progress,
-    )
-
-
-def _pool_parts(images: Sequence[ImageRecord], recipe: Recipe) -> list[Part]:
-    """The pool as training sees it: parts that hold the largest window of a view."""
-    return parts_of(images, side_px=math.ceil(recipe.geometry.crop_px / recipe.geometry.zoom[0]))
-
-
-def _scored_images(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:
-    """Validation images, else test images, else none."""
-    drawn = set(config["val_images"])
-    choices: list[tuple[str, list[ImageRecord]]] = [
-        ("val", project.images(split="val", labelled=True)),
-        ("val", [i for i in project.images(split="train") if i.id in drawn]),
-        ("test", project.images(split="test", labelled=True)),
-    ]
-    for split, images in choices:
-        if images:
-            labels: dict[int, Instances] = project.labels([i.id for i in images])
-            return ScoredImages(
-                split=split,
-                images=tuple(images),
-                truth=tuple(labels[i.id] for i in images),
-                pixel_size_um=project.config.pixel_size_um,
-            )
-    return None
-
-
-def _execute(project: Project, record: RunRecord, progress: Progress, started: float) -> dict[str, Any]:
-    files = RunFiles(folder=project.runs_dir / record.name)
-    config = read_run_config(files.folder)
-    schedule = Schedule(**config["schedule"])
-    trainer = _trainer(project, config, schedule, record.name, progress)
-    seconds = trainer.run(supervised_only=record.method == "supervised")
-    which = ["supervised"] if record.method == "supervised" else ["supervised", "guided"]
-    device, stats = torch.device(config["device"]), stats_from_dict(config["stats"])
-    scored = _scored_images(project, config)
-    evaluated = time.monotonic()
-    seen: dict[str, list[Instances]] = {w: [] for w in which}
-    for w in which if scored else []:
-        model = LoadedModel(
-            model=restore_model(files, w, model=config["model"], stats=stats, device=device),
-            stats=stats,
-            classes=stats.classes,
-            min_score=0.5,
-            run=record.name,
-            which=w,
-        )
-        seen[w] = predict_known_images(project, model, scored.images if scored else (), progress)
-    thresholds = working_thresholds(scored, seen, n_classes=len(stats.classes))
-    scores = compare(
-        scored,
-        seen,
-        n_classes=len(stats.classes),
-        thresholds=thresholds,
-        protocol=config.get("protocol"),  # runs of before have none
-    )
-    seconds["evaluation"] = time.monotonic() - evaluated
-    if scored is not None and scored.split == "test":
-        for w in which:
-            metrics = scores[w] or {}
-            count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=metrics)
-    verified = scored is not None and scored.split == "val"
-    gate = _gate(scored, seen, len(stats.classes))
-    result = {
-        "run": record.name,
-        "labels": {key: config["labels"][key] for key in ("requested", "used", "pool")},
-        "model": record.model,
-        "method": record.method,
-        "seed": record.seed,
-        "iterations": schedule.iterations,
-        **scores,
-        "promoted": _promoted(record.method, gate),
-        "gate": None if gate is None else gate.as_dict(),
-        "verified": verified,
-        "split": scored.split if scored else None,
-        "min_score": thresholds,
-        "scores": worth_of_scores(scored, seen, n_classes=len(stats.classes)),
-        "schedule": config["schedule"],
-        "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
-        "device": config["device"],
-        "memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-    write_json(files.metrics, result)
-    project.save_run(replace(record, state="finished", promoted=str(result["promoted"]), result=result))
-    files.checkpoint.unlink(missing_ok=True)
-    return json.loads(json.dumps(result))  # type: ignore[no-any-return]
-
-
-def _gate(
-    scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], n_classes: int
-) -> GateDecision | None:
-    """Whether validation shows the guided model worse than the supervised one; None without validation.
-
-    Guided distillation is presumed to help, so it has to be shown worse to be refused.
-    """
-    if scored is None or scored.split != "val" or "guided" not in seen:
-        return None
-    return decide(
-        scored.truth,
-        seen["guided"],
-        seen["supervised"],
-        n_classes=n_classes,
-        groups=scored.groups,
-        presume="new",
-    )
-
-
-def _promoted(method: str, gate: GateDecision | None) -> str:
-    """The guided model, unless validation shows the supervised one better."""
-    return "supervised" if method == "supervised" or (gate is not None and not gate.promote) else "guided"
 
 
 __all__ = ["TrainRequest", "TrainingError", "train"]

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part, whole
@@ -28,9 +29,10 @@ from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
+from labelloop.team import ALONE, Team
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trainer:
     """A run's stages.
 
@@ -47,6 +49,8 @@ class Trainer:
         images: The labelled images.
         pool: Parts of the images without labels.
         progress: Told of every stage and step.
+        parts: A step's batch is seen in so many parts.
+        team: The processes that share the work; only the first one writes.
     """
 
     files: RunFiles
@@ -61,9 +65,17 @@ class Trainer:
     images: Sequence[ImageRecord]
     pool: Sequence[Part]
     progress: Progress
+    parts: int = 1
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
-        self.fabric = Fabric(accelerator=self.device.type, devices=1, precision=cast(Any, self.precision))
+        devices = 1 if self.device.index is None else [self.device.index]
+        self.fabric = Fabric(
+            accelerator=self.device.type,
+            devices=devices,
+            precision=cast(Any, self.precision),
+            plugins=[LightningEnvironment()],  # one device: what a cluster says of processes is the team's
+        )
         self.load = ImageLoader(
             [*map(whole, self.images), *self.pool], intensity_percentile=self.stats.intensity_percentile
         )
@@ -78,6 +90,7 @@ class Trainer:
             fabric=self.fabric,
             small_area_px=self.small_area_px,
             progress=self.progress,
+            team=self.team,
         )
         self.waited_s = 0.0
 
@@ -112,7 +125,7 @@ class Trainer:
 
     def train_student(self) -> None:
         """Guided burn-in, distillation and fine-tuning: one schedule, one optimiser."""
-        if self.files.weights("guided").exists():
+        if self.team.tell(self.files.weights("guided").exists()):
             return
         learner = self.student_learner()
         done = self._restore("student", learner)
@@ -207,7 +220,7 @@ class Trainer:
         return self.schedule.cached_images > 0
 
     def _train_on_labels(self, stage: str, which: str, steps: int) -> None:
-        if self.files.weights(which).exists():
+        if self.team.tell(self.files.weights(which).exists()):
             return
         learner = self.labels_learner()
         done = self._restore(stage, learner)
@@ -219,17 +232,21 @@ class Trainer:
         start = max(plan.start, done)
         if start >= plan.stop:
             return
+        for model in (learner.student.module(), learner.average.module()):
+            self.team.copy_leader([*model.parameters(), *model.buffers()])
         self.progress.start(name, plan.stop - start)
         saved = time.monotonic()
         with interrupts_held() as interrupted:
 
             def after_step(step: int, facts: Mapping[str, float]) -> None:
                 nonlocal saved
-                self._log(schedule, name, step, facts)
-                if interrupted() or step == plan.stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
-                    self._checkpoint(schedule, learner, step)
-                    saved = time.monotonic()
-                if interrupted():
+                stop = self.team.any(interrupted())
+                if self.team.leads:
+                    self._log(schedule, name, step, facts)
+                    if stop or step == plan.stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                        self._checkpoint(schedule, learner, step)
+                        saved = time.monotonic()
+                if stop:
                     raise KeyboardInterrupt
 
             try:
@@ -240,6 +257,7 @@ class Trainer:
                     self.load,
                     self.progress,
                     after_step=after_step,
+                    team=self.team,
                 )
             finally:
                 self.progress.finish()
@@ -266,7 +284,7 @@ class Trainer:
 
     def _restore(self, schedule: str, learner: Learner) -> int:
         """Puts the learner where its checkpoint left it; 0 where there is none of this schedule."""
-        if not self.files.checkpoint.exists():
+        if not self.team.tell(self.files.checkpoint.exists()):
             return 0
         stored = load_tensors(self.files.checkpoint, device=self.device)
         if stored["schedule"] != schedule:
@@ -277,7 +295,8 @@ class Trainer:
         return int(stored["step"])
 
     def _save_weights(self, which: str, learner: Learner) -> None:
-        save_tensors(self.files.weights(which), {"model": learner.average.module().state_dict()})
+        if self.team.leads:
+            save_tensors(self.files.weights(which), {"model": learner.average.module().state_dict()})
 
     def _batches(self, stage: str) -> BatchPlan:
         return BatchPlan(
@@ -292,6 +311,7 @@ class Trainer:
             geometry=self.recipe.geometry,
             weak=self.recipe.weak,
             strong=self.recipe.strong,
+            parts=self.parts,
         )
 
     def _fresh_model(self, stage: str) -> InstanceModel:

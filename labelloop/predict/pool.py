@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +12,20 @@ from labelloop.errors import UsageError
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats, InstanceModel
-from labelloop.predict.field import BATCH_IMAGES, BATCH_PX, MIN_SCORE, predict_array, predict_whole
 from labelloop.predict.items import PredictItem
-from labelloop.predict.names import output_stems
-from labelloop.predict.reading import Outputs, Reader, ReadImage, places_for, read_ahead
+from labelloop.predict.reading import Outputs, Reader
+from labelloop.predict.sharing import Shares, left_to_do, predict_shares
 from labelloop.predict.store import PredictionStore, model_key
 from labelloop.predict.tiles import TileLayout, tile_layout
+from labelloop.predict.work import Work
 from labelloop.predict.writers import (
     FORMATS,
     PREDICTIONS_NAME,
     output_error,
     write_coco,
-    write_label_tiff,
-    write_overlay,
 )
-from labelloop.progress import Progress, Silent, stage
-
-READERS = 2  # threads that read, decode and normalise
-WRITERS = 2  # threads that write label TIFFs and overlays
-PADDED_RATIO = 1.25  # images go into one batch while padding them alike costs no more than this
+from labelloop.progress import Progress, Silent
+from labelloop.team import ALONE, Team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +74,7 @@ def predict_images(
     which: str = "",
     layout: TileLayout | None = None,
     progress: Progress | None = None,
+    team: Team = ALONE,
 ) -> PredictReport:
     """Predicts images and writes the results below ``out``.
 
@@ -100,6 +93,7 @@ def predict_images(
         which: Noted in the results.
         layout: How large images are cut; from ``stats`` if None.
         progress: Told about every image.
+        team: The processes that share the images; the others are in ``help_predict``.
 
     Raises:
         UsageError: A format is unknown.
@@ -107,20 +101,25 @@ def predict_images(
     """
     started = time.monotonic()
     require_formats(formats)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(out, error) from error
+    make_folder(out)
     layout = layout or tile_layout(stats, model)
     key = model_key(model, stats, layout)
     outputs = Outputs(out=out, formats=tuple(formats), min_score=min_score, model=key)
     with PredictionStore(out, key) as store:
-        work = _Work(
+        store.absorb_parts()
+        work = Work(
             store=store,
             model=model,
             reader=Reader(store=store, stats=stats, layout=layout, outputs=outputs),
             progress=progress or Silent(),
         )
+        elsewhere = 0
+        if team.size > 1:
+            shares = Shares(
+                images=images, left=left_to_do(work.reader, images), outputs=outputs, layout=layout
+            )
+            elsewhere = predict_shares(shares, model, stats, work.progress, team)
+            store.absorb_parts()
         work.run(images)
         kept = [(item, work.keys[i]) for i, item in enumerate(images) if i in work.keys]
         objects, changed = _collect(store, kept, outputs, classes, {"run": run, "which": which})
@@ -134,9 +133,21 @@ def predict_images(
         which=which,
         min_score=min_score,
         seconds=time.monotonic() - started,
-        predicted=work.predicted,
-        changed=changed or work.written > 0,
+        predicted=elsewhere + work.predicted,
+        changed=changed or elsewhere > 0 or work.written > 0,
     )
+
+
+def make_folder(out: Path) -> None:
+    """Makes the output folder.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(out, error) from error
 
 
 def require_formats(formats: Sequence[str]) -> None:
@@ -152,122 +163,6 @@ def require_formats(formats: Sequence[str]) -> None:
             value=", ".join(unknown) or "none",
             way_out=f"Known are: {', '.join(FORMATS)}.",
         )
-
-
-@dataclass(kw_only=True, eq=False)
-class _Work:
-    """One call of ``predict_images``: the readers feed it, the model works in it, it feeds the writers."""
-
-    store: PredictionStore
-    model: InstanceModel
-    reader: Reader
-    progress: Progress
-    keys: dict[int, str] = field(default_factory=dict)  # of the images that have a prediction, by item
-    skipped: dict[int, SkippedFile] = field(default_factory=dict)
-    predicted: int = 0
-    objects: int = 0  # predicted in this call
-    written: int = 0
-    writing: deque[tuple[Future[None], Path, str]] = field(default_factory=deque)
-
-    def run(self, images: Sequence[PredictItem]) -> None:
-        """Goes through all images, those of equal size one after the other."""
-        stems = output_stems([item.name for item in images])
-        order = sorted(range(len(images)), key=lambda i: images[i].size_hw or (0, 0))
-        readers = ThreadPoolExecutor(READERS, "labelloop-read")
-        writers = ThreadPoolExecutor(WRITERS, "labelloop-write")
-        try:
-            with stage(self.progress, "predict", len(images)):
-                calls = [(i, images[i], stems[i]) for i in order]
-                for batch in self._batches(read_ahead(readers, calls, self.reader.read)):
-                    self._predict(batch, writers)
-                self._note_written(leave=0)
-        finally:
-            for threads in (readers, writers):
-                threads.shutdown(wait=True, cancel_futures=True)
-
-    def _batches(self, found: Iterator[tuple[int, ReadImage | SkippedFile]]) -> Iterator[list[ReadImage]]:
-        """Images that go through the model at once; those predicted by tiles or before come alone."""
-        batch: list[ReadImage] = []
-        for index, read in found:
-            if isinstance(read, SkippedFile):
-                self.skipped[index] = read
-                self.progress.note(f"skipped {read.path}: {read.reason}")
-                self.progress.advance(1)
-            elif read.tensor is None:
-                yield [read]
-            elif batch and not _fits([*batch, read]):
-                yield batch
-                batch = [read]
-            else:
-                batch.append(read)
-        if batch:
-            yield batch
-
-    def _predict(self, batch: Sequence[ReadImage], writers: ThreadPoolExecutor) -> None:
-        """Predicts what is new, stores it, and hands the missing files to the writers."""
-        new = {read.key: read for read in batch if read.key not in self.store.images}
-        found = self._look(list(new.values()))
-        self.store.put(found.items())
-        self.store.put_files(read.file for read in batch)
-        self.predicted += len(new)
-        self.objects += sum(len(i.above(self.reader.outputs.min_score)) for i in found.values())
-        for read in batch:
-            self.keys[read.index] = read.key
-            if read.missing:
-                instances = found[read.key] if read.key in found else self.store.get(read.key)
-                self._write(read, instances, writers)
-        self._note_written(leave=places_for(max(read.pixels for read in batch)))
-        self.progress.advance(len(batch), objects=self.objects)
-
-    def _look(self, new: Sequence[ReadImage]) -> dict[str, Instances]:
-        """What the model sees, by the image's key."""
-        if not new:
-            return {}
-        tensors = [read.tensor for read in new if read.tensor is not None]
-        if tensors:
-            predicted = predict_whole(self.model, tensors, min_score=MIN_SCORE)
-            return {read.key: instances for read, instances in zip(new, predicted, strict=True)}
-        (large,) = new
-        assert large.micrograph is not None  # it was read, as its key is not in the store
-        instances = predict_array(
-            self.model,
-            large.micrograph.pixels,
-            stats=self.reader.stats,
-            layout=self.reader.layout,
-            progress=self.progress,
-        )
-        return {large.key: instances}
-
-    def _write(self, read: ReadImage, instances: Instances, writers: ThreadPoolExecutor) -> None:
-        image, min_score = read.micrograph, self.reader.outputs.min_score
-        assert image is not None  # it was read, as files are missing
-        writing = {
-            "label-tiff": partial(
-                write_label_tiff, pixel_size_um=image.pixel_size_um or read.item.pixel_size_um
-            ),
-            "overlay": partial(write_overlay, pixels=image.pixels),
-        }
-        for name, path in read.missing.items():
-            call = partial(writing[name], path, instances=instances, min_score=min_score)
-            self.writing.append((writers.submit(call), path, self.reader.outputs.made_from(read.key)))
-
-    def _note_written(self, *, leave: int) -> None:
-        """Notes which files are finished; waits until no more than ``leave`` are on their way."""
-        made: list[tuple[Path, str]] = []
-        while self.writing and (len(self.writing) > leave or self.writing[0][0].done()):
-            future, path, made_from = self.writing.popleft()
-            future.result()
-            made.append((path, made_from))
-        self.written += len(made)
-        self.store.put_outputs(made)
-
-
-def _fits(batch: Sequence[ReadImage]) -> bool:
-    """Whether these images make one batch: not too many, not too large, not too different."""
-    sizes = [read.micrograph.size_hw for read in batch if read.micrograph is not None]
-    padded = len(sizes) * max(height for height, _ in sizes) * max(width for _, width in sizes)
-    given = sum(height * width for height, width in sizes)
-    return len(sizes) <= BATCH_IMAGES and padded <= min(BATCH_PX, PADDED_RATIO * given)
 
 
 def _collect(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from labelloop.distill.runs import load_model
+import torch
+
+from labelloop.distill.interrupts import stops_interrupt
+from labelloop.distill.runs import choose_device, load_model
 from labelloop.errors import ImageError, LabelloopError, ProjectError, UsageError
 from labelloop.formats.records import SkippedFile
 from labelloop.predict.items import path_items, pool_items
-from labelloop.predict.pool import PredictReport, predict_images, require_formats
+from labelloop.predict.pool import PredictReport, make_folder, predict_images, require_formats
+from labelloop.predict.sharing import help_predict
+from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
+from labelloop.team import ALONE, Team
 
 
 def predict(
@@ -24,9 +32,12 @@ def predict(
     formats: Sequence[str] = ("coco",),
     min_score: float | None = None,
     device: str = "auto",
+    devices: int = 1,
     progress: Progress | None = None,
 ) -> PredictReport:
     """Predicts the images at these paths, or the pool, with a trained run of the project.
+
+    Under a launcher such as torchrun every process calls this, and only the first one comes back from it.
 
     Args:
         project: Holds the run.
@@ -37,6 +48,7 @@ def predict(
         formats: Of coco, label-tiff and overlay.
         min_score: For label TIFFs, overlays and the count, 0..1; None: the run's own.
         device: auto, cpu, cuda or cuda:N.
+        devices: Processes of this machine that share the images, a GPU or a part of the cores each.
         progress: Told about every image.
 
     Raises:
@@ -47,6 +59,44 @@ def predict(
     """
     progress = progress or Silent()
     require_formats(formats)
+    kind = choose_device(device)
+    place = outside_place(os.environ)
+    call = partial(
+        _predict, project, paths, out=out, run=run, formats=formats, min_score=min_score, progress=progress
+    )
+    with stops_interrupt():
+        if place is not None:
+            with placed(place, device_type=kind.type) as team:
+                if team.leads:
+                    return call(device=str(team.device(kind)), team=team)
+                loaded = load_model(project, run, device=str(team.device(kind)))
+                help_predict(loaded.model, loaded.stats, team)
+        if devices == 1:
+            return call(device=device, team=ALONE)
+        gpus = torch.cuda.device_count()
+        if kind.type == "cuda" and devices > gpus:
+            raise UsageError("there are not so many GPUs", value=f"{devices} asked for, {gpus} here")
+        make_folder(out)
+        arguments = ["-m", "labelloop.predict.taking_part", str(project.root), project.run(run).name, device]
+        with started(
+            arguments, size=devices, device_type=kind.type, logs=out, way_out="The same command goes on."
+        ) as team:
+            return call(device=str(team.device(kind)), team=team)
+
+
+def _predict(
+    project: Project,
+    paths: Sequence[str],
+    *,
+    out: Path,
+    run: str | None,
+    formats: Sequence[str],
+    min_score: float | None,
+    device: str,
+    progress: Progress,
+    team: Team,
+) -> PredictReport:
+    """In the one process, or in the one that leads."""
     items, skipped = path_items(paths, project, out=out) if paths else (pool_items(project), ())
     if not items:
         raise _nothing(project, skipped)
@@ -62,6 +112,7 @@ def predict(
         run=loaded.run,
         which=loaded.which,
         progress=progress,
+        team=team,
     )
     report = replace(report, skipped=(*skipped, *report.skipped))
     if report.images == 0:

@@ -103,7 +103,7 @@ class Reader:
             stamp = FileStamp.of(item.path)
             sha256 = self.store.known_hash(item.path, stamp) or file_hash(item.path)
             key = image_key(sha256, item.page, item.channel)
-            missing = self._missing(stem, key)
+            missing = self.missing(stem, key)
             known = key in self.store.images
             micrograph = None
             if missing or not known:
@@ -122,7 +122,8 @@ class Reader:
             tensor=None if micrograph is None or known else self._tensor(micrograph),
         )
 
-    def _missing(self, stem: str, key: str) -> dict[str, Path]:
+    def missing(self, stem: str, key: str) -> dict[str, Path]:
+        """The files of an image that are still to be written, by format."""
         made_from = self.outputs.made_from(key)
         files = self.outputs.of(stem)
         return {name: path for name, path in files.items() if not self.store.is_made(path, made_from)}

@@ -25,6 +25,7 @@ from labelloop.predict.tiles import TileLayout
 from labelloop.project.ledger import decode_instances, encode_instances
 
 STORE_NAME = ".labelloop-predictions.db"
+PART_NAME = ".labelloop-predictions-part-{}.db"  # of one of several processes
 _FORMAT = 1  # of the store and of how objects are made from a model's predictions
 _TABLES = """
 CREATE TABLE IF NOT EXISTS predictions (
@@ -55,6 +56,7 @@ class PredictionStore:
     Args:
         folder: The output folder; it exists.
         model: Key of the model, ``model_key``.
+        part: Of one of several processes that share the work; its store is taken over by the one without.
 
     Attributes:
         images: Keys of the images that this model has predicted. Other threads may look into it.
@@ -63,8 +65,8 @@ class PredictionStore:
         OutputError: It cannot be opened or written.
     """
 
-    def __init__(self, folder: Path, model: str) -> None:
-        self._path = folder / STORE_NAME
+    def __init__(self, folder: Path, model: str, *, part: int | None = None) -> None:
+        self._path = folder / (STORE_NAME if part is None else PART_NAME.format(part))
         self._model = model
         with self._translated():
             self._db = sqlite3.connect(self._path, timeout=2)
@@ -74,16 +76,37 @@ class PredictionStore:
                 self._db.executescript(_TABLES)
                 self._db.execute("BEGIN EXCLUSIVE")
                 self._db.commit()
-                rows = self._db.execute("SELECT image FROM predictions WHERE model = ?", (model,))
-                self.images: set[str] = {image for (image,) in rows}
-                self._files: dict[str, tuple[FileStamp, str]] = {
-                    path: (FileStamp(size=size, mtime_ns=mtime_ns), sha256)
-                    for path, size, mtime_ns, sha256 in self._db.execute("SELECT * FROM files")
-                }
-                self._outputs: dict[str, str] = dict(self._db.execute("SELECT path, made_from FROM outputs"))
+                self._look()
             except sqlite3.Error:
                 self._db.close()
                 raise
+
+    def _look(self) -> None:
+        rows = self._db.execute("SELECT image FROM predictions WHERE model = ?", (self._model,))
+        self.images: set[str] = {image for (image,) in rows}
+        self._files: dict[str, tuple[FileStamp, str]] = {
+            path: (FileStamp(size=size, mtime_ns=mtime_ns), sha256)
+            for path, size, mtime_ns, sha256 in self._db.execute("SELECT * FROM files")
+        }
+        self._outputs: dict[str, str] = dict(self._db.execute("SELECT path, made_from FROM outputs"))
+
+    def absorb_parts(self) -> None:
+        """Takes over what processes that shared the work have stored; their stores are gone afterwards."""
+        parts = sorted(self._path.parent.glob(PART_NAME.format("*")))
+        for path in parts:
+            with self._translated(path):
+                self._db.execute("ATTACH DATABASE ? AS part", (str(path),))
+                try:
+                    with self._db:
+                        for table in ("predictions", "files", "outputs"):
+                            self._db.execute(
+                                f"INSERT OR REPLACE INTO main.{table} SELECT * FROM part.{table}"
+                            )
+                finally:
+                    self._db.execute("DETACH DATABASE part")
+            path.unlink()
+        if parts:
+            self._look()
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +186,7 @@ class PredictionStore:
         return output.relative_to(self._path.parent).as_posix()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, path: Path | None = None) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -178,7 +201,7 @@ class PredictionStore:
             }
             way_out = next((text for key, text in way_outs.items() if key in reason), "")
             raise OutputError(
-                f"finished predictions cannot be kept ({reason})", value=self._path, way_out=way_out
+                f"finished predictions cannot be kept ({reason})", value=path or self._path, way_out=way_out
             ) from error
 
 

@@ -28,10 +28,10 @@ import torch
 from scores import METRICS, Score, mean_difference, measure, percent
 
 from labelloop.distill.checkpoint import RunFiles
+from labelloop.distill.execution import trainer_of
 from labelloop.distill.recipe import recipe_from_dict
 from labelloop.distill.runs import read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import guided_schedule
-from labelloop.distill.train import _trainer
 from labelloop.images import read_image
 from labelloop.predict.field import predict_array
 from labelloop.progress import Silent
@@ -99,7 +99,14 @@ def train_student(project: Project, name: str, steps: int) -> dict[str, float]:
         recipe, iterations=taught + steps, n_labels=len(config["train_images"]), pool=config["pool_images"]
     )
     trainer = replace(
-        _trainer(project, config | {"recipe": recipe.as_dict()}, schedule, name.replace(" ", "-"), Silent()),
+        trainer_of(
+            project,
+            config | {"recipe": recipe.as_dict()},
+            schedule,
+            name.replace(" ", "-"),
+            Silent(),
+            parts=recipe.accumulate,
+        ),
         schedule=replace(schedule, teacher=taught, supervised=taught),
     )
     trainer.files.folder.mkdir(exist_ok=True)

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from labelloop.distill.batches import make_batch
+from labelloop.distill.execution import trainer_of
 from labelloop.distill.recipe import REFERENCE
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, make_optimiser, train_step
-from labelloop.distill.train import _trainer
 from labelloop.models.backbones import freeze_first_stages
 from labelloop.progress import Silent
 from labelloop.project.project import Project
@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     project = Project.open(arguments.project)
     config = read_run_config(project.runs_dir / arguments.run)
-    trainer = _trainer(project, config, Schedule(**config["schedule"]), arguments.run, Silent())
+    trainer = trainer_of(project, config, Schedule(**config["schedule"]), arguments.run, Silent(), parts=1)
     recipe = trainer.recipe
     images = recipe.labelled_batch + recipe.unlabelled_batch
     student, teacher = trainer._teacher(), trainer._teacher()
@@ -64,7 +64,7 @@ def main() -> None:
             begun = time.process_time()
             batch = make_batch(plan.batches, trainer.load, step)
             loaded = time.process_time()
-            train_step(step, batch, plan, learner, trainer.fabric)
+            train_step(step, [batch], plan, learner, trainer.fabric)
             if step:
                 loading[kind].append(loaded - begun)
                 spent[kind].append(time.process_time() - loaded)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -104,3 +106,28 @@ def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
     save_run(project)
     with pytest.raises(ProjectError, match="the pool is empty"):
         predict(project, out=tmp_path / "out")
+
+
+def test_two_processes_write_what_one_writes(project, tmp_path):
+    def run(out: str, devices: int) -> dict:
+        command = [sys.executable, "-m", "labelloop", "predict", "-C", str(project.root), "--json"]
+        command += ["--out", str(tmp_path / out), "--format", "coco,label-tiff", "--devices", str(devices)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert ran.returncode == 0, ran.stderr
+        document: dict = json.loads(ran.stdout)
+        return document
+
+    alone, shared = run("alone", 1), run("shared", 2)
+    assert shared["predicted"] == alone["predicted"] == 3
+    assert shared["objects"] == alone["objects"] > 0
+    names = {str(p.relative_to(tmp_path / "alone")) for p in (tmp_path / "alone").rglob("*") if p.is_file()}
+    assert names == {
+        str(p.relative_to(tmp_path / "shared")) for p in (tmp_path / "shared").rglob("*") if p.is_file()
+    }
+    documents = [json.loads((tmp_path / out / "predictions.json").read_text()) for out in ("alone", "shared")]
+    assert documents[0]["images"] == documents[1]["images"]
+    found = [[(a["image_id"], a["score"], a["area"]) for a in d["annotations"]] for d in documents]
+    # Images of one size go through the model together: fewer at once are summed up in another order.
+    assert np.array(found[0]) == pytest.approx(np.array(found[1]), abs=1e-4)
+    again = run("shared", 2)
+    assert (again["predicted"], again["changed"]) == (0, False)

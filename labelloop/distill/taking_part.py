@@ -1,0 +1,39 @@
+"""A process that shares a training: ``python -m labelloop.distill.taking_part PROJECT RUN``.
+
+``train --devices N`` starts N - 1 of them. The process that has started them writes, and speaks, for all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from labelloop.distill.execution import execute
+from labelloop.distill.interrupts import stops_interrupt
+from labelloop.distill.runs import read_run_config
+from labelloop.errors import LabelloopError, TeamError
+from labelloop.processes import take_part
+from labelloop.progress import Silent
+from labelloop.project.project import Project
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Takes part in a run; its exit code. The leader is told the reason of a failure."""
+    project = Project.open(Path(arguments[0]))
+    record = project.run(arguments[1])
+    device = torch.device(read_run_config(project.runs_dir / record.name)["device"])
+    try:
+        with stops_interrupt(), take_part(device_type=device.type) as team:
+            execute(project, record, Silent(), team)
+    except (TeamError, KeyboardInterrupt):
+        return 0  # the leader says why
+    except LabelloopError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,237 @@
+"""Who starts the processes of a team: a launcher outside (torchrun, SLURM's srun), or labelloop itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from torch.distributed.rendezvous import rendezvous
+
+from labelloop.errors import LabelloopError, TeamError, UsageError
+from labelloop.team import PATIENCE, REASON_WITHIN_S, Team, member
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store, TCPStore
+
+LOOK_EVERY_S = 0.2
+INTERRUPTED = 130
+_SLURM_PORTS = 15000  # and the last four digits of the job: what Lightning takes too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a launcher has put this process.
+
+    Attributes:
+        rank: Among all processes.
+        size: How many there are; 2 or more.
+        local_rank: Among those of its machine.
+        meeting: Where they find each other, as ``torch.distributed.rendezvous`` takes it.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    meeting: str
+
+
+def outside_place(environment: Mapping[str, str]) -> Place | None:
+    """What torchrun (``fabric run`` too) or srun says of this process; None where it is alone.
+
+    A batch script of SLURM is alone, however many tasks its job has: only srun starts them all.
+    """
+    if "RANK" in environment and int(environment.get("WORLD_SIZE", "1")) > 1:
+        return Place(
+            rank=int(environment["RANK"]),
+            size=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            meeting="env://",
+        )
+    size = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if size == 1:
+        return None
+    nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
+    host = environment.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+    port = environment.get("MASTER_PORT") or _SLURM_PORTS + int(environment.get("SLURM_JOB_ID", "0")[-4:])
+    rank = int(environment["SLURM_PROCID"])
+    return Place(
+        rank=rank,
+        size=size,
+        local_rank=int(environment["SLURM_LOCALID"]),
+        meeting=f"tcp://{host}:{port}?rank={rank}&world_size={size}",
+    )
+
+
+@contextmanager
+def placed(place: Place, *, device_type: str) -> Iterator[Team]:
+    """This process in the team that a launcher has started; all but the first end here.
+
+    Of an error or an interruption the first process speaks; the others leave with its exit code.
+
+    Raises:
+        SystemExit: In all processes but the first one, when the block is over.
+    """
+    try:
+        with ExitStack() as stack:
+            try:
+                store, _, _ = next(rendezvous(place.meeting, timeout=PATIENCE))
+                team = stack.enter_context(
+                    member(
+                        store,
+                        rank=place.rank,
+                        size=place.size,
+                        local_rank=place.local_rank,
+                        device_type=device_type,
+                    )
+                )
+            except RuntimeError as error:
+                raise TeamError(
+                    "the processes cannot find each other",
+                    value=f"process {place.rank + 1} of {place.size}, {str(error).splitlines()[0]}",
+                    way_out="Start all of them at once, on machines that reach each other.",
+                ) from error
+            yield team
+    except LabelloopError as error:
+        if place.rank > 0:
+            raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
+        raise
+    except KeyboardInterrupt as error:
+        if place.rank > 0:
+            raise SystemExit(INTERRUPTED) from error
+        raise
+    if place.rank > 0:
+        raise SystemExit(0)
+
+
+@contextmanager
+def started(
+    arguments: Sequence[str], *, size: int, device_type: str, logs: Path, way_out: str
+) -> Iterator[Team]:
+    """Starts the other processes of a team on this machine and leads them; they end with the block.
+
+    Args:
+        arguments: Of Python: ``-m``, a module that calls ``take_part``, and what it needs.
+        size: Processes, this one included.
+        device_type: cpu or cuda.
+        logs: Folder of what they say; a log stays only where its process failed.
+        way_out: Of the error where one of them ends without a word.
+
+    Raises:
+        TeamError: One of them failed.
+    """
+    store: TCPStore = dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE
+    )
+    threads = str(max(_cores() // size, 1))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, "LABELLOOP_TEAM": f"{store.port} {size}"}
+    others: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(1, size):
+            with _log(logs, rank).open("wb") as log:
+                others.append(
+                    subprocess.Popen(
+                        [sys.executable, *arguments],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        env={**environment, "LOCAL_RANK": str(rank)},
+                        start_new_session=True,  # an interruption is told by this process
+                    )
+                )
+        with threads_for(size, device_type=device_type):
+            _await(store, others)
+            with member(store, rank=0, size=size, local_rank=0, device_type=device_type) as team:
+                yield team
+    except TeamError as error:
+        how = _said(others, logs)
+        raise TeamError(
+            error.what,
+            value=" ".join(part for part in (error.value, how and f"({how})") if part),
+            way_out=error.way_out or way_out,
+        ) from error
+    finally:
+        for process in others:
+            process.kill()  # nothing is lost: only this process writes
+        for rank, process in enumerate(others, 1):
+            process.wait()
+            if process.returncode <= 0 or not _log(logs, rank).stat().st_size:
+                _log(logs, rank).unlink()
+
+
+@contextmanager
+def take_part(*, device_type: str) -> Iterator[Team]:
+    """A process that ``started`` has started, as a member of its team; it ends when the leader does."""
+    port, size = os.environ["LABELLOOP_TEAM"].split()
+    rank = int(os.environ["LOCAL_RANK"])
+    _leave_with(os.getppid())
+    store: Store = dist.TCPStore("127.0.0.1", int(port), int(size), timeout=PATIENCE)  # type: ignore[attr-defined]
+    store.set(f"here/{rank}", "")
+    with member(store, rank=rank, size=int(size), local_rank=rank, device_type=device_type) as team:
+        yield team
+
+
+@contextmanager
+def threads_for(size: int, *, device_type: str) -> Iterator[None]:
+    """Computes on a share of the cores, as each of so many processes on CPUs should."""
+    before = torch.get_num_threads()
+    if device_type == "cpu" and size > 1:
+        torch.set_num_threads(min(max(_cores() // size, 1), before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _log(logs: Path, rank: int) -> Path:
+    return logs / f"process-{rank + 1}.log"
+
+
+def _await(store: Store, others: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Until every process is there.
+
+    Raises:
+        TeamError: One has ended before.
+    """
+    while not store.check([f"here/{rank}" for rank in range(1, len(others) + 1)]):
+        if any(process.poll() is not None for process in others):
+            raise TeamError("a process that shares the work did not start")
+        time.sleep(LOOK_EVERY_S)
+
+
+def _said(others: Sequence[subprocess.Popen[bytes]], logs: Path) -> str:
+    """How the first process that failed ended: where its traceback is, or the signal that ended it."""
+    until = time.monotonic() + REASON_WITHIN_S
+    while all(process.poll() is None for process in others) and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
+    for rank, process in enumerate(others, 1):
+        if process.returncode is not None and process.returncode < 0:
+            return f"process {rank + 1} of {len(others) + 1}, signal {-process.returncode}"
+        if process.returncode and _log(logs, rank).stat().st_size:
+            return f"see {_log(logs, rank)}"
+    return ""
+
+
+def _leave_with(parent: int) -> None:
+    """Ends this process when the one that started it is gone, however it ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,87 @@
+"""A prediction that several processes share: what one process would write, and each image once."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelloop.errors import OutputError
+from labelloop.predict.items import PredictItem
+from labelloop.predict.pool import predict_images
+from labelloop.predict.reading import Outputs, Reader
+from labelloop.predict.sharing import left_to_do
+from labelloop.predict.store import PART_NAME, STORE_NAME, PredictionStore, model_key
+from labelloop.predict.tiles import tile_layout
+from labelloop.predict.work import Work
+from labelloop.progress import Silent
+
+FORMATS = ("coco", "label-tiff")
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[PredictItem]:
+    """Five images of bright squares, the last one of another size."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    made = []
+    for i in range(5):
+        pixels = np.zeros((60, 80 + 10 * (i == 4)), np.uint8)
+        pixels[10 : 20 + i, 10:30] = 200
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        made.append(PredictItem(path=folder / f"{i}.png", name=f"{i}.png", size_hw=pixels.shape))
+    return made
+
+
+def part_of_a_killed_process(out: Path, items: list[PredictItem], only: range, model, stats) -> None:
+    """What a process leaves that has predicted its share and is killed before the leader takes it over."""
+    out.mkdir()
+    layout = tile_layout(stats, model)
+    outputs = Outputs(out=out, formats=FORMATS, min_score=0.5, model=model_key(model, stats, layout))
+    with PredictionStore(out, outputs.model, part=1) as store:
+        reader = Reader(store=store, stats=stats, layout=layout, outputs=outputs)
+        Work(store=store, model=model, reader=reader, progress=Silent()).run(items, only)
+
+
+def test_the_next_call_takes_over_what_a_killed_process_has_predicted(items, components, stats, tmp_path):
+    settings = {"formats": FORMATS, "stats": stats, "classes": ("organoid",)}
+    whole = predict_images(components, items, out=tmp_path / "whole", **settings)
+    assert (whole.images, whole.objects, whole.predicted) == (5, 5, 5)
+    part_of_a_killed_process(tmp_path / "cut", items, range(0, 5, 2), components, stats)
+    finished = predict_images(components, items, out=tmp_path / "cut", **settings)
+    assert (finished.images, finished.objects, finished.predicted) == (5, 5, 2)
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
+        STORE_NAME, "label-tiff", "predictions.json"
+    ]  # fmt: skip
+    for name in ("predictions.json", *(f"label-tiff/{i}.tif" for i in range(5))):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_is_done_is_not_shared_out_and_what_is_there_twice_is_once(items, components, stats, tmp_path):
+    out = tmp_path / "out"
+    predict_images(components, items[:2], out=out, formats=FORMATS, stats=stats, classes=("organoid",))
+    layout = tile_layout(stats, components)
+    key = model_key(components, stats, layout)
+    outputs = Outputs(out=out, formats=FORMATS, min_score=0.5, model=key)
+    with PredictionStore(out, key) as store:
+        reader = Reader(store=store, stats=stats, layout=layout, outputs=outputs)
+        assert left_to_do(reader, [*items, items[4]]) == [2, 3, 4]
+        (out / "label-tiff" / "0.tif").unlink()
+        assert left_to_do(reader, items) == [0, 2, 3, 4]
+
+
+def test_the_store_of_a_process_that_still_works_is_not_taken_over(items, components, stats, tmp_path):
+    out = tmp_path / "out"
+    part_of_a_killed_process(out, items, range(2), components, stats)
+    at_work = sqlite3.connect(out / PART_NAME.format(1))
+    try:
+        at_work.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OutputError, match="locked") as caught:
+            predict_images(components, items, out=out, stats=stats, classes=("organoid",))
+        assert caught.value.value == str(out / PART_NAME.format(1))
+    finally:
+        at_work.close()
+    assert predict_images(components, items, out=out, stats=stats, classes=("organoid",)).predicted == 3

@@ -1,0 +1,114 @@
+"""Teams of two processes: what they tell each other, and what the leader says when the other one fails."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from labelloop.errors import TeamError
+from labelloop.processes import outside_place, started
+from labelloop.team import ALONE, Team
+
+
+def pair(tmp_path: Path, others_part: str):
+    code = """
+        import torch
+        from labelloop.errors import ImageError
+        from labelloop.processes import take_part
+        with take_part(device_type="cpu") as team:
+    """
+    program = textwrap.dedent(code) + textwrap.indent(textwrap.dedent(others_part), "    ")
+    return started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="Go on.")
+
+
+def test_what_is_told_gathered_voted_added_and_copied_is_the_same_in_both(tmp_path):
+    others = """
+        seen = [team.tell(None), team.gather("other"), team.any(True), list(team.share("abc"))]
+        numbers = torch.tensor([1.0, 2.0])
+        team.add(numbers)
+        copied = torch.zeros(2, 3)[:, 1:]
+        team.copy_leader([copied])
+        team.gather((*seen, numbers.tolist(), copied.tolist()))
+        team.wait()
+    """
+    with pair(tmp_path, others) as team:
+        ours = [team.tell("told"), team.gather("leader"), team.any(False), list(team.share("abc"))]
+        numbers = torch.tensor([10.0, 20.0])
+        team.add(numbers)
+        team.copy_leader([torch.ones(2, 3)[:, 1:]])
+        _, theirs = team.gather(None)
+        team.wait()
+    assert ours == ["told", ["leader", "other"], True, ["a", "c"]]
+    assert theirs == ("told", ["leader", "other"], True, ["b"], [11.0, 22.0], [[1.0, 1.0], [1.0, 1.0]])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_leader_says_what_went_wrong_in_the_other_process(tmp_path):
+    others = """
+        import sys
+        try:
+            raise ImageError("the file is torn", value="a.tif", way_out="Copy it again.")
+        except ImageError as error:
+            team.fail(error)
+            sys.exit(1)
+    """
+    with pytest.raises(TeamError, match="the file is torn") as caught, pair(tmp_path, others) as team:
+        team.gather("here")
+    assert str(caught.value) == "in process 2 of 2: the file is torn: a.tif. Copy it again."
+
+
+def test_a_bug_in_the_other_process_keeps_its_traceback(tmp_path):
+    with pytest.raises(TeamError, match="process 2 of 2: a bug, ZeroDivisionError") as caught:
+        with pair(tmp_path, "1 / 0") as team:
+            team.wait()
+    log = tmp_path / "process-2.log"
+    assert str(log) in caught.value.value
+    assert "ZeroDivisionError" in log.read_text()
+    assert caught.value.way_out == "Go on."
+
+
+def test_a_process_that_does_not_start_is_not_waited_for(tmp_path):
+    with (
+        pytest.raises(TeamError, match="did not start") as caught,
+        started(["-c", "nonsense"], size=2, device_type="cpu", logs=tmp_path, way_out="Go on."),
+    ):
+        pass
+    log = tmp_path / "process-2.log"
+    assert str(log) in caught.value.value
+    assert "NameError" in log.read_text()
+
+
+def test_one_process_alone_talks_to_itself():
+    assert (ALONE.tell(1), ALONE.gather(1), ALONE.any(True), ALONE.share([1, 2])) == (1, [1], True, [1, 2])
+    assert ALONE.leads
+    assert not Team(rank=1, size=2).leads
+
+
+SLURM = {
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_STEP_NODELIST": "node[07-08]",
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+}
+
+
+def test_the_place_is_what_the_launcher_says():
+    torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    found = outside_place(torchrun)
+    assert (found.rank, found.size, found.local_rank, found.meeting) == (5, 8, 1, "env://")
+    found = outside_place(SLURM)
+    assert (found.rank, found.size, found.local_rank) == (3, 4, 1)
+    assert found.meeting == "tcp://node07:19567?rank=3&world_size=4"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"RANK": "0", "WORLD_SIZE": "1"}, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "1"}],
+    ids=["nothing", "torchrun with one process", "a batch script of SLURM"],
+)
+def test_who_is_not_launched_with_others_is_alone(environment):
+    assert outside_place(environment) is None
