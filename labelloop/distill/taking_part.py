@@ -1,6 +1,7 @@
-"""A process that shares a training: ``python -m labelloop.distill.taking_part PROJECT RUN``.
+"""A process that shares a training: ``python -m labelloop.distill.taking_part PROJECT cpu|cuda [RUN]``.
 
-``train --devices N`` starts N - 1 of them. The process that has started them writes, and speaks, for all.
+``train --devices N`` starts N - 1 of them; without RUN they help to measure what a step costs. The process
+that has started them writes, and speaks, for all.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import stops_interrupt
-from labelloop.distill.runs import read_run_config
+from labelloop.distill.measuring import help_measure
 from labelloop.errors import LabelloopError, TeamError
 from labelloop.processes import take_part
 from labelloop.progress import Silent
@@ -22,12 +21,13 @@ from labelloop.project.project import Project
 
 def main(arguments: Sequence[str]) -> int:
     """Takes part in a run; its exit code. The leader is told the reason of a failure."""
-    project = Project.open(Path(arguments[0]))
-    record = project.run(arguments[1])
-    device = torch.device(read_run_config(project.runs_dir / record.name)["device"])
+    project, names = Project.open(Path(arguments[0])), arguments[2:]
     try:
-        with stops_interrupt(), take_part(device_type=device.type) as team:
-            execute(project, record, Silent(), team)
+        with stops_interrupt(), take_part(device_type=arguments[1]) as team:
+            if names:
+                execute(project, project.run(names[0]), Silent(), team)
+            else:
+                help_measure(project, team)
     except (TeamError, KeyboardInterrupt):
         return 0  # the leader says why
     except LabelloopError:

@@ -27,20 +27,23 @@ class Costs:
     """Seconds, measured.
 
     Attributes:
-        supervised_step: A training step of the teacher.
-        single_step: A training step on one image.
-        prediction: Of one view of an image of the pool; they cost as much as they have pixels.
-        evaluation: Of the images that measure a model.
+        supervised_step: A training step of the teacher, shared by all processes.
+        single_step: A training step on one image per process.
+        prediction: Of one view of an image of the pool, in each of the processes at once; images cost as much
+            as they have pixels.
+        evaluation: Of the images that measure a model, as if one process did it.
+        start: Until all processes are there.
     """
 
     supervised_step: float
     single_step: float
     prediction: float
     evaluation: float
+    start: float = 0.0
 
 
 def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: Progress) -> Costs:
-    """Times a few steps of a model that is thrown away.
+    """Times a few steps of a model that is thrown away; all processes of the trainer's team do so at once.
 
     Args:
         trainer: Of the run.
@@ -49,14 +52,17 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
     """
     learner = trainer.labels_learner()
     plan = trainer.labels_plan(100)
-    single = replace(plan, batches=replace(plan.batches, labelled_batch=1))
+    team = trainer.team
+    each = replace(plan.batches, labelled_batch=team.size, parts=team.size)
+    single = replace(plan, batches=each)
     progress.start("timing", 2 * TIMED_STEPS)
     spent: tuple[list[float], list[float]] = ([], [])
     for step in range(TIMED_STEPS):
         for kind, seconds in zip((plan, single), spent, strict=True):
             begun = time.perf_counter()
-            batches = make_batches(kind.batches, trainer.load, step, range(kind.batches.parts))
-            train_step(step, batches, kind, learner, trainer.fabric)
+            parts = team.share(range(kind.batches.parts))
+            batches = make_batches(kind.batches, trainer.load, step, parts)
+            train_step(step, batches, kind, learner, trainer.fabric, team)
             seconds.append(time.perf_counter() - begun)
             progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
@@ -80,31 +86,25 @@ def planned_seconds(
     Args:
         recipe: Of the run.
         schedule: Its steps.
-        costs: Measured in one process that did all of a step's parts.
+        costs: Measured in as many processes.
         supervised: Whether only the supervised model is trained.
-        processes: That share the work; what they tell each other is taken to cost nothing.
+        processes: That share the work.
     """
     labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
-    if processes > 1:
-        largest = math.ceil(recipe.supervised_batch / processes) / recipe.supervised_batch
-        costs = Costs(
-            supervised_step=costs.supervised_step * largest,
-            single_step=costs.single_step / processes,
-            prediction=costs.prediction / processes,
-            evaluation=costs.evaluation / processes,
-        )
-    seconds = labelled_steps * costs.supervised_step
-    seconds += costs.evaluation * (1 if supervised else 2)
+    seconds = costs.start + labelled_steps * costs.supervised_step
+    seconds += costs.evaluation / processes * (1 if supervised else 2)
     if supervised:
         return seconds
-    both = recipe.labelled_batch + recipe.unlabelled_batch  # each kind has a forward pass of its own
+    # Each kind has a forward pass of its own; the process with the most images decides.
+    both = math.ceil((recipe.labelled_batch + recipe.unlabelled_batch) / processes)
     seconds += (schedule.burn_in + schedule.distillation) * both * costs.single_step
-    seconds += schedule.fine_tune * both * costs.supervised_step / recipe.supervised_batch
-    seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction
+    supervised_batch = math.ceil(recipe.supervised_batch / processes)
+    seconds += schedule.fine_tune * both * costs.supervised_step / supervised_batch
+    seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction / processes
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":
         online = schedule.distillation
-    return seconds + online * recipe.unlabelled_batch * costs.prediction
+    return seconds + online * math.ceil(recipe.unlabelled_batch / processes) * costs.prediction
 
 
 def fit_iterations(

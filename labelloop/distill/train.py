@@ -21,16 +21,17 @@ import labelloop
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels
 from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
 from labelloop.distill.checkpoint import RunFiles, write_json
-from labelloop.distill.execution import execute, pool_parts, scored_images_of, trainer_of
+from labelloop.distill.execution import execute, pool_parts
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
+from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
 from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
 from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
-from labelloop.distill.timing import fit_iterations, measure_costs
+from labelloop.distill.timing import fit_iterations
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.models.catalog import canonical_name, training_view_px
-from labelloop.processes import Place, outside_place, placed, started, threads_for
+from labelloop.processes import Place, outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.recipes.catalog import find_benchmark
@@ -107,12 +108,13 @@ def _train(
     processes = max(team.size, request.devices)
     with interrupts_say("Nothing was started yet; run the same command again."):
         begun = None
-        if team.leads:
-            begun = (
-                _resumed(project, request, processes)
-                if request.resume
-                else _new_run(project, request, progress, started_at, processes)
-            )
+        if not team.leads:
+            help_measure(project, team)
+        elif request.resume:
+            begun = _resumed(project, request, processes)
+            team.tell(None)  # nothing to measure
+        else:
+            begun = _new_run(project, request, progress, started_at, processes, team)
         record = team.tell(begun)
     assert record is not None  # the leader's
     if record.state == "finished" and record.result is not None:
@@ -120,7 +122,7 @@ def _train(
         return record.result
     go_on = f"labelloop train --resume --name {shlex.quote(record.name)}"
     go_on += f" --devices {request.devices} goes on." if request.devices > 1 else " goes on."
-    folder = project.runs_dir / record.name
+    folder, device_type = project.runs_dir / record.name, torch.device(record.config["device"]).type
     with ExitStack() as stack:
         stack.enter_context(interrupts_say(go_on))
         if team.leads:
@@ -128,9 +130,9 @@ def _train(
         if processes > team.size:
             team = stack.enter_context(
                 started(
-                    ["-m", "labelloop.distill.taking_part", str(project.root), record.name],
+                    ["-m", "labelloop.distill.taking_part", str(project.root), device_type, record.name],
                     size=processes,
-                    device_type=torch.device(record.config["device"]).type,
+                    device_type=device_type,
                     logs=folder,
                     way_out=go_on,
                 )
@@ -179,7 +181,12 @@ def _require_work(config: Mapping[str, Any], processes: int) -> None:
 
 
 def _new_run(
-    project: Project, request: TrainRequest, progress: Progress, started_at: float, processes: int
+    project: Project,
+    request: TrainRequest,
+    progress: Progress,
+    started_at: float,
+    processes: int,
+    team: Team,
 ) -> RunRecord:
     names = {run.name for run in project.runs()}
     if request.name in names:
@@ -203,7 +210,7 @@ def _new_run(
     _require_work(config, processes)
     if request.method == "guided" and not draw.pool:
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
-    schedule, recipe = _lengths(project, request, config, draw, progress, started_at, processes)
+    schedule, recipe = _lengths(project, request, config, draw, progress, started_at, processes, team)
     config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
     stem = f"{request.method}-{word_for(request.labels)}-s{request.seed}"
     name = make_run_folder(project, request.name, stem)
@@ -297,6 +304,7 @@ def _lengths(
     progress: Progress,
     started_at: float,
     processes: int,
+    team: Team,
 ) -> tuple[Schedule, Recipe]:
     recipe = recipe_from_dict(config["recipe"])
     pool = len(pool_parts(draw.pool or draw.train, recipe))
@@ -308,11 +316,11 @@ def _lengths(
         return guided_schedule(recipe, iterations=length, n_labels=len(draw.train), pool=pool)
 
     if request.time_s is None:
+        team.tell(None)  # nothing to measure
         return schedule(request.iterations), recipe
-    trainer = trainer_of(project, config, schedule(None), "", progress, parts=config["parts"])
-    scored = scored_images_of(project, config)
-    with threads_for(request.devices, device_type=trainer.device.type):
-        costs = measure_costs(trainer, scored.images if scored else (), progress)
+    costs = measured_costs(
+        project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
+    )
     left = request.time_s - (time.monotonic() - started_at)
     iterations = fit_iterations(
         recipe,

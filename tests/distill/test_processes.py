@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -13,9 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from labelloop.distill.measuring import Asked, measured_costs
+from labelloop.distill.runs import read_run_config
+from labelloop.distill.schedule import Schedule
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
+from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.team import ALONE
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 
@@ -112,3 +118,12 @@ def test_more_processes_than_images_in_a_step_are_refused_before_anything_is_wri
         train(project, TrainRequest(iterations=6, devices=3))
     assert "2 images" in caught.value.value
     assert project.runs() == []
+
+
+def test_what_a_step_costs_is_measured_in_as_many_processes(project):
+    train(project, TrainRequest(model=CORE_NET, method="supervised", iterations=1, name="run"))
+    config = read_run_config(project.runs_dir / "run")
+    asked = Asked(config=config, schedule=Schedule(**config["schedule"]))
+    costs = measured_costs(project, asked, Silent(), processes=2, team=ALONE)
+    assert min(dataclasses.astuple(costs)) > 0
+    assert not list(project.runs_dir.glob("*.log"))

@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +40,15 @@ def test_time_goes_to_the_student_rather_than_to_a_baseline_apart():
 def test_a_time_that_holds_no_run_says_so():
     with pytest.raises(UsageError, match="too short"):
         fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=1.0, supervised=False)
+
+
+@given(iterations=st.integers(4, 3000), processes=st.integers(2, 16))
+def test_processes_share_the_images_of_a_step_but_not_its_cost(iterations, processes):
+    recipe = dataclasses.replace(RECIPE, labelled_batch=16, unlabelled_batch=16, supervised_batch=16)
+    schedule = guided_schedule(recipe, iterations=iterations, n_labels=15, pool=200)
+    alone = planned_seconds(recipe, schedule, COSTS, supervised=False)
+    # A step of the teacher is measured as all share it; of the student's it is one image that is measured.
+    step = math.ceil(16 / processes) / 16 * COSTS.supervised_step
+    measured = dataclasses.replace(COSTS, supervised_step=step, start=7.0)
+    shared = planned_seconds(recipe, schedule, measured, supervised=False, processes=processes) - 7.0
+    assert alone / processes - 1e-6 <= shared <= alone * math.ceil(16 / processes) / 16 + 1e-6
