@@ -23,8 +23,8 @@ def forecast(
 ) -> None:
     """Forecast what more labels would bring: images and minutes until a target, or the metric after minutes.
 
-    Trains small models on subsets of the labels, the first time for about ten minutes, and fits learning
-    curves to them. Without options it says what twice the labels would bring.
+    Trains small models on subsets of the labels, the first time for a quarter of an hour or more, and fits
+    learning curves to them. Without options it says what twice the labels would bring.
 
     Example: `labelloop forecast --target coco_ap50=0.8`
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from itertools import islice
+from collections.abc import Sequence
 
 import numpy as np
 from sqlalchemy import select
@@ -72,14 +72,12 @@ def _corrections(project: Project) -> list[Work]:
     newest = finished[-1]
     pool = {image.id for image in project.images(split="train")}
     pool -= set(project.newest_label_revisions(sorted(pool)))
-    statement = (
-        select(PredictionRow.image_id, PredictionRow.instances)
-        .where(PredictionRow.run == newest.name, PredictionRow.which == newest.promoted)
-        .order_by(PredictionRow.image_id)
-    )
+    mine = (PredictionRow.run == newest.name, PredictionRow.which == newest.promoted)
     with project.ledger.read() as session:
-        rows = (row for row in session.execute(statement) if row.image_id in pool)
-        seen = [decode_instances(row.instances) for row in islice(rows, LOOKED_AT)]
+        kept = session.scalars(select(PredictionRow.image_id).where(*mine))
+        some = _some(sorted(pool.intersection(kept)))
+        statement = select(PredictionRow.instances).where(*mine, PredictionRow.image_id.in_(some))
+        seen = [decode_instances(stored) for stored in session.scalars(statement)]
     rates = EditRates.fit(edit_records(project))
     return [
         rates.expect(each.scores, MIN_SCORE, outline_px=mean_outline_px(each.above(MIN_SCORE)))
@@ -90,11 +88,17 @@ def _corrections(project: Project) -> list[Work]:
 
 def _drawings(project: Project) -> list[Work]:
     """Of the objects of labelled images, some, each drawn by hand."""
-    labelled = [image.id for image in project.images(split="train", labelled=True)][:LOOKED_AT]
+    labelled = _some([image.id for image in project.images(split="train", labelled=True)])
     return [
         Work(objects=0.0, edits={"added": float(len(each))}, outline_px=mean_outline_px(each))
         for each in project.labels(labelled).values()
     ]
+
+
+def _some(image_ids: Sequence[int]) -> list[int]:
+    """At most ``LOOKED_AT`` of them, from first to last: neighbours are often of one plate."""
+    places = np.linspace(0, len(image_ids) - 1, min(len(image_ids), LOOKED_AT))
+    return [image_ids[int(place)] for place in places]
 
 
 def _seconds_by_image(project: Project) -> list[float]:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from labelloop.budget import image_minutes
 from labelloop.budget.effort import EffortModel
 from labelloop.budget.image_minutes import minutes_per_image
 from labelloop.budget.work import Work
@@ -140,6 +141,17 @@ def test_before_reviews_were_timed_an_image_costs_what_drawing_its_objects_does(
     assert cost.value == pytest.approx(by_hand.value, rel=0.05)
     assert (cost.n, cost.reliable) == (0, False)
     assert cost.low < by_hand.low < by_hand.high < cost.high  # 95 % is wider than 80 %
+
+
+def test_images_of_the_whole_pool_stand_for_it_and_not_those_that_were_added_first(project, monkeypatch):
+    monkeypatch.setattr(image_minutes, "LOOKED_AT", 10)
+    label(project, 1, range(1, 51))
+    cheap = minutes_per_image(project).value
+    label(project, 5, range(51, 101))
+    dear = minutes_per_image(project).value
+    model, px = EffortModel.prior(), 2 * np.pi * 5
+    five = model.predict(Work(objects=0, edits={"added": 5.0}, outline_px=px)).value
+    assert dear == pytest.approx((cheap + five) / 2, rel=0.05)
 
 
 def test_what_a_model_has_seen_is_corrected_and_not_drawn(project):
