@@ -17,9 +17,10 @@ from torchvision.models.detection import _utils as det_utils
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image
 from torchvision.ops.boxes import box_iou
 
+from labelloop.models.region_pool import RegionPool
 from labelloop.models.regions import (
     IGNORE_COVERED,
     RoiTarget,
@@ -90,9 +91,8 @@ class RoiHeads(nn.Module):
 
     def __init__(self, channels: int, n_classes: int, config: HeadConfig) -> None:
         super().__init__()
-        levels = ["0", "1", "2", "3"]
         self.config = config
-        self.box_pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)
+        self.box_pool = RegionPool(7)
         norm = nn.BatchNorm2d if config.batch_norm else None
         self.box_head = (
             FastRCNNConvFCHead(
@@ -102,7 +102,7 @@ class RoiHeads(nn.Module):
             else TwoMLPHead(channels * 49, config.box_features)
         )
         self.box_predictor = FastRCNNPredictor(config.box_features, n_classes + 1)
-        self.mask_pool = MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2)
+        self.mask_pool = RegionPool(14)
         self.mask_head = MaskRCNNHeads(channels, config.mask_channels, dilation=1, norm_layer=norm)
         self.mask_predictor = MaskRCNNPredictor(config.mask_channels[-1], config.mask_channels[-1], n_classes)
         self.box_coder = det_utils.BoxCoder((10.0, 10.0, 5.0, 5.0))
