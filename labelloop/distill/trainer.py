@@ -267,7 +267,7 @@ class Trainer:
             "schedule": schedule,
             "stage": stage,
             "step": step,
-            **{k: round(v, 5) for k, v in facts.items()},
+            **{k: round(v, 7) for k, v in facts.items()},
         }
         with self.files.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
