@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+TESTS = Path(__file__).parent
 SHOWN = ("torch", "torchvision", "timm", "numpy", "lightning-fabric", "SQLAlchemy", "pycocotools", "typer")
 
 
@@ -31,6 +32,13 @@ def pytest_configure() -> None:
     # How long an example takes says how busy the machine is, not whether the code is right.
     settings.register_profile("labelloop", deadline=None)
     settings.load_profile("labelloop")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is made once is made in one process: a file's tests stay together, and all that share a server."""
+    for item in items:
+        shared = item.path.parent if item.path.parent.name == "label_studio" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(TESTS))))
 
 
 def pytest_report_header() -> list[str]:
