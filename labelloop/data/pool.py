@@ -42,7 +42,7 @@ def parse_label_budget(text: str, *, pool: int) -> int | None:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise UsageError(
-        "--labels cannot be understood",
+        "--labels is no share, no number of images and no file that exists",
         value=text,
         way_out="Give a share like 5%, a number of images like 15, all, or a file that lists images.",
     )
