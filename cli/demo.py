@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelloop.cli.options import JsonOption, ProjectOption, new_folder
-from labelloop.cli.output import print_json, say
+from labelloop.cli.output import headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.cli.train import show_training
 from labelloop.durations import parse_duration
@@ -18,7 +18,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Where it goes. Default: labelloop-demo, here.")
     ] = None,
-    time: Annotated[str, typer.Option("--time", metavar="5m", help="For the whole demo, about.")] = "5m",
+    time: Annotated[str, typer.Option("--time", metavar="8m", help="For the whole demo, about.")] = "8m",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -26,7 +26,7 @@ def demo(
 
     Needs no data, server, network or GPU. Interrupted, the same command goes on.
 
-    Example: `labelloop demo --time 5m`
+    Example: `labelloop demo --time 8m`
     """
     time_s = parse_duration(time)
     root = new_folder(folder, project)
@@ -42,10 +42,13 @@ def demo(
 
 def _show(result: dict[str, Any]) -> None:
     show_training(result["train"])
-    made = result["micrographs"]
+    made, test = result["micrographs"], result["test"]
+    say("", f"On {made['test']} test images, by which nothing was chosen, with 95 % intervals:")
+    columns = {name: test[name] for name in ("supervised", "guided", "difference")}
+    print_estimates(headline(columns), signed=["difference"])
     say(
         "",
-        f"Micrographs {made['labelled']} labelled, {made['unlabelled']} unlabelled, {made['test']} test",
+        "Micrographs " + ", ".join(f"{count} {part}" for part, count in made.items()),
         f"Picture     {result['pictures'][0]} (truth, supervised and guided side by side)",
         f"Predictions {result['predictions']}",
         f"Project     {result['folder']} (look around with: labelloop status -C {result['folder']})",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from labelloop.distill.runs import LoadedModel
 
 DEFAULT_FOLDER = "labelloop-demo"
-DEFAULT_TIME_S = 300.0
+DEFAULT_TIME_S = 480.0  # enough for the best supervised schedule and a student after it
 RUN = "demo"
 
 _SETTINGS = "demo.json"
@@ -38,22 +38,34 @@ class DemoSize:
     """How much data a demo makes.
 
     Attributes:
-        labelled: Training images with labels; below 20, so that none is held back for validation.
+        labelled: Training images with labels.
         unlabelled: Training images without.
+        val: Labelled images by which the better model and its threshold are chosen.
         test: Images that measure the models.
         size_hw: Of each, px.
         shown: Rows of the picture: the first test images.
     """
 
-    labelled: int = 15
+    labelled: int = 8
     unlabelled: int = 120
-    test: int = 32
-    size_hw: tuple[int, int] = (208, 208)
+    val: int = 16
+    test: int = 48
+    size_hw: tuple[int, int] = (144, 144)
     shown: int = 5
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each part."""
+        return {
+            "labelled": self.labelled,
+            "unlabelled": self.unlabelled,
+            "val": self.val,
+            "test": self.test,
+        }
 
-# Large objects in small images: the network sees them at about their own scale, so steps are quick.
-_MICROGRAPHS = SyntheticConfig(objects=(4, 10), radius_px=(17.0, 52.0))
+
+# Few large objects in small images: steps are quick, so that the teacher learns all that its labels hold.
+_MICROGRAPHS = SyntheticConfig(objects=(8, 16), radius_px=(19.0, 36.0))  # objects in 256 x 256 px
 
 
 def demo(
@@ -72,7 +84,7 @@ def demo(
 
     Args:
         folder: New, empty, or of an earlier demo; ``labelloop-demo`` in the current folder if None.
-        time_s: Of the whole demo, about; 5 minutes if None.
+        time_s: Of the whole demo, about; 8 minutes if None.
         seed: Of the micrographs and of the training.
         progress: Told of everything that takes time.
         size: How much data is made.
@@ -80,7 +92,8 @@ def demo(
 
     Returns:
         ``folder``; ``micrographs`` (counts); ``check`` (counts of findings by kind); ``train`` (what
-        ``train`` returns); ``predictions`` and ``pictures`` (paths); ``seconds`` of this call; ``trained``
+        ``train`` returns, measured on the validation images); ``test`` (both models on the test images,
+        ``compare_models``); ``predictions`` and ``pictures`` (paths); ``seconds`` of this call; ``trained``
         (whether this call trained).
 
     Raises:
@@ -90,9 +103,7 @@ def demo(
     started = time.monotonic()
     progress, size = progress or Silent(), size or DemoSize()
     folder = (folder or Path.cwd() / DEFAULT_FOLDER).absolute()
-    _settle(
-        folder, {"seed": seed, "labelled": size.labelled, "unlabelled": size.unlabelled, "test": size.test}
-    )
+    _settle(folder, {"seed": seed, **size.counts})
     project = _project(folder)
     _fill(project, size, seed, progress)
     report = check_project(project, progress=progress)
@@ -100,14 +111,16 @@ def demo(
     trained, result = _train(
         project, seed, None if iterations else max(left, _MIN_TRAINING_S), iterations, progress
     )
+    test = _measure(project, progress)
     predictions = _predict(project, progress)
     picture = folder / "comparison.png"
-    _draw(project, result, size.shown, picture)
+    _draw(project, result["schedule"], test, size.shown, picture)
     return {
         "folder": str(folder),
-        "micrographs": {"labelled": size.labelled, "unlabelled": size.unlabelled, "test": size.test},
+        "micrographs": size.counts,
         "check": report.counts,
         "train": result,
+        "test": test,
         "predictions": str(predictions / "predictions.json"),
         "pictures": [str(picture), *map(str, sorted((predictions / "overlay").glob("*.png")))],
         "trained": trained,
@@ -152,8 +165,7 @@ def _project(folder: Path) -> Project:
 def _fill(project: Project, size: DemoSize, seed: int, progress: Progress) -> None:
     """Draws the micrographs and adds them; what is there already stays as it is."""
     place = project.root / "micrographs"
-    counts = {"labelled": size.labelled, "unlabelled": size.unlabelled, "test": size.test}
-    for number, (name, count) in enumerate(counts.items()):
+    for number, (name, count) in enumerate(size.counts.items()):
         labels = None if name == "unlabelled" else place / f"{name}.json"
         write_micrographs(
             place / name,
@@ -164,10 +176,10 @@ def _fill(project: Project, size: DemoSize, seed: int, progress: Progress) -> No
             config=_MICROGRAPHS,
             progress=progress,
         )
-    add_labels(project, str(place / "labelled.json"), images=str(place / "labelled"), progress=progress)
     add_images(project, [str(place / "unlabelled")], progress=progress)
-    test = str(place / "test")
-    add_labels(project, str(place / "test.json"), images=test, split="test", progress=progress)
+    for name, split in (("labelled", "train"), ("val", "val"), ("test", "test")):
+        images = str(place / name)
+        add_labels(project, f"{images}.json", images=images, split=split, progress=progress)
 
 
 def _train(
@@ -191,6 +203,13 @@ def _train(
     return state != "finished", train(project, request, progress)
 
 
+def _measure(project: Project, progress: Progress) -> dict[str, Any]:
+    """Both models on the test images; a repeated call finds its predictions in the ledger."""
+    from labelloop.evaluating import compare_models
+
+    return compare_models(project, run=RUN, split="test", progress=progress)
+
+
 def _predict(project: Project, progress: Progress) -> Path:
     """Masks of the test images by the promoted model: predictions.json, label TIFFs and overlays."""
     from labelloop.predict.predict import predict
@@ -201,7 +220,9 @@ def _predict(project: Project, progress: Progress) -> Path:
     return out
 
 
-def _draw(project: Project, result: Mapping[str, Any], shown: int, path: Path) -> None:
+def _draw(
+    project: Project, schedule: Mapping[str, int], scores: Mapping[str, Any], shown: int, path: Path
+) -> None:
     """The picture of the first test images with truth, teacher and student."""
     from labelloop.distill.runs import load_model
     from labelloop.predict.field import predict_array
@@ -220,14 +241,13 @@ def _draw(project: Project, result: Mapping[str, Any], shown: int, path: Path) -
                 predicted=tuple(predict_array(m.model, pixels, stats=m.stats) for m in models.values()),
             )
         )
-    schedule = result["schedule"]
     apart = schedule["teacher"] != schedule["supervised"]  # then the baseline was trained for longer
     titles = {
         "supervised": "supervised baseline" if apart else "teacher (supervised)",
         "guided": "student (guided)",
     }
     columns = [
-        ComparedModel(title=titles[which], subtitle=_score(result.get(which)), min_score=model.min_score)
+        ComparedModel(title=titles[which], subtitle=_score(scores.get(which)), min_score=model.min_score)
         for which, model in models.items()
     ]
     write_comparison(path, rows, columns)

@@ -9,6 +9,7 @@ import numpy as np
 from sqlalchemy import select
 
 from labelloop.distill.runs import LoadedModel, load_model
+from labelloop.distill.scoring import ScoredImages, compare
 from labelloop.errors import ProjectError
 from labelloop.images import read_image
 from labelloop.instances import Instances
@@ -97,6 +98,54 @@ def evaluate_run(
             )
     scores = ((record.result or {}).get("scores") or {}).get(loaded.which)
     return {"run": loaded.run, "which": loaded.which, "split": split, **document, "scores": scores}
+
+
+def compare_models(
+    project: Project, *, run: str, split: str = "test", progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measures both models of a guided run on the labelled images of a split, and their paired difference.
+
+    Args:
+        project: Holds the run.
+        run: Its name.
+        split: ``test`` or ``val``. A measurement on the test images is counted in the ledger.
+        progress: Who watches.
+
+    Returns:
+        ``split``, and ``supervised``, ``guided`` and ``difference``: the panel's metrics, as ``train`` has
+        them of the images that it measures on.
+
+    Raises:
+        ProjectError: The split has no labelled images.
+    """
+    images = _measured_images(project, project.run(run), split)
+    if not images:
+        raise ProjectError(
+            f"no {split} image has labels",
+            value=project.root,
+            way_out=f"Run labelloop add labels PATH --split {split}.",
+        )
+    models = {which: load_model(project, run, which=which) for which in ("supervised", "guided")}
+    classes, labels = project.config.classes, project.labels([image.id for image in images])
+    seen = {
+        which: [
+            to_project_classes(instances, loaded.classes, classes)
+            for instances in predict_known_images(project, loaded, images, progress or Silent())
+        ]
+        for which, loaded in models.items()
+    }
+    scored = ScoredImages(
+        split=split,
+        images=tuple(images),
+        truth=tuple(labels[image.id] for image in images),
+        pixel_size_um=project.config.pixel_size_um,
+    )
+    thresholds = {which: loaded.min_score for which, loaded in models.items()}
+    found = compare(scored, seen, n_classes=len(classes), thresholds=thresholds)
+    if split == "test":
+        for which in models:
+            count_look(project, run=run, which=which, n_images=len(images), metrics=found[which])
+    return {"split": split, **{key: found[key] for key in ("supervised", "guided", "difference")}}
 
 
 def _measured_images(project: Project, run: RunRecord, split: str) -> list[ImageRecord]:

@@ -12,7 +12,7 @@ from labelloop.errors import UsageError
 from labelloop.progress import Silent
 from labelloop.project.project import Project
 
-TINY = DemoSize(labelled=3, unlabelled=4, test=3, size_hw=(96, 96), shown=2)
+TINY = DemoSize(labelled=3, unlabelled=4, val=2, test=3, size_hw=(96, 96), shown=2)
 
 
 class Notes(Silent):
@@ -49,8 +49,8 @@ def test_a_demo_leaves_a_project_with_a_run_predictions_and_pictures(finished: t
     project = Project.find(folder / "predictions")
     assert [
         len(project.images(split=s, labelled=k))
-        for s, k in (("train", True), ("train", False), ("test", True))
-    ] == [3, 4, 3]
+        for s, k in (("train", True), ("train", False), ("val", True), ("test", True))
+    ] == [3, 4, 2, 3]
     assert [run.state for run in project.runs()] == ["finished"]
     assert Path(result["predictions"]).is_file()
     assert len(result["pictures"]) == 1 + TINY.test
@@ -59,12 +59,15 @@ def test_a_demo_leaves_a_project_with_a_run_predictions_and_pictures(finished: t
             assert min(image.size) >= 96
 
 
-def test_a_demo_ends_with_the_numbers_of_both_models_on_the_test_images(finished: tuple[Path, dict]) -> None:
-    train = finished[1]["train"]
-    assert train["split"] == "test"
-    assert not train["verified"]
+def test_a_demo_chooses_by_validation_images_and_ends_with_both_models_on_the_test_images(
+    finished: tuple[Path, dict],
+) -> None:
+    train, test = finished[1]["train"], finished[1]["test"]
+    assert (train["split"], train["verified"], test["split"]) == ("val", True, "test")
+    assert train["gate"] is not None
     for which in ("supervised", "guided", "difference"):
-        assert train[which]["coco_ap"]["n"] == TINY.test
+        assert train[which]["coco_ap"]["n"] == TINY.val
+        assert test[which]["coco_ap"]["n"] == TINY.test
 
 
 def test_a_finished_demo_is_not_trained_again(finished: tuple[Path, dict]) -> None:
@@ -73,6 +76,7 @@ def test_a_finished_demo_is_not_trained_again(finished: tuple[Path, dict]) -> No
     again = demo(folder, size=TINY, progress=notes)
     assert not again["trained"]
     assert again["train"] == first["train"]
+    assert again["test"] == first["test"]
     assert any("trained before" in note for note in notes.notes)
 
 
