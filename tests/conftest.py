@@ -34,6 +34,7 @@ def pytest_configure() -> None:
     settings.load_profile("labelloop")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is made once is made in one process: a file's tests stay together, and all that share a server."""
     for item in items:
