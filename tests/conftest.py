@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-TESTS = Path(__file__).parent
 SHOWN = ("torch", "torchvision", "timm", "numpy", "lightning-fabric", "SQLAlchemy", "pycocotools", "typer")
 
 
@@ -34,12 +33,18 @@ def pytest_configure() -> None:
     settings.load_profile("labelloop")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What is made once is made in one process: a file's tests stay together, and all that share a server."""
-    for item in items:
-        shared = item.path.parent if item.path.parent.name == "label_studio" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(TESTS))))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            folder = file.rpartition("/")[0]
+            return folder if folder.endswith("label_studio") else file
+
+    return Together(config, log)
 
 
 def pytest_report_header() -> list[str]:
