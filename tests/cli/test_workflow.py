@@ -122,7 +122,7 @@ def test_each_look_at_the_test_images_is_counted(screen: tuple[Path, dict], tmp_
     assert before >= 2  # train measured both of its models
     _json("evaluate", "-C", copy)  # the same numbers once more
     assert len(looks(Project.open(copy))) == before
-    noted = _json("evaluate", "--min-score", "0.06", "-C", copy)["notes"]
+    noted = _json("evaluate", "--min-score", "0", "-C", copy)["notes"]
     assert any(f"look {before + 1} at the test images" in note for note in noted)
     assert len(looks(Project.open(copy))) == before + 1
 
