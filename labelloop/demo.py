@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from labelloop.distill.runs import LoadedModel
 
 DEFAULT_FOLDER = "labelloop-demo"
-DEFAULT_TIME_S = 480.0  # enough for the best supervised schedule and a student after it
+DEFAULT_TIME_S = 480.0
 RUN = "demo"
 
 _SETTINGS = "demo.json"
@@ -64,7 +64,7 @@ class DemoSize:
         }
 
 
-# Few large objects in small images: steps are quick, so that the teacher learns all that its labels hold.
+# Few large objects in small images: steps are quick.
 _MICROGRAPHS = SyntheticConfig(objects=(8, 16), radius_px=(19.0, 36.0))  # objects in 256 x 256 px
 
 
@@ -114,7 +114,7 @@ def demo(
     test = _measure(project, progress)
     predictions = _predict(project, progress)
     picture = folder / "comparison.png"
-    _draw(project, result["schedule"], test, size.shown, picture)
+    _draw(project, result["schedule"], test, size.shown, picture, progress)
     return {
         "folder": str(folder),
         "micrographs": size.counts,
@@ -221,24 +221,30 @@ def _predict(project: Project, progress: Progress) -> Path:
 
 
 def _draw(
-    project: Project, schedule: Mapping[str, int], scores: Mapping[str, Any], shown: int, path: Path
+    project: Project,
+    schedule: Mapping[str, int],
+    scores: Mapping[str, Any],
+    shown: int,
+    path: Path,
+    progress: Progress,
 ) -> None:
     """The picture of the first test images with truth, teacher and student."""
     from labelloop.distill.runs import load_model
-    from labelloop.predict.field import predict_array
+    from labelloop.evaluating import seen_by
 
     models: dict[str, LoadedModel] = {which: load_model(project, RUN, which=which) for which in _WHICH}
     images = project.images(split="test", labelled=True)[:shown]
     truth = project.labels([image.id for image in images])
+    seen = [seen_by(project, model, images, progress) for model in models.values()]
     rows = []
-    for image in images:
+    for image, *predicted in zip(images, *seen, strict=True):
         pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
         rows.append(
             ComparisonRow(
                 name=image.file_name,
                 pixels_8bit=render_8bit(pixels),
                 truth=truth[image.id],
-                predicted=tuple(predict_array(m.model, pixels, stats=m.stats) for m in models.values()),
+                predicted=tuple(predicted),
             )
         )
     apart = schedule["teacher"] != schedule["supervised"]  # then the baseline was trained for longer

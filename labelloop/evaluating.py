@@ -59,20 +59,11 @@ def evaluate_run(
     """
     record = project.run(run)
     images = _measured_images(project, record, split)
-    if not images:
-        raise ProjectError(
-            f"no {split} image has labels",
-            value=project.root,
-            way_out=f"Run labelloop add labels PATH --split {split}.",
-        )
     learnt = {*record.config.get("train_images", ())} & {image.id for image in images}
     loaded = load_model(project, run, device=device)
-    predicted = predict_known_images(project, loaded, images, progress or Silent())
+    predicted = seen_by(project, loaded, images, progress or Silent())
     classes, labels = project.config.classes, project.labels([image.id for image in images])
-    pair = (
-        [labels[image.id] for image in images],
-        [to_project_classes(instances, loaded.classes, classes) for instances in predicted],
-    )
+    pair = ([labels[image.id] for image in images], predicted)
     of_both: dict[str, Any] = {
         "n_classes": len(classes),
         "groups": [image.group for image in images],
@@ -119,21 +110,9 @@ def compare_models(
         ProjectError: The split has no labelled images.
     """
     images = _measured_images(project, project.run(run), split)
-    if not images:
-        raise ProjectError(
-            f"no {split} image has labels",
-            value=project.root,
-            way_out=f"Run labelloop add labels PATH --split {split}.",
-        )
     models = {which: load_model(project, run, which=which) for which in ("supervised", "guided")}
-    classes, labels = project.config.classes, project.labels([image.id for image in images])
-    seen = {
-        which: [
-            to_project_classes(instances, loaded.classes, classes)
-            for instances in predict_known_images(project, loaded, images, progress or Silent())
-        ]
-        for which, loaded in models.items()
-    }
+    labels = project.labels([image.id for image in images])
+    seen = {which: seen_by(project, each, images, progress or Silent()) for which, each in models.items()}
     scored = ScoredImages(
         split=split,
         images=tuple(images),
@@ -141,7 +120,7 @@ def compare_models(
         pixel_size_um=project.config.pixel_size_um,
     )
     thresholds = {which: loaded.min_score for which, loaded in models.items()}
-    found = compare(scored, seen, n_classes=len(classes), thresholds=thresholds)
+    found = compare(scored, seen, n_classes=len(project.config.classes), thresholds=thresholds)
     if split == "test":
         for which in models:
             count_look(project, run=run, which=which, n_images=len(images), metrics=found[which])
@@ -149,12 +128,30 @@ def compare_models(
 
 
 def _measured_images(project: Project, run: RunRecord, split: str) -> list[ImageRecord]:
-    """The labelled images of a split; without a val split those that the run kept for validation."""
+    """The labelled images of a split; without a val split those that the run kept for validation.
+
+    Raises:
+        ProjectError: There are none.
+    """
     images = project.images(split=split, labelled=True)
-    if images or split != "val":
-        return images
-    kept = set(run.config.get("val_images", ()))
-    return [image for image in project.images(split="train", labelled=True) if image.id in kept]
+    if not images and split == "val":
+        kept = set(run.config.get("val_images", ()))
+        images = [image for image in project.images(split="train", labelled=True) if image.id in kept]
+    if not images:
+        raise ProjectError(
+            f"no {split} image has labels",
+            value=project.root,
+            way_out=f"Run labelloop add labels PATH --split {split}.",
+        )
+    return images
+
+
+def seen_by(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], progress: Progress
+) -> list[Instances]:
+    """What a run's model sees in images of its project, with labels that index the project's classes."""
+    found = predict_known_images(project, loaded, images, progress)
+    return [to_project_classes(seen, loaded.classes, project.config.classes) for seen in found]
 
 
 def predict_known_images(

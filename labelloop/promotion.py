@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labelloop.distill.runs import load_model
-from labelloop.evaluating import predict_known_images, to_project_classes
+from labelloop.evaluating import seen_by
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress, Silent
@@ -59,6 +59,4 @@ def _unlearnt_images(project: Project, new: str, old: str) -> list[ImageRecord]:
 def _seen(
     project: Project, run: str, images: Sequence[ImageRecord], device: str, progress: Progress
 ) -> list[Instances]:
-    loaded = load_model(project, run, device=device)
-    found = predict_known_images(project, loaded, images, progress)
-    return [to_project_classes(seen, loaded.classes, project.config.classes) for seen in found]
+    return seen_by(project, load_model(project, run, device=device), images, progress)

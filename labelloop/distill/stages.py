@@ -93,7 +93,9 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
             {"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay}
             for (rate, decay), p in groups.items()
         ],
-        fused=all(p.device.type in ("cpu", "cuda") for p in module.parameters()),  # a sixth of the time
+        fused=all(
+            p.device.type in ("cpu", "cuda") for p in module.parameters()
+        ),  # on CPUs a sixth of the time
     )
 
 

@@ -10,6 +10,10 @@ from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+# The taps of five that a smaller kernel has, by stride: first, end, step. With stride 2 even taps see the
+# even rows of the input, odd taps the odd rows, each with stride 1; with stride 1 two kernels share a tap.
+_CUTS = {1: ((0, 3, 1), (2, 5, 1)), 2: ((0, 5, 2), (1, 5, 2))}
+
 
 class DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution as another one is; the same function and the same parameters.
@@ -94,8 +98,3 @@ class _FiveByFive(torch.autograd.Function):
                     )
                 )
         return of_x, of_weight, gradient.sum((0, 2, 3)), None, None
-
-
-# The taps of five that a smaller kernel has, by stride: first, end, step. With stride 2 even taps see the
-# even rows of the input, odd taps the odd rows, each with stride 1; with stride 1 two kernels share a tap.
-_CUTS = {1: ((0, 3, 1), (2, 5, 1)), 2: ((0, 5, 2), (1, 5, 2))}
