@@ -156,6 +156,9 @@ def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: 
         size: Of the team.
         local_rank: Of this process on its machine.
         device_type: cpu or cuda; gradients of GPUs go from GPU to GPU.
+
+    Raises:
+        TeamError: Another one ended before they had found each other, or later.
     """
     prefixed = dist.PrefixStore  # type: ignore[attr-defined]
     team = Team(rank=rank, size=size, local_rank=local_rank, store=prefixed("team", store))
@@ -163,7 +166,14 @@ def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: 
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     group = prefixed("group", store)
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
+    with team._together():
+        try:
+            dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
+        except RuntimeError:
+            # The group's number is part of its keys. torch sets it back only after a group that was whole,
+            # and with another number this process would never find the next team it is in.
+            dist.distributed_c10d._world.group_count = 0
+            raise
     try:
         yield team
     except BaseException as error:  # whatever it is, the others must not wait for this process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def test_a_bug_in_the_other_process_keeps_its_traceback(tmp_path):
     assert str(log) in caught.value.value
     assert "ZeroDivisionError" in log.read_text()
     assert caught.value.way_out == "Go on."
+
+
+def test_a_team_that_did_not_come_together_says_so_and_the_next_one_does(tmp_path, monkeypatch):
+    def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed: Connection closed by peer")
+
+    monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=20))
+    with monkeypatch.context() as broken:
+        broken.setattr("torch.distributed.distributed_c10d.ProcessGroupGloo", closed)
+        with pytest.raises(TeamError, match="ended without a word"), pair(tmp_path, "team.wait()"):
+            pass
+    with pair(tmp_path, "team.gather('other')") as team:
+        assert team.gather("leader") == ["leader", "other"]
 
 
 def test_a_process_that_does_not_start_is_not_waited_for(tmp_path):
