@@ -232,6 +232,6 @@ def _box_losses(
     n = max(len(labels), 1)
     class_loss = soft_cross_entropy(logits, labels, weights, background=0).sum() / n
     positive = torch.where(labels > 0)[0]
-    chosen = deltas.reshape(len(labels), -1, 4)[positive, labels[positive]]
+    chosen = deltas.reshape(len(labels), deltas.shape[1] // 4, 4)[positive, labels[positive]]
     each = F.smooth_l1_loss(chosen, wanted[positive], beta=config.box_loss_beta, reduction="none").sum(1)
     return class_loss, (each * weights[positive]).sum() / n

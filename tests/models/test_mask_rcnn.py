@@ -45,6 +45,17 @@ def test_images_without_objects_give_finite_losses(model, discs):
     assert float(only_empty["mask"].detach()) == 0
 
 
+def test_a_step_whose_every_proposal_is_left_out_has_finite_losses_and_gradients(model, discs):
+    """One image, its one object ignored and as large as the image: no box is to be learnt from."""
+    ignored = dataclasses.replace(discs([(32, 32, 60)]), ignore=torch.tensor([True]))
+    losses = model.loss([torch.rand(3, 64, 64)], [ignored])
+    sum(losses.values()).backward()
+    assert float(losses["box"].detach()) == float(losses["mask"].detach()) == 0
+    for loss in losses.values():
+        assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
     small, large = torch.rand(3, 40, 56), torch.rand(3, 96, 64)
     predictions = model.predict([small, large], min_score=0.0)
