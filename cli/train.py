@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from labelloop.project.project import Project
 
 
+SPLITS = {"val": "validation", "out-of-fold": "the labelled images, out of fold", "test": "test"}
+
+
 class Method(StrEnum):
     """How to train."""
 
@@ -80,6 +83,16 @@ DevicesOption = Annotated[
         help="Processes on this machine that share the run, a GPU or a part of the cores each.",
     ),
 ]
+FoldsOption = Annotated[
+    int,
+    typer.Option(
+        "--folds",
+        metavar="K",
+        min=0,
+        help="Where labels are too few to keep some for validation: train K more times, each without a K-th"
+        " of them, and promote by what these models see there. Takes K + 1 times as long.",
+    ),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
 ]
@@ -100,6 +113,7 @@ def train(
     recipe: RecipeOption = None,
     data: DataOption = None,
     seed: SeedOption = 0,
+    folds: FoldsOption = 0,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     name: NameOption = None,
@@ -124,6 +138,7 @@ def train(
         iterations=iterations,
         recipe=recipe,
         seed=seed,
+        folds=folds,
         device=device,
         devices=devices,
         name=name,
@@ -208,13 +223,12 @@ def show_training(result: dict[str, Any]) -> None:
     say(f"time      {parts}")
     columns = {name: result.get(name) for name in ("supervised", "guided", "difference")}
     if any(columns.values()):
-        say("", f"On {result['split']}, with 95 % intervals:")
+        say("", f"On {SPLITS[result['split']]}, with 95 % intervals:")
         print_estimates(headline(columns), signed=["difference"])
         _show_protocol(result.get("protocol"))
         say("labelloop evaluate prints all metrics.")
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")
-    verified = (
-        "verified on validation" if result["verified"] else "not verified: there was no validation part"
-    )
+    unverified = "not verified: there was no validation part; --folds makes up for it"
+    verified = f"verified on {SPLITS[result['split']]}" if result["verified"] else unverified
     say("", f"Promoted: {result['promoted']} ({verified}).")

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from labelloop.distill.execution import scored_images_of, trainer_of
+from labelloop.distill.assembly import trainer_of
+from labelloop.distill.measured import scored_images_of
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.timing import Costs, measure_costs
 from labelloop.processes import started

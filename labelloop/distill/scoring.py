@@ -15,6 +15,7 @@ from labelloop.metrics.protocols import Protocol, evaluate_protocol, protocol_di
 from labelloop.project.project import ImageRecord
 
 REPLICATES = 1000
+OUT_OF_FOLD = "out-of-fold"  # the split of labelled images that are seen by models which have not learnt them
 PRECISIONS = (0.8, 0.9, 0.95)  # for which a score is looked for
 
 
@@ -23,7 +24,7 @@ class ScoredImages:
     """The images that measure a run.
 
     Attributes:
-        split: val or test.
+        split: val, out-of-fold or test.
         images: In the order of the ledger.
         truth: Their labels, in the same order.
         pixel_size_um: Side of a pixel, µm, of images whose files do not say.
@@ -33,6 +34,11 @@ class ScoredImages:
     images: tuple[ImageRecord, ...]
     truth: tuple[Instances, ...]
     pixel_size_um: float | None = None
+
+    @property
+    def may_choose(self) -> bool:
+        """Whether models and thresholds may be chosen by these images; by test images nothing is."""
+        return self.split in ("val", OUT_OF_FOLD)
 
     @property
     def groups(self) -> list[str | None]:
@@ -91,8 +97,8 @@ def compare(
 def working_thresholds(
     scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int
 ) -> dict[str, float]:
-    """The score threshold of each model: best F1 on validation images, 0.5 where there are none."""
-    if scored is None or scored.split != "val" or not any(len(t) for t in scored.truth):
+    """The score threshold of each model: best F1 on images that may choose, 0.5 where there are none."""
+    if scored is None or not scored.may_choose or not any(len(t) for t in scored.truth):
         return {which: 0.5 for which in seen}
     return {
         which: float(
@@ -105,13 +111,13 @@ def working_thresholds(
 def worth_of_scores(
     scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], *, n_classes: int
 ) -> dict[str, dict[str, Any] | None]:
-    """What each model's scores are worth by validation images; None where there are none.
+    """What each model's scores are worth by images that may choose; None where there are none.
 
     Returns:
         Of each model ``calibration`` (``Calibration.as_dict``) and ``score_for_precision``: by share of right
         objects, as text, the lowest score above which it can be shown; None where it cannot.
     """
-    if scored is None or scored.split != "val":
+    if scored is None or not scored.may_choose:
         return {which: None for which in seen}
     return {
         which: {

@@ -18,10 +18,12 @@ import torch
 import torchvision
 
 import labelloop
+from labelloop.data.folds import cut_folds
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels
 from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
+from labelloop.distill.assembly import pool_parts
 from labelloop.distill.checkpoint import RunFiles, write_json
-from labelloop.distill.execution import execute, pool_parts
+from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
@@ -51,6 +53,7 @@ class TrainRequest:
         iterations: Steps of teacher and student together.
         recipe: A recipe's name; None for the default.
         seed: Of everything random.
+        folds: Parts without which the run is made again to see how good it is, 2 or more; 0 for none.
         device: auto, cpu or cuda.
         devices: Processes that share the work on this machine, a GPU or a part of the cores each; 1 where a
             launcher has started several already.
@@ -65,6 +68,7 @@ class TrainRequest:
     iterations: int | None = None
     recipe: str | None = None
     seed: int = 0
+    folds: int = 0
     device: str = "auto"
     devices: int = 1
     name: str | None = None
@@ -151,6 +155,8 @@ def _check(request: TrainRequest, place: Place | None) -> None:
         )
     if request.name is not None:
         check_name(request.name)
+    if request.folds == 1 or request.folds < 0:
+        raise UsageError("labels are cut into 2 folds or more", value=f"--folds {request.folds}")
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
 
@@ -197,7 +203,13 @@ def _new_run(
     for note in asked.facts.get("notes", ()):
         progress.note(f"note: {note}")
     has_val = bool(project.images(split="val", labelled=True))
-    share = 0.0 if has_val else find_recipe(request.recipe).validation_share
+    if has_val and request.folds:
+        raise UsageError(
+            "the project has validation images, and they decide",
+            value=f"--folds {request.folds}",
+            way_out="Leave --folds out.",
+        )
+    share = 0.0 if has_val or request.folds else find_recipe(request.recipe).validation_share
     draw = draw_labels(
         images, asked.image_ids, budget=asked.budget, seed=request.seed, validation_share=share
     )
@@ -267,6 +279,7 @@ def _decide(
     stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
+    folds = len(cut_folds(draw.train, request.folds, seed=request.seed)) if request.folds else 0
     return {
         "labelloop": labelloop.__version__,
         "versions": {
@@ -287,6 +300,7 @@ def _decide(
         },
         "train_images": [i.id for i in draw.train],
         "val_images": [i.id for i in draw.val],
+        "folds": folds,
         "pool_images": len(draw.pool),
         "label_revisions": {str(i): r for i, r in revisions.items()},
         "stats": dataclasses.asdict(stats),
@@ -321,17 +335,18 @@ def _lengths(
     costs = measured_costs(
         project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
     )
-    left = request.time_s - (time.monotonic() - started_at)
+    left, trainings = request.time_s - (time.monotonic() - started_at), 1 + int(config["folds"])
     iterations = fit_iterations(
         recipe,
         schedule,
         costs,
         n_labels=len(draw.train),
-        seconds=left,
+        seconds=left / trainings,
         supervised=request.method == "supervised",
         processes=processes,
     )
-    progress.note(f"{iterations} iterations fit into {request.time_s / 60:.1f} minutes")
+    times = f", {trainings} times" if trainings > 1 else ""
+    progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")
     return schedule(iterations), recipe
 
 

@@ -22,7 +22,7 @@ from labelloop.report.pictures import colour_key, how_to_read, picture_pair
 PICTURES_OF_A_KIND = 2
 MOST_ROWS = 400  # of the table of images
 MODELS = {"guided": "distilled model", "supervised": "supervised baseline"}
-SPLITS = {"test": "test", "val": "validation"}
+SPLITS = {"test": "test", "val": "validation", "out-of-fold": "out-of-fold"}
 _PARTS = {"class": "By class", "size": "By size, thirds of the true areas", "group": "By group"}
 
 
@@ -78,7 +78,7 @@ def comparison_section(run: RunRecord) -> list[Child] | None:
     document = {"metrics": baseline, "n_images": max((e.get("n", 0) for e in baseline.values()), default=0)}
     chosen = (
         f"Promoted: the {promoted}, "
-        + ("by validation images." if result.get("verified") else "without validation images to choose by.")
+        + (f"by {split} images." if result.get("verified") else "without validation images to choose by.")
         if promoted
         else ""
     )

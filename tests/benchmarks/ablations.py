@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from scores import METRICS, Score, mean_difference, measure, percent
 
+from labelloop.distill.assembly import trainer_of
 from labelloop.distill.checkpoint import RunFiles
-from labelloop.distill.execution import trainer_of
 from labelloop.distill.recipe import recipe_from_dict
 from labelloop.distill.runs import read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import guided_schedule

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from labelloop.distill.assembly import trainer_of
 from labelloop.distill.batches import make_batch
-from labelloop.distill.execution import trainer_of
 from labelloop.distill.recipe import REFERENCE
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from labelloop.distill.execution import trainer_of
+from labelloop.distill.assembly import trainer_of
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.progress import Silent

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
+from labelloop.data.folds import cut_folds
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import data_stats
 from labelloop.distill.checkpoint import RunFiles, write_whole
@@ -24,7 +23,6 @@ from labelloop.distill.recipe import find_recipe
 from labelloop.distill.runs import choose_device, restore_model
 from labelloop.distill.schedule import supervised_schedule
 from labelloop.distill.trainer import Trainer
-from labelloop.errors import ProjectError
 from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.locks import wait_for_lock
@@ -88,7 +86,8 @@ def out_of_fold(
     settings, progress = settings or OutOfFoldSettings(), progress or Silent()
     images = project.images(split="train", labelled=True)
     labels = project.labels([image.id for image in images])
-    folds = [_Fold.of(project, images, held, labels, settings) for held in cut_folds(images, settings)]
+    cuts = cut_folds(images, settings.folds, seed=settings.seed)
+    folds = [_Fold.of(project, images, held, labels, settings) for held in cuts]
     unseen = [fold for fold in folds if fold.missing()]
     if unseen:
         root = project.cache_dir / "out-of-fold"
@@ -108,29 +107,6 @@ def out_of_fold(
         truth=tuple(labels[image.id] for image in images),
         predicted=tuple(seen[image.id] for image in images),
     )
-
-
-def cut_folds(images: Sequence[ImageRecord], settings: OutOfFoldSettings) -> list[list[ImageRecord]]:
-    """Folds of about as many images each; a group is never cut. The same seed cuts the same folds.
-
-    Raises:
-        ProjectError: There are fewer than two images or groups.
-    """
-    members: dict[object, list[ImageRecord]] = {}
-    for image in sorted(images, key=lambda image: (image.sha256, image.page, image.channel)):
-        members.setdefault(image.id if image.group is None else image.group, []).append(image)
-    if len(members) < 2:
-        raise ProjectError(
-            "labels are compared with models of other labelled images, and there are none",
-            value=f"{len(members)} labelled images or groups",
-            way_out="Label more images, of another group if the project has groups.",
-        )
-    units = list(members.values())
-    shuffled = [units[i] for i in np.random.default_rng([settings.seed, 3]).permutation(len(units))]
-    folds: list[list[ImageRecord]] = [[] for _ in range(min(max(settings.folds, 2), len(units)))]
-    for unit in sorted(shuffled, key=len, reverse=True):  # large groups first: folds come out even
-        min(folds, key=len).extend(unit)
-    return folds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.data.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, cut_folds, out_of_fold
+from labelloop.data.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
 from labelloop.data.synthetic import organoid_micrograph
-from labelloop.errors import ProjectError
 from labelloop.formats.coco import coco_dataset
 from labelloop.progress import Silent
 from labelloop.project.adding import add_labels
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import ImageRecord, Project
+from labelloop.project.project import Project
 
 SETTINGS = OutOfFoldSettings(folds=2, steps=2, device="cpu")
 
@@ -53,43 +52,6 @@ def labelled(tmp_path: Path, count: int = 4) -> Project:
     (tmp_path / "labels.json").write_text(json.dumps(coco_dataset(images, truth, ("organoid",))))
     add_labels(project, str(tmp_path / "labels.json"), images=str(folder))
     return project
-
-
-def records(groups: list[str | None]) -> list[ImageRecord]:
-    return [
-        ImageRecord(i, Path(f"{i}.png"), f"{i}.png", (8, 8), "train", group, 0, -1, None, f"{i:064x}")
-        for i, group in enumerate(groups)
-    ]
-
-
-@pytest.mark.parametrize(("count", "folds", "expected"), [(10, 5, 5), (3, 5, 3), (11, 2, 2), (4, 1, 2)])
-def test_every_image_is_in_one_fold_and_folds_are_even(count: int, folds: int, expected: int) -> None:
-    cut = cut_folds(records([None] * count), OutOfFoldSettings(folds=folds))
-    assert sorted(image.id for fold in cut for image in fold) == list(range(count))
-    assert len(cut) == expected
-    assert max(map(len, cut)) - min(map(len, cut)) <= 1
-
-
-def test_groups_are_never_cut() -> None:
-    cut = cut_folds(records(["a", "b", "c", "a", "b", "c", "d", None]), OutOfFoldSettings(folds=3))
-    for group in "abcd":
-        assert sum(any(image.group == group for image in fold) for fold in cut) == 1
-
-
-def test_the_seed_decides_the_folds() -> None:
-    images = records([None] * 20)
-    one, again, other = (
-        [[i.id for i in fold] for fold in cut_folds(given, OutOfFoldSettings(seed=seed))]
-        for given, seed in ((images, 0), (images[::-1], 0), (images, 1))
-    )
-    assert one == again
-    assert one != other
-
-
-def test_one_image_or_one_group_cannot_be_compared_with_others() -> None:
-    for groups in ([], [None], ["a", "a", "a"]):
-        with pytest.raises(ProjectError, match="Label more images"):
-            cut_folds(records(groups), OutOfFoldSettings())
 
 
 def test_predictions_are_made_once_and_again_only_where_labels_changed(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""What a run's configuration stands for: its stages, on its images, with their labels as they were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from labelloop.data.objects import objects_of
+from labelloop.data.parts import Part, parts_of
+from labelloop.distill.checkpoint import RunFiles
+from labelloop.distill.recipe import Recipe, recipe_from_dict
+from labelloop.distill.runs import stats_from_dict
+from labelloop.distill.schedule import Schedule
+from labelloop.distill.trainer import Trainer
+from labelloop.models.precision import fabric_precision
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord, Project
+from labelloop.team import ALONE, Team
+
+
+def trainer_of(
+    project: Project,
+    config: Mapping[str, Any],
+    schedule: Schedule,
+    name: str,
+    progress: Progress,
+    *,
+    parts: int,
+    team: Team = ALONE,
+) -> Trainer:
+    """The stages of a run.
+
+    Args:
+        project: Holds images and labels.
+        config: What was decided before the first step.
+        schedule: How long the stages are.
+        name: Of the run; empty where nothing is to be kept.
+        progress: Told of every stage and step.
+        parts: A step's batch is seen in so many parts.
+        team: The processes that share the work.
+    """
+    images = {i.id: i for i in project.images(split="train")}
+    train_ids = [int(i) for i in config["train_images"]]
+    taken = {*train_ids, *config["val_images"]}
+    stored = project.labels_at(
+        {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
+    )
+    pool = [i for i in images.values() if i.id not in taken]
+    recipe = recipe_from_dict(config["recipe"])
+    device = team.device(torch.device(config["device"]))
+    if config["pool_images"] == 0 or recipe.pool_includes_labelled:
+        pool = [*pool, *(images[i] for i in train_ids)]
+    return Trainer(
+        files=RunFiles(folder=project.runs_dir / name),
+        model=str(config["model"]),
+        stats=stats_from_dict(config["stats"]),
+        recipe=recipe,
+        schedule=schedule,
+        seed=int(config["request"]["seed"]),
+        device=device,
+        precision=fabric_precision(device),
+        labelled={i: objects_of(stored[i]) for i in train_ids},
+        images=[images[i] for i in train_ids],
+        pool=pool_parts(pool, recipe),
+        progress=progress,
+        parts=parts,
+        team=team,
+    )
+
+
+def pool_parts(images: Sequence[ImageRecord], recipe: Recipe) -> list[Part]:
+    """The pool as training sees it: parts that hold the largest window of a view."""
+    return parts_of(images, side_px=math.ceil(recipe.geometry.crop_px / recipe.geometry.zoom[0]))

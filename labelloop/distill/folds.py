@@ -1,0 +1,119 @@
+"""A run's models out of fold: how good they are where labels are too few to keep some for validation.
+
+The run is made again without a part of its labels, once for each part, with the same recipe, schedule and
+seed; what these models see in the images of the part stands for what the run's own models see in images that
+they have not learnt. They learnt fewer labels, so their numbers are on the low side.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from labelloop.data.folds import cut_folds
+from labelloop.data.pool import data_stats
+from labelloop.distill.assembly import trainer_of
+from labelloop.distill.measured import seen_by_models
+from labelloop.distill.schedule import Schedule
+from labelloop.instances import Instances
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.team import Team
+
+
+def seen_out_of_fold(
+    project: Project,
+    record: RunRecord,
+    config: Mapping[str, Any],
+    schedule: Schedule,
+    progress: Progress,
+    *,
+    parts: int,
+    team: Team,
+) -> dict[str, list[Instances]]:
+    """What models of the other folds see in each image that a run learnt.
+
+    Whatever interrupts it, the next call goes on.
+
+    Args:
+        project: Holds the run.
+        record: The run.
+        config: Of the run.
+        schedule: Of the run, and of every fold.
+        progress: Told of every stage and step.
+        parts: A step's batch is seen in so many parts.
+        team: The processes that share the work.
+
+    Returns:
+        By model, in the order of the ledger's images; nothing but in the leading process.
+    """
+    images = _images(project, config)
+    folds = cut_folds(images, int(config["folds"]), seed=record.seed)
+    seen: dict[str, dict[int, Instances]] = {}
+    for number, held in enumerate(folds, 1):
+        name, shown = f"fold-{number}", _OfFold(progress, number, len(folds))
+        (project.runs_dir / record.name / name).mkdir(exist_ok=True)
+        trainer = trainer_of(
+            project,
+            _without(project, config, held),
+            schedule,
+            f"{record.name}/{name}",
+            shown,
+            parts=parts,
+            team=team,
+        )
+        trainer.run(supervised_only=record.method == "supervised")
+        for which, found in seen_by_models(project, record, trainer, held, shown, fold=name).items():
+            of_model = seen.setdefault(which, {})
+            if team.leads:
+                of_model.update(zip([image.id for image in held], found, strict=True))
+    ids = [image.id for image in images] if team.leads else []
+    return {which: [found[i] for i in ids] for which, found in seen.items()}
+
+
+def remove_folds(project: Project, record: RunRecord) -> None:
+    """Removes the models of a run's folds; what they saw is in the ledger."""
+    for folder in (project.runs_dir / record.name).glob("fold-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _images(project: Project, config: Mapping[str, Any]) -> list[ImageRecord]:
+    learnt = set(config["train_images"])
+    return [image for image in project.images(split="train") if image.id in learnt]
+
+
+def _without(project: Project, config: Mapping[str, Any], held: list[ImageRecord]) -> dict[str, Any]:
+    """The run's configuration without a fold: its images are in no pool, its labels are in no statistic."""
+    out = {image.id for image in held}
+    kept = [i for i in config["train_images"] if i not in out]
+    labels = project.labels_at({i: int(config["label_revisions"][str(i)]) for i in kept})
+    longest_px = 1.5 * float(config["recipe"]["geometry"]["crop_px"])
+    stats = data_stats(
+        [labels[i] for i in kept], tuple(config["stats"]["classes"]), longest_view_px=longest_px
+    )
+    return {**config, "train_images": kept, "val_images": sorted(out), "stats": asdict(stats)}
+
+
+class _OfFold:
+    """The Progress of a fold: its stages say which fold they are of."""
+
+    def __init__(self, progress: Progress, number: int, of: int) -> None:
+        self._progress, self._prefix = progress, f"fold {number} of {of}: "
+
+    def start(self, stage: str, total: int) -> None:
+        """The stage, by its fold."""
+        self._progress.start(self._prefix + stage, total)
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        """Passed on."""
+        self._progress.advance(steps, **facts)
+
+    def note(self, message: str) -> None:
+        """Passed on."""
+        self._progress.note(message)
+
+    def finish(self) -> None:
+        """Passed on."""
+        self._progress.finish()

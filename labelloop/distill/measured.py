@@ -1,0 +1,77 @@
+"""The images that measure a run, and what its models see in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labelloop.distill.runs import LoadedModel, restore_model
+from labelloop.distill.scoring import OUT_OF_FOLD, ScoredImages
+from labelloop.distill.trainer import Trainer
+from labelloop.evaluating import predict_known_images
+from labelloop.instances import Instances
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord, Project, RunRecord
+
+
+def scored_images_of(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:
+    """The run's own images where it has folds; else validation images, else test images, else none."""
+    drawn = set(config["val_images"])
+    learnt = set(config["train_images"] if config.get("folds") else ())  # runs of before have no folds
+    choices: list[tuple[str, list[ImageRecord]]] = [
+        (OUT_OF_FOLD, [i for i in project.images(split="train") if i.id in learnt]),
+        ("val", project.images(split="val", labelled=True)),
+        ("val", [i for i in project.images(split="train") if i.id in drawn]),
+        ("test", project.images(split="test", labelled=True)),
+    ]
+    for split, images in choices:
+        if images:
+            labels: dict[int, Instances] = project.labels([i.id for i in images])
+            return ScoredImages(
+                split=split,
+                images=tuple(images),
+                truth=tuple(labels[i.id] for i in images),
+                pixel_size_um=project.config.pixel_size_um,
+            )
+    return None
+
+
+def seen_by_models(
+    project: Project,
+    record: RunRecord,
+    trainer: Trainer,
+    images: Sequence[ImageRecord],
+    progress: Progress,
+    *,
+    fold: str = "",
+) -> dict[str, list[Instances]]:
+    """What each model that a trainer has made sees in images; nothing but in the leading process.
+
+    Args:
+        project: Holds the run.
+        record: The run.
+        trainer: Has run all its stages.
+        images: Of the project.
+        progress: Told of every image.
+        fold: Name of the fold whose models these are; empty for the run's own.
+    """
+    team = trainer.team
+    team.wait()  # until the weights are there
+    seen: dict[str, list[Instances]] = {}
+    for which in ["supervised"] if record.method == "supervised" else ["supervised", "guided"]:
+        seen[which] = []
+        if images:
+            model = restore_model(
+                trainer.files, which, model=trainer.model, stats=trainer.stats, device=trainer.device
+            )
+            loaded = LoadedModel(
+                model=model,
+                stats=trainer.stats,
+                classes=trainer.stats.classes,
+                min_score=0.5,
+                run=record.name,
+                which=f"{which}/{fold}" if fold else which,
+            )
+            seen[which] = predict_known_images(project, loaded, images, progress, team=team)
+    team.wait()  # the leader has all of it, and the others may end
+    return seen
