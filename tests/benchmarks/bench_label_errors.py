@@ -5,9 +5,10 @@
 DATA holds the sets as folders with COCO files; WORK keeps projects and what models see. 1 % of the labels of
 the training images get an error of each kind (6 % in all): taken away, put where nothing is, two neighbours
 made one, one cut in two, a boundary moved to an IoU of 0.5 to 0.7, the other class. These sets have one
-class, so objects are called round or long, by the median of their elongation. The labels with errors become a
-project, whose models are trained out of fold as ``check --labels`` trains them; further repeats make other
-errors in labels that these models have not learnt, and say nothing about the luck of the trainings.
+class, so objects are called dark or bright beside what is around them, parted by Otsu's cut; only objects
+clearly on one side of it get the other class. The labels with errors become a project, whose models are
+trained out of fold as ``check --labels`` trains them; further repeats make other errors in labels that these
+models have not learnt, and say nothing about the luck of the trainings.
 
 An error is found where a suspect at its place is in the first tenth of all positions ranked, whatever kind it
 names: positions are labels, and predictions (score 0.05 or more) that no label accounts for; ``tenth of
@@ -24,45 +25,68 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from made_errors import KINDS, Error, Mask, with_errors
+import numpy.typing as npt
+from made_errors import KINDS, Error, with_errors
+from scipy import ndimage
 
 from labelloop.data.label_errors.find import find_label_errors
 from labelloop.data.label_errors.out_of_fold import OutOfFoldSettings, out_of_fold
 from labelloop.data.label_errors.suspects import Suspect
 from labelloop.formats.coco import coco_dataset, read_coco
+from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.project.adding import add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
 
+Clear = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 FILES = {"m-orgaquant": ("labeled.json", "labeled"), "dsb2018": ("train.json", "train")}
-CLASSES = ("round", "long")
+CLASSES = ("dark", "bright")
+RING_PX = 8
+CLEAR = 0.5  # deviations of the image from the cut
 SHARE = 0.01  # of the labels, for each kind
 SAME_PLACE_IOU = 0.4  # of a suspected prediction with an object that lost its label
 
 
-def true_labels(data: Path, name: str) -> dict[str, Instances]:
-    """The objects of each training image of a set, by file name, as round (0) and long (1)."""
-    files = {r.image: r.instances for r in read_coco(data / name / FILES[name][0]).records}
-    long = {file: [elongation(mask) for mask in objects.to_dense()] for file, objects in files.items()}
-    cut = float(np.median(np.concatenate([np.asarray(values) for values in long.values()])))
+def true_labels(data: Path, name: str) -> dict[str, tuple[Instances, Clear]]:
+    """By file name the objects of each training image, dark (0) or bright (1), and which are clearly so."""
+    labels, folder = FILES[name]
+    files = {r.image: r.instances for r in read_coco(data / name / labels).records}
+    contrast = {file: contrasts(data / name / folder / file, objects) for file, objects in files.items()}
+    cut = otsu(np.concatenate([*contrast.values()]))
     return {
-        file: Instances(
-            size_hw=objects.size_hw,
-            rles=objects.rles,
-            labels=(np.asarray(long[file]).reshape(-1) > cut).astype(np.int64),
+        file: (
+            Instances(
+                size_hw=objects.size_hw, rles=objects.rles, labels=(contrast[file] > cut).astype(np.int64)
+            ),
+            np.abs(contrast[file] - cut) >= CLEAR,
         )
         for file, objects in files.items()
     }
 
 
-def elongation(mask: Mask) -> float:
-    """Length over width of the ellipse with the object's second moments; 1 for a disc."""
-    places = np.argwhere(mask)
-    if len(places) < 3:
-        return 1.0
-    short, long = np.linalg.eigvalsh(np.cov(places.T) + np.eye(2) / 12)
-    return float(np.sqrt(long / short))
+def contrasts(path: Path, objects: Instances) -> Floats:
+    """float64 (n,): how much brighter each object is than the ring around it, in the image's deviations."""
+    pixels = read_image(path).pixels.astype(np.float64)
+    gray = pixels.mean(axis=tuple(range(2, pixels.ndim)))
+    masks = objects.to_dense()
+    nothing = ~masks.any(axis=0)
+    found = []
+    for mask in masks:
+        ring = ndimage.binary_dilation(mask, iterations=RING_PX) & nothing
+        around = gray[ring] if ring.any() else gray[nothing] if nothing.any() else gray
+        found.append((gray[mask].mean() - around.mean()) / max(gray.std(), 1e-6) if mask.any() else 0.0)
+    return np.asarray(found, np.float64)
+
+
+def otsu(values: Floats) -> float:
+    """The cut that leaves the least variance on its sides (Otsu 1979)."""
+    ordered = np.sort(values)
+    n = np.arange(1, len(ordered))
+    low, high = np.cumsum(ordered)[:-1] / n, np.cumsum(ordered[::-1])[::-1][1:] / n[::-1]
+    best = int(np.argmax(n * n[::-1] * (low - high) ** 2))
+    return float(ordered[best : best + 2].mean())
 
 
 def project_with_errors(data: Path, work: Path, name: str) -> Project:
@@ -72,7 +96,7 @@ def project_with_errors(data: Path, work: Path, name: str) -> Project:
         return Project.open(root)
     truth = true_labels(data, name)
     labels, _ = with_errors(list(truth.values()), np.random.default_rng(0), share=SHARE)
-    files = [(file, objects.size_hw) for file, objects in truth.items()]
+    files = [(file, objects.size_hw) for file, (objects, _) in truth.items()]
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"{name}.json"
     path.write_text(json.dumps(coco_dataset(files, labels, CLASSES)))

@@ -28,23 +28,30 @@ class Error:
 
 
 def with_errors(
-    truth: Sequence[Instances], rng: np.random.Generator, *, share: float
+    truth: Sequence[tuple[Instances, Mask]], rng: np.random.Generator, *, share: float
 ) -> tuple[list[Instances], list[Error]]:
-    """Labels of two classes in which a share of the objects has an error of each of the six kinds."""
+    """Labels of two classes in which a share of the objects has an error of each of the six kinds.
+
+    Args:
+        truth: Of each image its n objects, and bool (n,), whose class nobody could mistake.
+        rng: Decides which objects get an error, and how large it is.
+        share: Of all objects, for each kind.
+    """
     labels = _Labels(truth, rng)
     for kind in KINDS:
-        labels.make(kind, max(round(share * sum(map(len, truth))), 1))
+        labels.make(kind, max(round(share * sum(len(objects) for objects, _ in truth)), 1))
     return labels.labels()
 
 
 class _Labels:
     """Masks of all images while errors are made in them; an object gets one error at most."""
 
-    def __init__(self, truth: Sequence[Instances], rng: np.random.Generator) -> None:
-        self.sizes = [objects.size_hw for objects in truth]
-        self.true = [list(objects.to_dense()) for objects in truth]
+    def __init__(self, truth: Sequence[tuple[Instances, Mask]], rng: np.random.Generator) -> None:
+        self.sizes = [objects.size_hw for objects, _ in truth]
+        self.true = [list(objects.to_dense()) for objects, _ in truth]
+        self.clear = [clear.tolist() for _, clear in truth]
         self.masks: list[list[Mask | None]] = [list(masks) for masks in self.true]
-        self.classes = [objects.labels.tolist() for objects in truth]
+        self.classes = [objects.labels.tolist() for objects, _ in truth]
         self.errors: list[Error] = []
         self._rng = rng
         self._free = [
@@ -83,6 +90,8 @@ class _Labels:
         return True
 
     def _wrong_class(self, image: int, index: int) -> bool:
+        if not self.clear[image][index]:
+            return False
         self.masks[image][index] = self.true[image][index].copy()  # an object that has its error
         self.classes[image][index] = 1 - self.classes[image][index]
         return self._note("wrong-class", image, self.true[image][index], [index])

@@ -14,6 +14,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -22,6 +23,8 @@ from typer.testing import CliRunner
 
 from labelloop.cli.app import app
 from labelloop.distill.train import TrainRequest, train
+from labelloop.models.catalog import build_model
+from labelloop.models.protocol import DataStats
 from labelloop.progress import Silent
 from labelloop.recipes.catalog import list_benchmarks
 from labelloop.recipes.datasets import find_dataset
@@ -29,10 +32,15 @@ from labelloop.recipes.starting import make_ready, require_benchmark
 
 SMALLER = "labelled_batch = 1\nunlabelled_batch = 1\nsupervised_batch = 1\n"
 ONE_OF_EACH = {
-    (find_dataset(b.dataset).format, b.model): b.name
-    for b in reversed(list_benchmarks())
-    if b.model in ("mask-rcnn-r50", "mask2former-r50") and not b.missing
-}  # the others' weights would have to be fetched
+    (find_dataset(b.dataset).format, b.model): b.name for b in reversed(list_benchmarks()) if not b.missing
+}
+STATS = DataStats(
+    classes=("organoid",),
+    image_size_hw=(64, 64),
+    diameter_px=(12.0, 20.0, 30.0),
+    box_side_px=(12.0, 20.0, 30.0),
+    objects_per_image=(3.0, 5.0),
+)
 FOR_ALL = pytest.mark.skipif(
     os.environ.get("LABELLOOP_RECIPES") != "all", reason="minutes long; asked for with LABELLOOP_RECIPES=all"
 )
@@ -64,12 +72,15 @@ def write_list(benchmark, data):
         (data / name).write_text("aachen_000001_000019_gtFine_instanceIds.png\n")
 
 
-@pytest.fixture(scope="session")
-def random_r50(tmp_path_factory) -> Path:
-    """A file of weights, since no network is there to ask for ImageNet's."""
-    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
-    torch.save(timm.create_model("resnet50").state_dict(), path)
-    return path
+def random_weights(model: str, folder: Path) -> Path:
+    """Weights of a backbone as its network takes them, since no hub can be asked for pretrained ones."""
+    if model.endswith("-r50"):
+        path = folder / "resnet50.pth"
+        torch.save(timm.create_model("resnet50").state_dict(), path)
+        return path
+    network: Any = build_model(model, STATS, pretrained=False).module()
+    network.network.backbone.body.save_pretrained(folder / model)
+    return folder / model
 
 
 def trained(tmp_path, miniature, name, model):
@@ -146,5 +157,6 @@ def test_no_recipe_claims_a_state_that_no_test_can_show():
 
 @FOR_ALL
 @pytest.mark.parametrize("name", ONE_OF_EACH.values())
-def test_a_recipe_trains_its_own_network(tmp_path, miniature, random_r50, name):
-    check(*trained(tmp_path, miniature, name, f"{require_benchmark(name).model}:{random_r50}"))
+def test_a_recipe_trains_its_own_network(tmp_path, miniature, name):
+    model = require_benchmark(name).model
+    check(*trained(tmp_path, miniature, name, f"{model}:{random_weights(model, tmp_path)}"))
