@@ -31,7 +31,7 @@ def check(
 
     With `--labels` also objects that were missed, drawn where there is none, merged, split, drawn sloppily or
     given the wrong class: where models that did not learn an image disagree with its labels, the most
-    suspicious first. Five models are trained, about ten minutes on two cores; an interrupted check goes on.
+    suspicious first. Five models are trained, about half an hour on two cores; an interrupted check goes on.
 
     Examples: `labelloop check` and `labelloop check --labels`
     """

@@ -48,7 +48,7 @@ class OutOfFoldSettings:
 
     folds: int = 5
     model: str = "mask-rcnn-lite"
-    steps: int = 300
+    steps: int = 1000
     seed: int = 0
     device: str = "auto"
 
