@@ -29,7 +29,7 @@ FLAGS = {
     "check": {"--labels"},
     "train": {
         "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--data", "--seed",
-        "--device", "--devices", "--name", "--resume",
+        "--device", "--devices", "--folds", "--name", "--resume",
     },
     "evaluate": {
         "--run", "--split", "--predictions", "--labels", "--min-score", "--protocol", "--report",
