@@ -226,7 +226,8 @@ def show_training(result: dict[str, Any]) -> None:
         say("", f"On {SPLITS[result['split']]}, with 95 % intervals:")
         print_estimates(headline(columns), signed=["difference"])
         _show_protocol(result.get("protocol"))
-        say("labelloop evaluate prints all metrics.")
+        if result["split"] != "out-of-fold":  # no single model has these numbers
+            say("labelloop evaluate prints all metrics.")
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")
     unverified = "not verified: there was no validation part; --folds makes up for it"

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from labelloop.data.folds import cut_folds
 from labelloop.data.pool import data_stats
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.measured import seen_by_models
@@ -49,23 +48,23 @@ def seen_out_of_fold(
     Returns:
         By model, in the order of the ledger's images; nothing but in the leading process.
     """
-    images = _images(project, config)
-    folds = cut_folds(images, int(config["folds"]), seed=record.seed)
+    learnt = set(config["train_images"])
+    images = [image for image in project.images(split="train") if image.id in learnt]
     seen: dict[str, dict[int, Instances]] = {}
-    for number, held in enumerate(folds, 1):
-        name, shown = f"fold-{number}", _OfFold(progress, number, len(folds))
+    for number, fold in enumerate(config["folds"], 1):
+        held, name = [image for image in images if image.id in fold], f"fold-{number}"
         (project.runs_dir / record.name / name).mkdir(exist_ok=True)
         trainer = trainer_of(
             project,
             _without(project, config, held),
             schedule,
             f"{record.name}/{name}",
-            shown,
+            _OfFold(progress, number, len(config["folds"])),
             parts=parts,
             team=team,
         )
         trainer.run(supervised_only=record.method == "supervised")
-        for which, found in seen_by_models(project, record, trainer, held, shown, fold=name).items():
+        for which, found in seen_by_models(project, record, trainer, held, progress, fold=name).items():
             of_model = seen.setdefault(which, {})
             if team.leads:
                 of_model.update(zip([image.id for image in held], found, strict=True))
@@ -77,11 +76,6 @@ def remove_folds(project: Project, record: RunRecord) -> None:
     """Removes the models of a run's folds; what they saw is in the ledger."""
     for folder in (project.runs_dir / record.name).glob("fold-*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _images(project: Project, config: Mapping[str, Any]) -> list[ImageRecord]:
-    learnt = set(config["train_images"])
-    return [image for image in project.images(split="train") if image.id in learnt]
 
 
 def _without(project: Project, config: Mapping[str, Any], held: list[ImageRecord]) -> dict[str, Any]:

@@ -279,7 +279,7 @@ def _decide(
     stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
-    folds = len(cut_folds(draw.train, request.folds, seed=request.seed)) if request.folds else 0
+    folds = cut_folds(draw.train, request.folds, seed=request.seed) if request.folds else []
     return {
         "labelloop": labelloop.__version__,
         "versions": {
@@ -300,7 +300,7 @@ def _decide(
         },
         "train_images": [i.id for i in draw.train],
         "val_images": [i.id for i in draw.val],
-        "folds": folds,
+        "folds": [[image.id for image in fold] for fold in folds],
         "pool_images": len(draw.pool),
         "label_revisions": {str(i): r for i, r in revisions.items()},
         "stats": dataclasses.asdict(stats),
@@ -335,7 +335,7 @@ def _lengths(
     costs = measured_costs(
         project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
     )
-    left, trainings = request.time_s - (time.monotonic() - started_at), 1 + int(config["folds"])
+    left, trainings = request.time_s - (time.monotonic() - started_at), 1 + len(config["folds"])
     iterations = fit_iterations(
         recipe,
         schedule,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sqlalchemy import select
 
+from labelloop.cli.train import show_training
 from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
@@ -29,7 +30,7 @@ def seen_in_folds(project, which):
         return {row.image_id: decode_instances(row.instances) for row in session.scalars(statement)}
 
 
-def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(project):
+def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(project, capsys):
     result = train(project, SHORT)
     assert (result["split"], result["verified"]) == ("out-of-fold", True)
     assert result["labels"]["used"] == 3  # none of them is kept back
@@ -42,6 +43,10 @@ def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(proj
     assert result["promoted"] == ("guided" if result["gate"]["promote"] else "supervised")
     assert "folds" in result["seconds"]
     assert not list((project.runs_dir / "folds").glob("fold-*"))
+    show_training(result)
+    said = capsys.readouterr().out
+    assert "On the labelled images, out of fold, with 95 % intervals" in said
+    assert "verified on the labelled images, out of fold" in said
     # The models themselves are those of a run without folds.
     train(project, dataclasses.replace(SHORT, folds=0, name="plain"))
     for which in ("supervised", "guided"):
@@ -83,7 +88,7 @@ def test_a_run_interrupted_again_and_again_in_its_folds_goes_on_to_the_same_numb
     whole = train(project, dataclasses.replace(SHORT, name="whole"))
     with pytest.raises(KeyboardInterrupt):
         train(project, SHORT, InterruptedIn("fold 1 of 2: teacher"))
-    for stage in ("fold 1 of 2: evaluating", "fold 2 of 2: burn-in"):
+    for stage in ("evaluating guided/fold-1", "fold 2 of 2: burn-in"):
         with pytest.raises(KeyboardInterrupt):
             train(project, TrainRequest(resume=True), InterruptedIn(stage))
     resumed = train(project, TrainRequest(resume=True))
