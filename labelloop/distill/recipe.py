@@ -81,8 +81,11 @@ class Recipe:
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
-        cached_images: Unlabelled images, or parts of large ones, whose pseudo-labels are made once, averaged
-            over views, and then used over and over; 0 makes them in every step, as the reference does.
+        cached_images: At most so many unlabelled images, or parts of large ones, have pseudo-labels that are
+            made once, averaged over views, and then used over and over (``looks_per_label``); 0 makes them in
+            every step, as the reference does.
+        looks_per_label: A student has time for fewer images than ``cached_images`` where it would see each
+            less often than this.
         distillation_labels: What labels the distillation stage where labels are cached: ``in turns``, the
             first teacher labels half of the images and the student's average, as it becomes the teacher, the
             other half; ``online``, the moving average in every step; ``cached``, the first teacher's labels
@@ -90,6 +93,8 @@ class Recipe:
         view_px: Sides of the views are at most this long; 0 leaves it to the model.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
+        student_lr_factor: The student's rate, over the optimiser's, where it starts from the teacher; a fresh
+            one learns at the full rate.
         geometry: Shared by both views.
         weak: Photometry of labelled images and of what the teacher sees.
         strong: Photometry of what the student sees of unlabelled images, on top of the weak.
@@ -114,6 +119,7 @@ class Recipe:
     ema_decay: float = 0.99
     supervised_ema_decay: float = 0.99
     cached_images: int = 300
+    looks_per_label: int = 8
     distillation_labels: DistillationLabels = "cached"
     view_px: int = 0
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
@@ -127,9 +133,16 @@ class Recipe:
         zooms=(1.3, 1.0),
     )
     optimiser: OptimiserConfig = OptimiserConfig()
+    student_lr_factor: float = 0.3
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
     strong: PhotometryConfig = STRONG
+
+    @property
+    def student_optimiser(self) -> OptimiserConfig:
+        """The optimiser of the student's stages."""
+        factor = 1.0 if self.fresh_student else self.student_lr_factor
+        return replace(self.optimiser, lr=self.optimiser.lr * factor)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written into a run."""
@@ -164,8 +177,11 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
     if not 0 < recipe.pseudo.mask_cut < 1:
         faults.append(f"pseudo.mask_cut is {recipe.pseudo.mask_cut}, not above 0 and below 1")
-    if recipe.accumulate < 1:
-        faults.append(f"accumulate is {recipe.accumulate}, not 1 or more")
+    for name in ("accumulate", "looks_per_label"):
+        if getattr(recipe, name) < 1:
+            faults.append(f"{name} is {getattr(recipe, name)}, not 1 or more")
+    if not recipe.student_lr_factor > 0:
+        faults.append(f"student_lr_factor is {recipe.student_lr_factor}, not above 0")
     if not 0 <= recipe.least_student_share < 1:
         faults.append(f"least_student_share is {recipe.least_student_share}, not 0 or more and below 1")
     if faults:

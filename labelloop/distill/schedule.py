@@ -97,7 +97,7 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
         burn_in=burn_in,
         distillation=distillation,
         fine_tune=fine_tune,
-        cached_images=min(recipe.cached_images, pool, max(seen // 2, 1)),
+        cached_images=min(recipe.cached_images, pool, max(seen // recipe.looks_per_label, 1)),
     )
 
 

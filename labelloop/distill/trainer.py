@@ -145,7 +145,7 @@ class Trainer:
         if not self.recipe.fresh_student:
             student.module().load_state_dict(self._teacher().module().state_dict())
         average = self._copy_of(student) if self._average_is_student else self._teacher()
-        return Learner(student, average, make_optimiser(student.module(), self.recipe.optimiser))
+        return Learner(student, average, make_optimiser(student.module(), self.recipe.student_optimiser))
 
     def bounds(self, name: str) -> tuple[int, int]:
         """First step of a stage of the student, and the step after its last one."""
@@ -182,7 +182,7 @@ class Trainer:
             online=recipe.pseudo if online else None,
             unlabelled_weight=recipe.unlabelled_weight,
             small_area_px=self.small_area_px,
-            optimiser=recipe.optimiser,
+            optimiser=recipe.student_optimiser,
         )
 
     def _teacher_becomes_student(self, learner: Learner, *, anew: bool) -> None:

@@ -41,6 +41,26 @@ def test_no_baseline_is_trained_apart_where_the_teacher_can_have_its_best_schedu
     assert (short.teacher, short.supervised, short.student) == (624, 1000, 624)
 
 
+def test_no_more_images_get_labels_than_the_student_has_time_to_look_at():
+    recipe = Recipe(cached_images=300, looks_per_label=8, fine_tune_share=0.1, supervised_steps=((15, 1000),))
+    cached = {
+        student: guided_schedule(recipe, iterations=1000 + student, n_labels=15, pool=500).cached_images
+        for student in (800, 1600, 8000)
+    }
+    assert cached == {800: 90, 1600: 180, 8000: 300}
+    assert guided_schedule(recipe, iterations=9000, n_labels=15, pool=20).cached_images == 20
+    with pytest.raises(UsageError, match="looks_per_label is 0, not 1 or more"):
+        recipe_from_dict({"looks_per_label": 0})
+
+
+def test_a_student_learns_slower_than_its_teacher_unless_it_starts_anew():
+    assert Recipe(student_lr_factor=0.3).student_optimiser.lr == pytest.approx(0.3 * OptimiserConfig().lr)
+    assert Recipe(student_lr_factor=0.3, fresh_student=True).student_optimiser == OptimiserConfig()
+    assert REFERENCE.student_optimiser == REFERENCE.optimiser
+    with pytest.raises(UsageError, match=r"student_lr_factor is -1\.0, not above 0"):
+        recipe_from_dict({"student_lr_factor": -1.0})
+
+
 def test_best_schedule_is_interpolated_between_measured_numbers_of_labels():
     table = ((15, 400), (60, 800))
     assert best_supervised_steps(3, table) == 400
