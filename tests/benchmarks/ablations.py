@@ -5,13 +5,15 @@ Run by hand; it can be stopped at any time and goes on when called again:
     python tests/benchmarks/ablations.py DATA WORK --seeds 0-1 --jobs 2
 
 Per seed, 15 of the labelled images of DATA/m-orgaquant are drawn, and the others are the validation images
-that measure; test images are not touched. One teacher and its labels serve all students of a seed. Results go
-to WORK/scores; ``--report`` prints the table of what has finished.
+that measure; test images are not touched. One teacher serves all students of a seed, and its labels those
+that want the same. Scores go to tests/benchmarks/results/ablations; ``--report`` prints the table of what is
+there.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import random
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scores import METRICS, Score, mean_difference, measure, percent
+from scores import METRICS, Score, commit, mean_difference, measure, percent
 
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.checkpoint import RunFiles
@@ -38,7 +40,10 @@ from labelloop.progress import Silent
 from labelloop.project.project import Project
 
 DRAWN = 15
-# Each switch turned back; ``pseudo`` settings as in PseudoLabelConfig, the others as in Recipe.
+RESULTS = Path(__file__).parent / "results" / "ablations"
+# Each switch of the default turned back, then settings of the published method as one varies them; ``pseudo``
+# settings as in PseudoLabelConfig, the others as in Recipe. Guided burn-in is a fresh student's, so it is
+# compared with one that has none: its distillation begins with the teacher itself, which learnt from labels.
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "certain labels": {"pseudo": {"soft_scores": False, "min_score": 0.6, "ignore_score": 0.2}},
@@ -46,9 +51,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "masks cut at one half": {"pseudo": {"mask_cut": 0.5}},
     "one view": {"pseudo": {"views": 1, "zooms": [1.0]}},
     "one size": {"pseudo": {"views": 8, "zooms": [1.0]}},
+    "three times the labelled images": {"looks_per_label": 2},
+    "full rate": {"student_lr_factor": 1.0},
     "fresh student": {"fresh_student": True},
     "no fine-tuning": {"fine_tune_share": 0.0},
     "no pool": {"labelled_batch": 2, "unlabelled_batch": 0, "fine_tune_share": 1.0, "cached_images": 1},
+    "guided burn-in, EMA labels": {"fresh_student": True, "distillation_labels": "online"},
+    "no guided burn-in, EMA labels": {"burn_in_share": 0.0, "distillation_labels": "online"},
+    "EMA 0.9": {"ema_decay": 0.9},
+    "EMA 0.998": {"ema_decay": 0.998},
+    "labels from 0.3": {"pseudo": {"min_score": 0.3}},
+    "weight 0.5": {"unlabelled_weight": 0.5},
+    "weight 2": {"unlabelled_weight": 2.0},
+    "no ignored labels": {"pseudo": {"soft_scores": False, "min_score": 0.6}},
 }
 
 
@@ -92,18 +107,17 @@ def teach(project: Project, seed: int, log: Path) -> None:
 def train_student(project: Project, name: str, steps: int) -> dict[str, float]:
     """One student of the teacher; what was interrupted goes on. Returns the seconds of its stages."""
     config = read_run_config(project.runs_dir / "teacher")
-    changes = VARIANTS[name]
-    recipe = recipe_from_dict(changes, base=recipe_from_dict(config["recipe"]))
+    changes, base = VARIANTS[name], recipe_from_dict(config["recipe"])
+    recipe = recipe_from_dict(changes, base=base)
     taught = config["schedule"]["teacher"]
-    schedule = guided_schedule(
-        recipe, iterations=taught + steps, n_labels=len(config["train_images"]), pool=config["pool_images"]
-    )
+    sizes = {"n_labels": len(config["train_images"]), "pool": config["pool_images"]}
+    schedule = guided_schedule(recipe, iterations=taught + steps, **sizes)
     trainer = replace(
         trainer_of(
             project,
             config | {"recipe": recipe.as_dict()},
             schedule,
-            name.replace(" ", "-"),
+            folder_name(name),
             Silent(),
             parts=recipe.accumulate,
         ),
@@ -113,7 +127,8 @@ def train_student(project: Project, name: str, steps: int) -> dict[str, float]:
     shutil.copy(project.runs_dir / "teacher" / "supervised.pt", trainer.files.weights("supervised"))
     default = RunFiles(folder=project.runs_dir / "default").pseudo_labels("teacher")
     mine = trainer.files.pseudo_labels("teacher")
-    same_labels = "views" not in changes.get("pseudo", {}) and recipe.cached_images > 1
+    usual = guided_schedule(base, iterations=taught + steps, **sizes).cached_images
+    same_labels = "views" not in changes.get("pseudo", {}) and schedule.cached_images == usual
     if default.exists() and same_labels and not mine.exists():
         shutil.copy(default, mine)
     seconds = {}
@@ -126,12 +141,12 @@ def train_student(project: Project, name: str, steps: int) -> dict[str, float]:
 
 def one(work: Path, seed: int, name: str, steps: int) -> None:
     """Trains a student, or takes the teacher, and keeps the score."""
-    path = score_file(work, seed, name)
+    path = score_file(seed, name)
     if path.exists():
         return
     torch.set_num_threads(1)
     project = Project.open(work / f"project-{seed}")
-    run, which = ("teacher", "supervised") if name == "teacher" else (name.replace(" ", "-"), "guided")
+    run, which = ("teacher", "supervised") if name == "teacher" else (folder_name(name), "guided")
     seconds = {} if name == "teacher" else train_student(project, name, steps)
     config = read_run_config(project.runs_dir / "teacher")
     stats = stats_from_dict(config["stats"])
@@ -143,19 +158,24 @@ def one(work: Path, seed: int, name: str, steps: int) -> None:
         predict_array(model, read_image(i.path, page=i.page, channel=i.channel).pixels, stats=stats)
         for i in images
     ]
-    facts = {"seconds": seconds, "steps": steps}
+    facts = {"seconds": seconds, "steps": steps, "date": str(datetime.date.today()), "commit": commit()}
     measure([truth[i.id] for i in images], seen, min_score=0.5, facts=facts).save(path)
 
 
-def score_file(work: Path, seed: int, name: str) -> Path:
+def score_file(seed: int, name: str) -> Path:
     """Where the score of a student is kept."""
-    return work / "scores" / f"{name.replace(' ', '-')}-{seed}.json"
+    return RESULTS / f"{folder_name(name)}-{seed}.json"
 
 
-def report(work: Path, seeds: list[int]) -> None:
+def folder_name(name: str) -> str:
+    """A variant's name as a file may have it."""
+    return name.replace(",", "").replace(" ", "-")
+
+
+def report(seeds: list[int]) -> None:
     """Prints every student's scores and its difference from the default, paired."""
     found = {
-        name: {s: Score.load(path) for s in seeds if (path := score_file(work, s, name)).exists()}
+        name: {s: Score.load(path) for s in seeds if (path := score_file(s, name)).exists()}
         for name in ("teacher", *VARIANTS)
     }
     print("| student | seed | " + " | ".join(METRICS) + " | seconds |")
@@ -193,7 +213,8 @@ def main() -> None:
     first, _, last = arguments.seeds.partition("-")
     seeds = list(range(int(first), int(last or first) + 1))
     if not arguments.report:
-        (work / "scores").mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
         projects = {seed: prepare(arguments.data.absolute(), work, seed) for seed in seeds}
         rest = [name for name in arguments.only if name != "default"]
         with ThreadPoolExecutor(arguments.jobs) as pool:
@@ -201,7 +222,7 @@ def main() -> None:
             for names in (("teacher",), ("default",), rest):  # the others take the default's labels
                 jobs = [(str(s), name) for name in names for s in seeds]
                 list(pool.map(lambda job: subprocess.run([*sys.orig_argv, "--one", *job], check=True), jobs))
-    report(work, seeds)
+    report(seeds)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from scores import METRICS, Score, mean_difference, measure, percent
+from scores import METRICS, Score, commit, mean_difference, measure, percent
 
 from labelloop.distill.runs import load_model
 from labelloop.evaluating import predict_known_images
@@ -143,15 +143,6 @@ def train(project: Project, job: Job, logs: Path, results: Path) -> None:
         loaded = load_model(project, job.name, which=which, device="cpu")
         seen = predict_known_images(project, loaded, images, Silent())
         measure([labels[i.id] for i in images], seen, min_score=loaded.min_score, facts=facts).save(path)
-
-
-def commit() -> str:
-    """The version of the code, with a plus where it was changed since."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return described.stdout.strip()
 
 
 def report(name: str, tag: str) -> None:

@@ -7,6 +7,7 @@ resamples, so the difference of any two models is paired, whenever and wherever 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,3 +87,12 @@ def mean_difference(pairs: Sequence[tuple[Score, Score]]) -> tuple[float, float,
 def percent(value: float) -> str:
     """A fraction as a table shows it."""
     return f"{100 * value:.1f}"
+
+
+def commit() -> str:
+    """The version of the code, with a plus where it was changed since."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return described.stdout.strip()
