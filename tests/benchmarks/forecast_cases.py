@@ -220,6 +220,12 @@ class Judged:
     width: float | None  # of the interval of the metric
 
 
+def is_target(case: Case, size: int) -> bool:
+    """Whether the mean model of this size is better than the case's own, and no smaller size is as good."""
+    first = min(n for n, value in case.truth.items() if value == case.truth[size])
+    return size == first and case.truth[size] - case.truth[case.start] > LEAST_GAIN
+
+
 def judge_target(case: Case, size: int) -> Judged:
     """Asks for the labels until the mean model of this size, which is known."""
     question = Question(metric=case.metric, labelled=case.start, target=case.truth[size])
@@ -271,7 +277,7 @@ def report() -> None:
     everything = [case for name in SETS for case in cases(name)]
     ahead = [(case, n) for case in everything for n in case.later if n <= 4 * case.start]
     print(f"{len(everything)} cases (set, metric, lab, start), {len(ahead)} sizes up to 4 times the start\n")
-    asked = [(case, n) for case, n in ahead if case.truth[n] - case.truth[case.start] > LEAST_GAIN]
+    asked = [(case, n) for case, n in ahead if is_target(case, n)]
     print_table("labels until a target", [judge_target(case, n) for case, n in asked], tuple(SETS), METRICS)
     print_table("metric at a size", [judge_expected(case, n) for case, n in ahead], tuple(SETS), METRICS)
     _silence(everything)
