@@ -145,10 +145,16 @@ def read_numbers(path: Path) -> npt.NDArray[Any]:
 
 
 def percentiles(pixels: npt.NDArray[Any], low_high: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles (0..100) of all samples of an image; big images are sampled on an even grid."""
+    """Two percentiles (0..100) of all samples of an image; big images are sampled on an even grid.
+
+    Where both are the same, as few and small objects on a background of one value lie outside of them, the
+    lowest and the highest sample instead.
+    """
     height, width = pixels.shape[:2]
     step = max(1, int(np.ceil(np.sqrt(height * width / _SAMPLE_PX))))
     low, high = np.percentile(pixels[::step, ::step], low_high)
+    if not high > low:
+        low, high = pixels.min(), pixels.max()
     return float(low), float(high)
 
 
@@ -186,8 +192,6 @@ def render_8bit(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels
     low, high = percentiles(pixels, _EYE_PERCENTILES)
-    if not high > low:  # two rare intensities can hide outside the percentiles
-        low, high = float(pixels.min()), float(pixels.max())
     stretched = normalise(pixels, low, high)
     eight = stretched[0] if pixels.ndim == 2 else np.moveaxis(stretched, 0, -1)
     return np.ascontiguousarray(np.rint(eight * 255).astype(np.uint8))

@@ -395,6 +395,13 @@ def test_a_flat_image_becomes_black_without_a_division_by_zero():
     assert not render_8bit(flat).any()
 
 
+def test_a_few_small_objects_on_a_background_of_one_value_are_seen():
+    pixels = np.zeros((400, 400), np.uint16)
+    pixels[10:30, 10:30] = 3000  # a quarter of a percent
+    assert normalise(pixels, *percentiles(pixels, (0.5, 99.5)))[:, 15, 15].tolist() == [1, 1, 1]
+    assert render_8bit(pixels)[15, 15] == 255
+
+
 def test_percentiles_of_a_big_image_come_close_from_a_sample():
     ramp = np.linspace(0, 1, 3000 * 2000, dtype=np.float32).reshape(3000, 2000)
     assert percentiles(ramp, (0.5, 99.5)) == pytest.approx((0.005, 0.995), abs=2e-3)

@@ -61,21 +61,40 @@ def read_label_images(path: Path) -> LabelSet:
 def read_label_files(files: Sequence[Path], root: Path) -> LabelSet:
     """Reads these label images.
 
+    Where one and the same number is all that they hold, and that in more than two pieces each on average,
+    they are masks of all objects together, and those in several pieces are refused.
+
     Args:
         files: Label images, whatever their names.
         root: Folder that the names of their images start from.
     """
-    records, skipped = [], []
+    read: dict[Path, LabelledImage] = {}
+    skipped: list[SkippedFile] = []
+    pieces: dict[Path, int] = {}  # of the only object of a file
+    numbers: set[int] = set()  # of those objects
     for file in files:
         relative = file.relative_to(root).as_posix()
         try:
-            instances = numbers_to_instances(read_numbers(file))
+            plane = _one_plane(read_numbers(file))
+            instances = numbers_to_instances(plane)
         except ImageError as error:
             skipped.append(SkippedFile(path=str(file), reason=error.what))
             continue
-        records.append(LabelledImage(image=relative, instances=instances, by_stem=True))
+        read[file] = LabelledImage(image=relative, instances=instances, by_stem=True)
+        if len(instances) == 1:
+            pieces[file] = _pieces(plane)
+            numbers.add(int(plane.max()))
+    alone = len(numbers) == 1 and all(len(read[file].instances) == 0 for file in read.keys() - pieces.keys())
+    if alone and sum(pieces.values()) > 2 * len(pieces):
+        for file in (file for file, n in pieces.items() if n > 1):
+            skipped.append(SkippedFile(path=str(file), reason=_together(pieces[file])))
+            del read[file]
     return LabelSet(
-        format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=frozenset(files)
+        format=NAME,
+        records=tuple(read.values()),
+        classes=None,
+        skipped=tuple(skipped),
+        files=frozenset(files),
     )
 
 
@@ -88,16 +107,22 @@ def numbers_to_instances(numbers: npt.NDArray[Any]) -> Instances:
     plane = _one_plane(numbers)
     masks = numbers_to_counts(plane)
     if list(masks) == [255] or (masks and plane.dtype == np.bool_):
-        pieces = int(ndimage.label(plane, np.ones((3, 3)))[1])
+        pieces = _pieces(plane)
         if pieces > 1:
-            raise ImageError(
-                f"it is a mask of all objects together ({pieces} pieces of one number), no label image"
-            )
+            raise ImageError(_together(pieces))
     return Instances(
         size_hw=(int(plane.shape[0]), int(plane.shape[1])),
         rles=tuple(masks.values()),
         labels=np.zeros(len(masks), np.int64),
     )
+
+
+def _pieces(plane: npt.NDArray[Any]) -> int:
+    return int(ndimage.label(plane, np.ones((3, 3)))[1])
+
+
+def _together(pieces: int) -> str:
+    return f"it is a mask of all objects together ({pieces} pieces of one number), no label image"
 
 
 def image_files(folder: Path) -> Iterator[Path]:

@@ -82,6 +82,28 @@ def test_pixels_that_are_no_object_numbers_are_refused(pixels, reason):
         numbers_to_instances(pixels)
 
 
+@pytest.mark.parametrize("value", [1, 128])
+def test_masks_of_all_objects_together_are_refused_whatever_their_number(tmp_path, value):
+    many = np.zeros((20, 20), np.uint8)
+    many[1::4, 1::4] = value
+    save(tmp_path / "many.png", many)
+    save(tmp_path / "one.png", (two_objects() == 1).astype(np.uint8) * value)
+    save(tmp_path / "none.png", np.zeros((9, 9), np.uint8))
+    labels = read_label_images(tmp_path)
+    assert [(r.image, len(r.instances)) for r in labels.records] == [("none.png", 0), ("one.png", 1)]
+    assert [s.reason for s in labels.skipped] == [
+        "it is a mask of all objects together (25 pieces of one number), no label image"
+    ]
+
+
+def test_an_object_in_pieces_is_one_where_other_label_images_hold_several_objects(tmp_path):
+    many = np.zeros((20, 20), np.uint8)
+    many[1::4, 1::4] = 1
+    save(tmp_path / "many.png", many)
+    save(tmp_path / "two.png", two_objects())
+    assert [len(r.instances) for r in read_label_images(tmp_path).records] == [1, 2]
+
+
 def test_a_broken_label_image_is_skipped_and_the_rest_goes_on(tmp_path):
     save(tmp_path / "a.png", two_objects())
     (tmp_path / "b.png").write_bytes(b"")
