@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,13 +42,12 @@ def trainer_of(
         parts: A step's batch is seen in so many parts.
         team: The processes that share the work.
     """
-    images = {i.id: i for i in project.images(split="train")}
+    images = {i.id: i for i in project.images()}  # of any split: a run keeps the images it began with
     train_ids = [int(i) for i in config["train_images"]]
-    taken = {*train_ids, *config["val_images"]}
     stored = project.labels_at(
         {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
     )
-    pool = [i for i in images.values() if i.id not in taken]
+    pool = _pool(config, images)
     recipe = recipe_from_dict(config["recipe"])
     device = team.device(torch.device(config["device"]))
     if config["pool_images"] == 0 or recipe.pool_includes_labelled:
@@ -69,6 +68,26 @@ def trainer_of(
         parts=parts,
         team=team,
     )
+
+
+def id_ranges(ids: Iterable[int]) -> list[list[int]]:
+    """Ids as the first and the last of each unbroken row of them, in order."""
+    ranges: list[list[int]] = []
+    for i in sorted(ids):
+        if ranges and ranges[-1][1] == i - 1:
+            ranges[-1][1] = i
+        else:
+            ranges.append([i, i])
+    return ranges
+
+
+def _pool(config: Mapping[str, Any], images: Mapping[int, ImageRecord]) -> list[ImageRecord]:
+    """The unlabelled images that the run began with, however the project has grown since."""
+    ranges = config.get("pool_ranges")
+    if ranges is None:  # runs of before have none
+        taken = {*config["train_images"], *config["val_images"]}
+        return [i for i in images.values() if i.split == "train" and i.id not in taken]
+    return [images[i] for first, last in ranges for i in range(first, last + 1)]
 
 
 def pool_parts(images: Sequence[ImageRecord], recipe: Recipe) -> list[Part]:

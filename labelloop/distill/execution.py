@@ -52,12 +52,13 @@ def execute(project: Project, record: RunRecord, progress: Progress, team: Team 
         seen = seen_by_models(project, record, trainer, scored.images if scored else (), progress)
     if not team.leads:
         return {}
-    which, stats = list(seen), trainer.stats
-    thresholds = working_thresholds(scored, seen, n_classes=len(stats.classes))
+    which, n_classes = list(seen), len(trainer.stats.classes)
+    n_classes = n_classes if scored is None else scored.n_classes(n_classes)
+    thresholds = working_thresholds(scored, seen, n_classes=n_classes)
     scores = compare(
         scored,
         seen,
-        n_classes=len(stats.classes),
+        n_classes=n_classes,
         thresholds=thresholds,
         protocol=config.get("protocol"),  # runs of before have none
     )
@@ -66,7 +67,7 @@ def execute(project: Project, record: RunRecord, progress: Progress, team: Team 
         for w in which:
             metrics = scores[w] or {}
             count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=metrics)
-    gate = _gate(scored, seen, len(stats.classes))
+    gate = _gate(scored, seen, n_classes)
     result = {
         "run": record.name,
         "labels": {key: config["labels"][key] for key in ("requested", "used", "pool")},
@@ -80,7 +81,7 @@ def execute(project: Project, record: RunRecord, progress: Progress, team: Team 
         "verified": scored is not None and scored.may_choose,
         "split": scored.split if scored else None,
         "min_score": thresholds,
-        "scores": worth_of_scores(scored, seen, n_classes=len(stats.classes)),
+        "scores": worth_of_scores(scored, seen, n_classes=n_classes),
         "schedule": config["schedule"],
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
         "device": config["device"],

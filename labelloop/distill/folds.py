@@ -49,7 +49,7 @@ def seen_out_of_fold(
         By model, in the order of the ledger's images; nothing but in the leading process.
     """
     learnt = set(config["train_images"])
-    images = [image for image in project.images(split="train") if image.id in learnt]
+    images = [image for image in project.images() if image.id in learnt]
     seen: dict[str, dict[int, Instances]] = {}
     for number, fold in enumerate(config["folds"], 1):
         held, name = [image for image in images if image.id in fold], f"fold-{number}"

@@ -19,7 +19,7 @@ def scored_images_of(project: Project, config: Mapping[str, Any]) -> ScoredImage
     drawn = set(config["val_images"])
     learnt = set(config["train_images"] if config.get("folds") else ())  # runs of before have no folds
     choices: list[tuple[str, list[ImageRecord]]] = [
-        (OUT_OF_FOLD, [i for i in project.images(split="train") if i.id in learnt]),
+        (OUT_OF_FOLD, [i for i in project.images() if i.id in learnt]),
         ("val", project.images(split="val", labelled=True)),
         ("val", [i for i in project.images(split="train") if i.id in drawn]),
         ("test", project.images(split="test", labelled=True)),

@@ -40,6 +40,14 @@ class ScoredImages:
         """Whether models and thresholds may be chosen by these images; by test images nothing is."""
         return self.split in ("val", OUT_OF_FOLD)
 
+    def n_classes(self, known: int) -> int:
+        """Classes of a run, and those that the labels have got since it began.
+
+        Args:
+            known: Classes of the run.
+        """
+        return max([known, *(int(truth.labels.max()) + 1 for truth in self.truth if len(truth))])
+
     @property
     def groups(self) -> list[str | None]:
         """The group of each image."""

@@ -21,7 +21,7 @@ import labelloop
 from labelloop.data.folds import cut_folds
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels
 from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
-from labelloop.distill.assembly import pool_parts
+from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
@@ -32,6 +32,7 @@ from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
 from labelloop.distill.timing import fit_iterations
 from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.instances import Instances
 from labelloop.models.catalog import canonical_name, training_view_px
 from labelloop.processes import Place, outside_place, placed, started
 from labelloop.progress import Progress, Silent
@@ -266,6 +267,16 @@ def _require_files(images: Sequence[ImageRecord]) -> None:
         )
 
 
+def _require_objects(rest: Sequence[Instances], n_folds: int) -> None:
+    """Raises a TrainingError where a fold holds every object, so that nothing could be learnt without it."""
+    if not any((~labels.crowd & (labels.areas > 0)).any() for labels in rest):
+        raise TrainingError(
+            "one fold holds all objects of the labelled images",
+            value=f"{n_folds} folds, {len(rest)} other images without an object",
+            way_out="Label more images that have objects, ask for more --folds, or leave --folds out.",
+        )
+
+
 def _decide(
     project: Project, request: TrainRequest, draw: LabelDraw, asked: AskedLabels, processes: int
 ) -> dict[str, Any]:
@@ -280,6 +291,9 @@ def _decide(
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
     folds = cut_folds(draw.train, request.folds, seed=request.seed) if request.folds else []
+    for fold in folds:
+        held = {image.id for image in fold}
+        _require_objects([labels[i.id] for i in draw.train if i.id not in held], len(folds))
     return {
         "labelloop": labelloop.__version__,
         "versions": {
@@ -302,6 +316,7 @@ def _decide(
         "val_images": [i.id for i in draw.val],
         "folds": [[image.id for image in fold] for fold in folds],
         "pool_images": len(draw.pool),
+        "pool_ranges": id_ranges(i.id for i in draw.pool),
         "label_revisions": {str(i): r for i, r in revisions.items()},
         "stats": dataclasses.asdict(stats),
         "recipe": recipe.as_dict(),

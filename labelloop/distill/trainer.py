@@ -131,10 +131,10 @@ class Trainer:
         done = self._restore("student", learner)
         for name in ("burn-in", "distillation", "fine-tuning"):
             start, stop = self.bounds(name)
+            if name == "distillation" and (done == start or done < stop):  # also where it has no steps
+                self._teacher_becomes_student(learner, anew=done <= start)
             if done >= stop:
                 continue
-            if name == "distillation":
-                self._teacher_becomes_student(learner, anew=done <= start)
             self._run(name, "student", self.student_plan(name), learner, done)
             done = stop
         self._save_weights("guided", learner)
