@@ -13,6 +13,7 @@ from labelloop.distill.assembly import trainer_of
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.folds import remove_folds, seen_out_of_fold
 from labelloop.distill.measured import scored_images_of, seen_by_models
+from labelloop.distill.pacing import rest_planned
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
@@ -24,7 +25,14 @@ from labelloop.project.project import Project, RunRecord
 from labelloop.team import ALONE, Team
 
 
-def execute(project: Project, record: RunRecord, progress: Progress, team: Team = ALONE) -> dict[str, Any]:
+def execute(
+    project: Project,
+    record: RunRecord,
+    progress: Progress,
+    team: Team = ALONE,
+    *,
+    ends_at: float | None = None,
+) -> dict[str, Any]:
     """Trains what is not trained yet, measures, promotes.
 
     Args:
@@ -32,6 +40,8 @@ def execute(project: Project, record: RunRecord, progress: Progress, team: Team 
         record: The run.
         progress: Told of every stage and step.
         team: The processes that share the work.
+        ends_at: When a new run that was given a time should end, on ``time.monotonic``'s clock; told to the
+            process that leads.
 
     Returns:
         The object that ``train --json`` prints; nothing but in the process that leads.
@@ -41,7 +51,12 @@ def execute(project: Project, record: RunRecord, progress: Progress, team: Team 
     schedule = Schedule(**config["schedule"])
     parts = _parts(config, team)
     trainer = trainer_of(project, config, schedule, record.name, progress, parts=parts, team=team)
+    spent: dict[str, float] = {}
+    if config.get("costs") and record.method == "guided" and not config["folds"]:
+        record, trainer, spent = rest_planned(project, replace(record, config=config), trainer, ends_at)
+        config, schedule = record.config, trainer.schedule
     seconds = trainer.run(supervised_only=record.method == "supervised")
+    seconds |= {stage: seconds[stage] + spent[stage] for stage in spent}
     scored = scored_images_of(project, config)
     if config.get("folds"):
         begun = time.monotonic()

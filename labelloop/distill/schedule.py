@@ -9,6 +9,8 @@ from itertools import pairwise
 
 from labelloop.distill.recipe import Recipe
 
+SHORTEST_STUDENT = 3  # steps, one for each of its stages
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -84,8 +86,14 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
     """
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
     teacher = best if iterations >= shared_from(recipe, n_labels) else iterations * recipe.teacher_share
-    teacher = max(min(round(teacher), best, iterations - 3), 1)
+    teacher = max(min(round(teacher), best, iterations - SHORTEST_STUDENT), 1)
+    supervised = max(min(best, iterations), teacher)
     student = iterations - teacher
+    return with_student(recipe, teacher=teacher, supervised=supervised, student=student, pool=pool)
+
+
+def with_student(recipe: Recipe, *, teacher: int, supervised: int, student: int, pool: int) -> Schedule:
+    """The stages of a guided run whose student has so many steps, ``SHORTEST_STUDENT`` or more."""
     fine_tune = round(student * recipe.fine_tune_share)
     burn_in = max(round(student * recipe.burn_in_share), 1)
     distillation = max(student - fine_tune - burn_in, 0)
@@ -93,7 +101,7 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
     seen = (burn_in + distillation) * recipe.unlabelled_batch
     return Schedule(
         teacher=teacher,
-        supervised=max(min(best, iterations), teacher),
+        supervised=supervised,
         burn_in=burn_in,
         distillation=distillation,
         fine_tune=fine_tune,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from labelloop.distill.batches import make_batches
 from labelloop.distill.recipe import Recipe
-from labelloop.distill.schedule import Schedule, shared_from
+from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, shared_from, with_student
 from labelloop.distill.stages import train_step
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import UsageError
@@ -40,6 +40,15 @@ class Costs:
     prediction: float
     evaluation: float
     start: float = 0.0
+
+    def at_pace(self, factor: float) -> Costs:
+        """The costs of what is still to come where everything takes ``factor`` times as long."""
+        return Costs(
+            supervised_step=self.supervised_step * factor,
+            single_step=self.single_step * factor,
+            prediction=self.prediction * factor,
+            evaluation=self.evaluation * factor,
+        )
 
 
 def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: Progress) -> Costs:
@@ -147,10 +156,44 @@ def fit_iterations(
             value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.supervised_step:.1f} s",
             way_out="Give more --time.",
         )
+    return _largest(ends_in_time, low)
+
+
+def refit_student(
+    recipe: Recipe, schedule: Schedule, costs: Costs, *, pool: int, seconds: float, processes: int = 1
+) -> Schedule:
+    """The schedule whose student ends in time, when teacher and supervised model have been trained.
+
+    Args:
+        recipe: Of the run.
+        schedule: As it was planned.
+        costs: Of what is still to come.
+        pool: Unlabelled images, or parts of images.
+        seconds: What is left; too little leaves the shortest student.
+        processes: That share the work.
+    """
+    labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
+
+    def of(student: int) -> Schedule:
+        return with_student(
+            recipe, teacher=schedule.teacher, supervised=schedule.supervised, student=student, pool=pool
+        )
+
+    def ends_in_time(student: int) -> bool:
+        planned = planned_seconds(recipe, of(student), costs, supervised=False, processes=processes)
+        return planned - labelled_steps * costs.supervised_step <= seconds * MARGIN
+
+    if not ends_in_time(SHORTEST_STUDENT):
+        return of(SHORTEST_STUDENT)
+    return of(_largest(ends_in_time, SHORTEST_STUDENT))
+
+
+def _largest(holds: Callable[[int], bool], low: int) -> int:
+    """The largest number that something holds for; it holds for ``low``, and for all up to some number."""
     high = low * 2
-    while ends_in_time(high):
+    while holds(high):
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if ends_in_time(middle) else (low, middle)
+        low, high = (middle, high) if holds(middle) else (low, middle)
     return low

@@ -27,10 +27,10 @@ from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
-from labelloop.distill.recipe import Recipe, find_recipe, recipe_from_dict
+from labelloop.distill.recipe import find_recipe, recipe_from_dict
 from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
-from labelloop.distill.timing import fit_iterations
+from labelloop.distill.timing import Costs, fit_iterations
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.instances import Instances
 from labelloop.models.catalog import canonical_name, training_view_px
@@ -142,7 +142,8 @@ def _train(
                     way_out=go_on,
                 )
             )
-        return execute(project, record, progress, team)
+        ends_at = None if request.resume or request.time_s is None else started_at + request.time_s
+        return execute(project, record, progress, team, ends_at=ends_at if team.leads else None)
 
 
 def _check(request: TrainRequest, place: Place | None) -> None:
@@ -223,8 +224,8 @@ def _new_run(
     _require_work(config, processes)
     if request.method == "guided" and not draw.pool:
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
-    schedule, recipe = _lengths(project, request, config, draw, progress, started_at, processes, team)
-    config |= {"schedule": dataclasses.asdict(schedule), "recipe": recipe.as_dict()}
+    schedule, costs = _lengths(project, request, config, draw, progress, started_at, processes, team)
+    config |= {"schedule": dataclasses.asdict(schedule), "costs": costs and dataclasses.asdict(costs)}
     stem = f"{request.method}-{word_for(request.labels)}-s{request.seed}"
     name = make_run_folder(project, request.name, stem)
     record = RunRecord(
@@ -334,7 +335,7 @@ def _lengths(
     started_at: float,
     processes: int,
     team: Team,
-) -> tuple[Schedule, Recipe]:
+) -> tuple[Schedule, Costs | None]:
     recipe = recipe_from_dict(config["recipe"])
     pool = len(pool_parts(draw.pool or draw.train, recipe))
 
@@ -346,7 +347,7 @@ def _lengths(
 
     if request.time_s is None:
         team.tell(None)  # nothing to measure
-        return schedule(request.iterations), recipe
+        return schedule(request.iterations), None
     costs = measured_costs(
         project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
     )
@@ -362,7 +363,7 @@ def _lengths(
     )
     times = f", {trainings} times" if trainings > 1 else ""
     progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")
-    return schedule(iterations), recipe
+    return schedule(iterations), costs
 
 
 __all__ = ["TrainRequest", "TrainingError", "train"]

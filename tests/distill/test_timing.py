@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.distill.recipe import Recipe
-from labelloop.distill.schedule import Schedule, guided_schedule
-from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seconds
+from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, guided_schedule, with_student
+from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seconds, refit_student
 from labelloop.errors import UsageError
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
@@ -35,6 +35,23 @@ def test_time_goes_to_the_student_rather_than_to_a_baseline_apart():
     schedule = guided(fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=seconds, supervised=False))
     assert not schedule.apart
     assert schedule.student >= 100
+
+
+@given(seconds=st.floats(1.0, 900.0), pace=st.floats(0.3, 4.0))
+def test_the_student_gets_the_time_that_its_teacher_has_left(seconds, pace):
+    begun, costs = guided(1500), COSTS.at_pace(pace)
+
+    def rest(student: int) -> float:
+        schedule = with_student(
+            RECIPE, teacher=begun.teacher, supervised=begun.supervised, student=student, pool=200
+        )
+        whole = planned_seconds(RECIPE, schedule, costs, supervised=False)
+        return whole - begun.teacher * costs.supervised_step
+
+    fitted = refit_student(RECIPE, begun, costs, pool=200, seconds=seconds)
+    assert (fitted.teacher, fitted.supervised) == (begun.teacher, begun.supervised)
+    assert fitted.student == SHORTEST_STUDENT or rest(fitted.student) <= seconds * MARGIN
+    assert rest(fitted.student + 1) > seconds * MARGIN
 
 
 def test_a_time_that_holds_no_run_says_so():

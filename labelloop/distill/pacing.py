@@ -1,0 +1,78 @@
+"""``--time``: the rest of a run, planned again when its teacher has shown what a step costs.
+
+A few steps at the start say little of the half hour after them on a machine that others use too, or that
+slows down as it gets warm. So the student gets the time that the teacher has left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from labelloop.distill.checkpoint import write_json
+from labelloop.distill.recipe import recipe_from_dict
+from labelloop.distill.schedule import Schedule
+from labelloop.distill.timing import Costs, refit_student
+from labelloop.distill.trainer import Trainer
+from labelloop.project.project import Project, RunRecord
+
+
+def rest_planned(
+    project: Project, record: RunRecord, trainer: Trainer, ends_at: float | None
+) -> tuple[RunRecord, Trainer, dict[str, float]]:
+    """Trains teacher and supervised model of a timed run, and plans the student by what they took.
+
+    The new schedule is in the run's configuration before the student's first step, so that a run that is
+    interrupted goes on as it was planned last.
+
+    Args:
+        project: Holds the run.
+        record: The run; guided, without folds.
+        trainer: Of the run, in each of its processes.
+        ends_at: When the run should end, on ``time.monotonic``'s clock; None where that is not known or not
+            asked for, and in the processes that do not lead.
+
+    Returns:
+        Run and trainer with the new schedule, and the seconds that stages took. All as it was, and nothing
+        trained, without an end.
+    """
+    team = trainer.team
+    if team.tell(ends_at is None):
+        return record, trainer, {}
+    seconds: dict[str, float] = {}
+    stages = {"teacher": trainer.train_teacher}
+    if trainer.schedule.apart:
+        stages["supervised"] = trainer.train_supervised
+    for name, stage in stages.items():
+        begun = time.monotonic()
+        stage()
+        seconds[name] = time.monotonic() - begun
+    taken_s = sum(seconds.values())
+    seconds["waiting for data"] = trainer.waited_s
+    schedule = trainer.schedule
+    if ends_at is not None:
+        schedule = _fitted(record.config, trainer, taken_s, ends_at - time.monotonic())
+    schedule = team.tell(schedule)
+    if ends_at is not None and schedule != trainer.schedule:
+        record = replace(record, config={**record.config, "schedule": asdict(schedule)})
+        write_json(trainer.files.config, record.config)
+        project.save_run(record)
+        trainer.progress.note(
+            f"{schedule.iterations} iterations fit now; {trainer.schedule.iterations} were planned"
+        )
+    return record, replace(trainer, schedule=schedule), seconds
+
+
+def _fitted(config: Mapping[str, Any], trainer: Trainer, taken_s: float, left_s: float) -> Schedule:
+    costs, schedule = Costs(**config["costs"]), trainer.schedule
+    steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
+    return refit_student(
+        recipe_from_dict(config["recipe"]),
+        schedule,
+        costs.at_pace(taken_s / (steps * costs.supervised_step)),
+        pool=len(trainer.pool),
+        seconds=left_s,
+        processes=trainer.team.size,
+    )

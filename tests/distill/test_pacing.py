@@ -1,0 +1,80 @@
+"""Runs that were given a time, and whose student gets what the teacher has left of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from labelloop.distill.assembly import trainer_of
+from labelloop.distill.pacing import rest_planned
+from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule
+from labelloop.distill.train import TrainRequest, train
+from labelloop.progress import Silent
+
+CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
+
+
+class StopsAt:
+    """A Progress that interrupts the run at a stage."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def start(self, stage: str, total: int) -> None:
+        if stage == self.stage:
+            raise KeyboardInterrupt
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+@pytest.fixture
+def begun(project):
+    """A run of which the lengths are known and no step has been made, and its trainer."""
+    with pytest.raises(KeyboardInterrupt):
+        train(project, TrainRequest(model=CORE_NET, time_s=60.0, name="timed"), StopsAt("teacher"))
+    record = project.run("timed")
+    schedule = Schedule(**record.config["schedule"])
+    return record, trainer_of(project, record.config, schedule, "timed", Silent(), parts=1)
+
+
+def test_a_run_whose_time_is_over_gets_the_shortest_student_and_goes_on_so(project, begun):
+    record, trainer = begun
+    _, replanned, seconds = rest_planned(project, record, trainer, time.monotonic() - 1)
+    schedule = replanned.schedule
+    assert schedule.student == SHORTEST_STUDENT
+    assert (schedule.teacher, schedule.supervised) == (trainer.schedule.teacher, trainer.schedule.supervised)
+    assert seconds["teacher"] > 0
+    assert replanned.files.weights("supervised").exists()
+    config = json.loads(replanned.files.config.read_text())
+    assert Schedule(**config["schedule"]) == schedule
+    assert project.run("timed").config == config
+    result = train(project, TrainRequest(resume=True, name="timed"))
+    assert result["iterations"] == schedule.iterations
+    assert result["schedule"] == config["schedule"]
+
+
+def test_a_student_gets_more_steps_where_more_time_is_left(project, begun):
+    record, trainer = begun
+    _, replanned, _ = rest_planned(project, record, trainer, time.monotonic() + 10_000)
+    assert replanned.schedule.student > trainer.schedule.student
+
+
+def test_without_an_end_nothing_is_trained_or_planned(project, begun):
+    record, trainer = begun
+    assert rest_planned(project, record, trainer, None) == (record, trainer, {})
+    assert not trainer.files.weights("supervised").exists()
+
+
+def test_a_run_of_so_many_iterations_keeps_them(project):
+    result = train(project, TrainRequest(model=CORE_NET, iterations=12, name="counted"))
+    assert result["iterations"] == 12
