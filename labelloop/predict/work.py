@@ -22,7 +22,6 @@ from labelloop.progress import Progress, stage
 
 READERS = 2  # threads that read, decode and normalise
 WRITERS = 2  # threads that write label TIFFs and overlays
-PADDED_RATIO = 1.25  # images go into one batch while padding them alike costs no more than this
 
 
 @dataclass(kw_only=True, eq=False)
@@ -148,8 +147,10 @@ class Work:
 
 
 def _fits(batch: Sequence[ReadImage]) -> bool:
-    """Whether these images make one batch: not too many, not too large, not too different."""
+    """Whether these images make one batch: not too many, not too large, and of one size.
+
+    A network sees the padding of a smaller one, so that what it finds there would depend on the others.
+    """
     sizes = [read.micrograph.size_hw for read in batch if read.micrograph is not None]
-    padded = len(sizes) * max(height for height, _ in sizes) * max(width for _, width in sizes)
-    given = sum(height * width for height, width in sizes)
-    return len(sizes) <= BATCH_IMAGES and padded <= min(BATCH_PX, PADDED_RATIO * given)
+    height, width = sizes[0]
+    return len(set(sizes)) == 1 and len(sizes) <= BATCH_IMAGES and len(sizes) * height * width <= BATCH_PX

@@ -80,6 +80,25 @@ def test_without_paths_the_pool_is_predicted_and_test_images_are_not(
     assert all(annotation["score"] >= 0.05 for annotation in document["annotations"])
 
 
+def test_what_is_seen_in_an_image_does_not_depend_on_larger_ones(project: Project, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    (tmp_path / "sizes").mkdir()
+    for name, size_hw in (("small", (64, 72)), ("wide", (64, 84)), ("high", (76, 72))):
+        Image.fromarray(rng.integers(0, 255, size_hw, np.uint8)).save(tmp_path / "sizes" / f"{name}.png")
+
+    def seen(path: Path, out: Path) -> list[list[float]]:
+        predict(project, [str(path)], out=out)
+        document = json.loads((out / "predictions.json").read_text())
+        ids = {image["file_name"].rpartition("/")[2]: image["id"] for image in document["images"]}
+        return [
+            [a["score"], *a["bbox"]] for a in document["annotations"] if a["image_id"] == ids["small.png"]
+        ]
+
+    alone = seen(tmp_path / "sizes" / "small.png", tmp_path / "alone")
+    assert alone
+    assert seen(tmp_path / "sizes", tmp_path / "together") == alone
+
+
 def test_test_images_are_predicted_when_named(project: Project, tmp_path: Path) -> None:
     predict(project, [str(tmp_path / "test")], out=tmp_path / "out", min_score=0.9)
     assert names(tmp_path / "out") == ["t.png"]
