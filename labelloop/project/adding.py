@@ -20,6 +20,7 @@ from labelloop.formats.outlines import draw_outlines
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
+from labelloop.project.classes import keep_classes
 from labelloop.project.finding import ImageIndex, find_files, folder_files
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
@@ -138,7 +139,8 @@ def add_labels(
         UsageError: An argument cannot be used, or the annotations have classes that the project has not;
             nothing was added.
         FormatError: The annotations cannot be read.
-        ProjectError: The ledger or labelloop.toml cannot be written; nothing was added.
+        ProjectError: The ledger or labelloop.toml cannot be written, or the classes have changed meanwhile;
+            nothing was added.
     """
     if split is not None:
         _require_split(split)
@@ -153,6 +155,7 @@ def add_labels(
     if not labelled:
         return AddReport(skipped=(*label_set.skipped, *skipped))
     with NewClasses(project, classes) as new_classes, project.ledger.write() as session:
+        keep_classes(session, classes)
         known = KnownImages(session, (item.image.sha256 for item in labelled))
         revisions = Revisions(session, known, f"{label_set.format}:{place}")
         rows = [_row_for_labels(project, known, item.image, split, group_of, group_by) for item in labelled]
@@ -209,7 +212,7 @@ def _in_classes(
         raise UsageError(
             f"{path} has classes that the project has not",
             value=", ".join(unknown),
-            way_out=f"Add them to classes in labelloop.toml (now: {', '.join(classes)}), or rename them.",
+            way_out=f"Add them behind the classes in labelloop.toml ({', '.join(classes)}), or rename them.",
         )
     position = np.asarray([classes.index(name) if name in classes else -1 for name in names], np.int64)
     return classes, [_with_labels(record, position) for record in label_set.records]

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from labelloop.errors import ProjectError, UsageError
 from labelloop.instances import Instances
 from labelloop.paths import plain_path
+from labelloop.project.classes import hold_classes
 from labelloop.project.config import FILE_NAME, LabelStudioConfig, ProjectConfig, read_config, write_config
 from labelloop.project.ledger import Ledger, decode_instances, sqlite_url
 from labelloop.project.tables import ImageRow, LabelRow, RunRow, now
@@ -70,7 +71,8 @@ class Project:
         """Makes a project in a new or empty folder, or in one that holds no project yet.
 
         Raises:
-            ProjectError: There is a project already, or the folder cannot be written.
+            ProjectError: There is a project already, the folder cannot be written, or its ledger has
+                labels of other classes.
         """
         root = plain_path(root)
         if (root / FILE_NAME).exists():
@@ -81,6 +83,7 @@ class Project:
             (root / ".labelloop").mkdir(parents=True, exist_ok=True)
             ledger = Ledger(sqlite_url(root / ".labelloop" / "ledger.db"))
             ledger.create()
+            hold_classes(ledger, config.classes)  # the ledger may be an old one
             write_config(root / FILE_NAME, config)
         except OSError as error:
             raise ProjectError(
@@ -95,7 +98,7 @@ class Project:
         """Opens the project in this very folder.
 
         Raises:
-            ProjectError: There is none, or its files cannot be used.
+            ProjectError: There is none, its files cannot be used, or classes that have labels were changed.
         """
         root = plain_path(root)
         if not (root / FILE_NAME).is_file():
@@ -108,6 +111,7 @@ class Project:
             )
         ledger = Ledger(sqlite_url(path))
         ledger.check()
+        hold_classes(ledger, config.classes)
         return cls(root, config, ledger)
 
     @classmethod

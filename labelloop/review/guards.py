@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
 from labelloop.locks import wait_for_lock
 from labelloop.progress import Progress
+from labelloop.project import classes
 from labelloop.project.project import Project
-from labelloop.project.tables import Meta
-
-_CLASSES = "review:classes"  # in the ledger: what class indices meant when the newest round was planned
 
 
 @contextmanager
@@ -41,23 +36,11 @@ def alone(project: Project, progress: Progress) -> Iterator[None]:
         yield
 
 
-def remember_classes(session: Session, classes: tuple[str, ...]) -> None:
-    """Notes what class indices mean, for ``check_classes``."""
-    session.merge(Meta(key=_CLASSES, value=json.dumps(classes)))
-
-
 def check_classes(project: Project) -> None:
-    """Looks whether class indices still mean what they meant when the newest round was planned.
+    """Looks whether class indices still mean what they meant: the project may have been opened long ago.
 
     Raises:
         ProjectError: A class was removed, renamed or moved. Classes that were added at the end are fine.
     """
     with project.ledger.read() as session:
-        row = session.get(Meta, _CLASSES)
-    before = tuple(json.loads(row.value)) if row is not None else ()
-    if project.config.classes[: len(before)] != before:
-        raise ProjectError(
-            "the classes in labelloop.toml are not those that the reviews and labels in the ledger mean",
-            value=", ".join(project.config.classes),
-            way_out=f"Write them in this order again: {', '.join(before)}. New ones go at the end.",
-        )
+        classes.check_classes(session, project.config.classes)

@@ -15,12 +15,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from labelloop.predict.tiles import Tile
+from labelloop.project.classes import keep_classes
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import ProposalRow, ReviewTaskRow, RoundRow, now
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
-from labelloop.review.guards import remember_classes
 from labelloop.review.tiles import cut_to_box
 
 PLANNED, SENT, REVIEWED, SKIPPED, DELETED, DROPPED = (
@@ -160,7 +160,7 @@ def plan_round(
             settings=dict(settings or {}),
         )
         session.add(row)
-        remember_classes(session, project.config.classes)
+        keep_classes(session, project.config.classes)
         session.flush()
         row.model_version = f"{run}-{which}-round-{row.id}" if run else f"no-model-round-{row.id}"
         for choice in choices:

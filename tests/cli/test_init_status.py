@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from labelloop.instances import Instances
 from labelloop.project.ledger import encode_instances
@@ -100,3 +101,49 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     assert "+0.020 [-0.011, +0.050]" in shown
     assert "no true object" in shown
     assert "train --resume --name cut" in shown
+
+
+COMMANDS = [
+    ["status"],
+    ["check"],
+    ["train", "--iterations", "1"],
+    ["evaluate"],
+    ["predict", "--out", "masks"],
+    ["export", "--format", "label-studio", "--out", "tasks"],
+    ["push"],
+    ["pull"],
+    ["report"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command[0] for command in COMMANDS])
+def test_classes_that_moved_are_one_line_with_the_way_out(labelloop, tmp_path: Path, command) -> None:
+    root = tmp_path / "screen"
+    assert labelloop("init", root, "--classes", "organoid,debris").code == 0
+    opened = Project.open(root)
+    _add(opened, "a", "train", 0)
+    two = Instances.from_dense(np.ones((2, 8, 8)), [0, 1])
+    with opened.ledger.write() as session:
+        for row in session.scalars(select(LabelRow)):
+            row.instances = encode_instances(two)
+    assert labelloop("status", "-C", root).code == 0
+    path = root / "labelloop.toml"
+    path.write_text(path.read_text().replace('["organoid", "debris"]', '["debris"]'))
+    ran = labelloop(*command, "-C", root)
+    assert (ran.code, ran.out) == (1, "")
+    (line,) = ran.err.splitlines()
+    assert "debris, not organoid, debris" in line
+    assert "in this order again: organoid, debris" in line
+
+
+def test_the_doctor_names_classes_that_moved(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    _add(opened, "a", "train", 0)
+    with opened.ledger.write() as session:
+        for row in session.scalars(select(LabelRow)):
+            row.instances = encode_instances(Instances.from_dense(np.ones((1, 8, 8)), [0]))
+    Project.open(project)
+    path = project / "labelloop.toml"
+    path.write_text(path.read_text().replace('["organoid"]', '["debris", "organoid"]'))
+    found = labelloop("doctor", "-C", project, "--json").document
+    assert any("debris, organoid, not organoid" in line["found"] for line in found["findings"])
