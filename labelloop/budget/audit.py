@@ -2,7 +2,8 @@
 
 A person's minute is worth what it corrects. Every round of ``auto`` holds images that were drawn at random
 from the same pool; corrections per minute of the others over corrections per minute of these is the gain,
-with a bootstrap over tasks. Where it is no gain, ``auto`` draws at random.
+with a bootstrap over tasks. Where it is no gain, ``auto`` draws at random. What only filled
+a budget was drawn from what the clever part had left over, and counts as neither.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.strategies import RANDOM_ARM
+from labelloop.budget.strategies import FILL_ARM, FILLED_BEFORE, RANDOM_ARM
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
 from labelloop.project.project import Project
 from labelloop.review.rounds import rounds
@@ -72,11 +73,17 @@ def audit_rounds(project: Project, server: str) -> Audit | None:
     """The audit of the rounds of ``auto`` on a server; None where there is nothing to compare."""
     here = {record.id for record in rounds(project) if record.server == server and record.strategy == "auto"}
     tasks = [each for each in reviewed_tasks(project) if each.task.round_id in here and each.seconds]
-    arms = [(each, (each.task.chosen or {}).get("arm")) for each in tasks]
+    arms = [(each, _arm(each)) for each in tasks]
     return audit(
-        [each for each, arm in arms if arm not in (None, RANDOM_ARM)],
+        [each for each, arm in arms if arm not in (None, RANDOM_ARM, FILL_ARM)],
         [each for each, arm in arms if arm == RANDOM_ARM],
     )
+
+
+def _arm(reviewed: ReviewedTask) -> str | None:
+    """What chose a task; what filled the budget was called random in rounds of earlier versions."""
+    chosen = reviewed.task.chosen or {}
+    return FILL_ARM if chosen.get("why") == FILLED_BEFORE else chosen.get("arm")
 
 
 def audit(chosen: Sequence[ReviewedTask], drawn: Sequence[ReviewedTask], *, seed: int = 0) -> Audit | None:

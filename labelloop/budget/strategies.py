@@ -8,7 +8,8 @@
 - ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
   and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
   arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
-  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group.
+  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
+  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NEED_A_MODEL = ("uncertainty", "foreground-random")
 
 RANDOM_ARM = "random"
 EMPTY_ARM = "empty"
+FILL_ARM = "fill"
+FILLED_BEFORE = "drawn at random, to fill the budget"  # why, in rounds in which its arm was called random
 RANDOM_SHARE = 0.25  # of auto's budget
 EMPTY_SHARE = 0.05  # of auto's budget, for images in which the model sees nothing
 FOREGROUND_SHARE = 2 / 3
@@ -86,7 +89,7 @@ class Pick:
 
     Attributes:
         index: In the pool.
-        arm: random, empty, or the strategy that chose.
+        arm: random, empty, fill, or the strategy that chose.
         why: For people.
     """
 
@@ -135,7 +138,7 @@ def _auto(picking: _Picking, round_number: int) -> None:
         picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
         order = _doubt_then_variety(pool, picking, round_number)
         picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
-    picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random, to fill the budget")
+    picking.fill(_random(pool, rng), FILL_ARM, lambda i: "drawn from what was left, to fill the budget")
 
 
 class _Picking:

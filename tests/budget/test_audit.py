@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.budget.audit import FEWEST_TASKS, audit
+from labelloop.budget.audit import FEWEST_TASKS, audit, audit_rounds
 from labelloop.budget.timed_tasks import MadeEdit, ReviewedTask
+from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile
-from labelloop.review.rounds import REVIEWED, TaskRecord
+from labelloop.project.config import ProjectConfig
+from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow
+from labelloop.review.choice import Choice
+from labelloop.review.edits import KeyedInstances
+from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
+from labelloop.review.records import store_pull
+from labelloop.review.rounds import REVIEWED, TaskRecord, plan_round, round_tasks
+from labelloop.review.tiles import whole_view
 
 TILE = Tile(box=(0, 0, 9, 9), core=(0, 0, 9, 9), inner=(False, False, False, False))
 
@@ -108,3 +119,50 @@ def test_a_task_that_was_left_open_over_lunch_changes_little() -> None:
 def test_without_a_random_arm_there_is_nothing_to_compare_with() -> None:
     assert audit([task(3, 60)] * 20, []) is None
     assert audit([], [task(3, 60)] * 20) is None
+
+
+def nothing(_task: TaskRecord, _result: Any, shown: KeyedInstances) -> ReadReview:
+    return ReadReview(objects=shown, untouched=frozenset(shown.keys))
+
+
+def reviewed_round(project: Project, arms: Sequence[dict[str, str]]) -> None:
+    """A round of auto whose tasks were chosen so, each reviewed in a minute."""
+    with project.ledger.write() as session:
+        for i in range(len(arms)):
+            name = f"{i}.png"
+            session.add(ImageRow(sha256=name, path=name, file_name=name, height=8, width=8))
+    empty = Instances(size_hw=(8, 8))
+    choices = [
+        Choice(image=image, proposed=empty, views=(whole_view(empty),), confidence=0.5, chosen=(chosen,))
+        for image, chosen in zip(project.images(), arms, strict=True)
+    ]
+    record = plan_round(project, choices, run=None, which=None, server="s", min_score=0.5, strategy="auto")
+    reviewed = PulledAnnotation(
+        server_id=1,
+        created_at="2026-01-01T00:00:00Z",
+        updated_at="2026-01-01T00:00:00Z",
+        who="ada",
+        lead_time_s=60.0,
+        skipped=False,
+        ground_truth=False,
+        bulk=False,
+        result=[],
+    )
+    pulled = [
+        PulledTask(key=each.key, server_id=i, annotations=(reviewed,))
+        for i, each in enumerate(round_tasks(project, record.id))
+    ]
+    store_pull(project, pulled, read=nothing)
+
+
+def test_what_filled_the_budget_is_neither_chosen_nor_drawn_to_compare_with(tmp_path: Path) -> None:
+    """Also in rounds of earlier versions, which called it random and said in words that it filled."""
+    project = Project.init(tmp_path, ProjectConfig(name="audited", classes=("cell",)))
+    random = {"arm": "random", "why": "drawn at random, to compare with"}
+    fill = {"arm": "fill", "why": "drawn from what was left, to fill the budget"}
+    fill_before = {"arm": "random", "why": "drawn at random, to fill the budget"}
+    auto, empty = {"arm": "auto", "why": "doubt"}, {"arm": "empty", "why": "nothing seen"}
+    reviewed_round(project, [random] * 3 + [fill] * 4 + [fill_before] * 5 + [auto] * 6 + [empty])
+    found = audit_rounds(project, "s")
+    assert found is not None
+    assert (found.random.tasks, found.chosen.tasks) == (3, 7)

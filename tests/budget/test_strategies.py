@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from labelloop.budget.strategies import (
     EMPTY_ARM,
+    FILL_ARM,
     RANDOM_ARM,
     STRATEGIES,
     Budget,
@@ -22,6 +23,12 @@ from labelloop.budget.strategies import (
 def unit(rng: np.random.Generator, n: int, around: npt.NDArray[np.float64] | None = None) -> np.ndarray:
     vectors = rng.normal(size=(n, 8)) * (1 if around is None else 0.15) + (0 if around is None else around)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def almost_alike(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
+    """The same a moment later: vectors that were alike are near-duplicates."""
+    moved = vectors + rng.normal(size=vectors.shape) * 0.005
+    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
 
 
 def pool(n: int = 60, *, seed: int = 0, **changes: object) -> Pool:
@@ -83,6 +90,31 @@ def test_the_random_arm_of_auto_is_drawn_from_the_whole_pool() -> None:
         picks = choose(pool(40, doubt=doubt), Budget(tasks=8), "auto", np.random.default_rng(seed))
         drawn.update(pick.index for pick in picks if pick.arm == RANDOM_ARM)
     assert 0.15 < sum(drawn[i] for i in range(10)) / drawn.total() < 0.35  # a quarter of the pool
+
+
+def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
+    """Where many images are near-duplicates, most of a budget is drawn from what the clever arm left over."""
+    rng = np.random.default_rng(0)
+    vectors = almost_alike(rng, np.repeat(unit(rng, 4), 15, axis=0))
+    picks = choose(pool(60, vectors=vectors), Budget(tasks=40), "auto", np.random.default_rng(0))
+    arms = Counter(pick.arm for pick in picks)
+    assert arms[RANDOM_ARM] == 10
+    assert arms[FILL_ARM] > 20
+    assert arms.total() == 40
+    assert {pick.why for pick in picks if pick.arm == FILL_ARM} == {
+        "drawn from what was left, to fill the budget"
+    }
+
+
+def test_the_random_arm_doubts_as_much_as_the_pool_where_much_is_filled_up() -> None:
+    drawn, whole = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        doubt, vectors = rng.gamma(2, 2, 50), almost_alike(rng, np.tile(unit(rng, 25), (2, 1)))
+        picks = choose(pool(50, doubt=doubt, vectors=vectors), Budget(tasks=40), "auto", rng)
+        drawn += [doubt[pick.index] for pick in picks if pick.arm == RANDOM_ARM]
+        whole.append(doubt.mean())
+    assert np.mean(drawn) == pytest.approx(np.mean(whole), abs=0.2)
 
 
 def test_auto_asks_where_doubt_per_minute_is_high() -> None:
