@@ -36,9 +36,10 @@ class EditRecord:
     """What was shown in a task that came back, and what was done to it.
 
     Attributes:
-        scores: float64 (n,) in 0..1, of the objects shown.
+        scores: float64 (n,) in 0..1, of the model's objects that were shown, whole or in part.
         fates: What became of each of them, one of ``FATES``.
-        unshown: Sum of the scores of the detections that lie in the task and were not shown.
+        unshown: Sum of the scores of the detections that lie in the task's own part of the image and were not
+            shown.
         added: How many objects were drawn.
     """
 
@@ -104,30 +105,39 @@ class EditRates:
         self,
         scores: npt.ArrayLike,
         min_score: float,
-        lies_in: npt.ArrayLike | None = None,
         *,
         outline_px: float | None = None,
     ) -> Work:
-        """What a task will need.
+        """What an image that is one task will need.
 
         Args:
             scores: (n,) in 0..1, of all detections of the image, 0.05 and up: those that are not shown tell
                 what will be missed.
             min_score: Those scored lower are not shown.
-            lies_in: bool (n,), which detections lie in the task; all if None.
             outline_px: Of the objects shown, where it is known: see ``effort.Work``.
         """
         all_scores = np.asarray(scores, np.float64).reshape(-1)
-        inside = np.ones(len(all_scores), np.bool_) if lies_in is None else np.asarray(lies_in, np.bool_)
-        here = all_scores[inside]
-        shown = here[here >= min_score]
-        unshown = float(here[here < min_score].sum())
+        shown = all_scores >= min_score
+        unshown = float(all_scores[~shown].sum())
+        return self.expect_task(all_scores[shown], unshown, outline_px=outline_px)
+
+    def expect_task(
+        self, shown: Floats, unshown: float, *, labels: int = 0, outline_px: float | None = None
+    ) -> Work:
+        """What a task will need, a tile for instance. It counts what an ``EditRecord`` of it would count.
+
+        Args:
+            shown: float64 (n,) in 0..1, scores of the model's objects that it shows, whole or in part.
+            unshown: As in ``EditRecord``.
+            labels: How many labels it shows beside them: they are looked at, and right as a rule.
+            outline_px: As in ``expect``.
+        """
         fates = self.by_fate(shown).sum(axis=0).tolist()
         edits: Mapping[str, float] = {
             **{kind: count for kind, count in zip(FATES, fates, strict=True) if kind != "accepted"},
             "added": float(self.missed @ _exposure(unshown, len(shown))),
         }
-        objects = float(len(shown))
+        objects = float(len(shown) + labels)
         return Work(objects=objects, edits=edits, spread=self.spread, outline_px=outline_px)
 
 

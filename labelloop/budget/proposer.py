@@ -43,6 +43,7 @@ class Unit:
     Attributes:
         image: Which.
         view: The tile; None for the whole image.
+        work: What a person is expected to do in it.
         minutes: That it should cost.
         shown: Objects in it.
         doubt: Decisions of the model in it that are expected to be wrong.
@@ -50,6 +51,7 @@ class Unit:
 
     image: ImageRecord
     view: TileView | None
+    work: Work
     minutes: Minutes
     shown: int
     doubt: float
@@ -151,33 +153,47 @@ class Proposer:
         ]
 
     def _whole(self, image: ImageRecord, doubt: ImageDoubt) -> Unit:
+        shown = doubt.scores >= self.min_score
+        unshown = float(doubt.scores[~shown].sum())
+        work = self._work(doubt.scores[shown], unshown, outline_px=doubt.outline_px)
         return Unit(
             image=image,
             view=None,
-            minutes=self._effort.predict(self._work(doubt, None, 1.0)),
+            work=work,
+            minutes=self._effort.predict(work),
             shown=doubt.shown(self.min_score),
             doubt=doubt.total(self.min_score),
         )
 
     def _tiles(self, image: ImageRecord, seen: Instances, doubt: ImageDoubt) -> list[Unit]:
         """The tiles of a field that can be asked about; of one that was reviewed in part what is left."""
-        proposed, _ = self._shown(image, seen)
+        proposed, known = self._shown(image, seen)
         views = review_tiles(proposed, max_objects=QUERY_OBJECTS)
         if image.id in self._partly:
             views = self._partly[image.id].worth_asking(views)
         boxes = seen.boxes_xyxy
         middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
         wrong = doubt.per_object(self.min_score)
+        shown, scores = _scores(proposed), _scores(seen)
+        low = np.where(scores < self.min_score, scores, 0)
         units = []
         for view in views:
             inside = np.array([view.tile.owns(y, x) for x, y in middles], np.bool_)
             top, left, bottom, right = view.tile.core
             share = (bottom - top) * (right - left) / (image.size_hw[0] * image.size_hw[1])
+            work = self._work(
+                shown[view.shown[view.shown >= known]].astype(np.float64),
+                float(low[inside].sum()),
+                labels=int((view.shown < known).sum()),
+                share=share,
+                outline_px=doubt.outline_px,
+            )
             units.append(
                 Unit(
                     image=image,
                     view=view,
-                    minutes=self._effort.predict(self._work(doubt, inside, share)),
+                    work=work,
+                    minutes=self._effort.predict(work),
                     shown=len(view.shown),
                     doubt=float(wrong[inside].sum() + share * doubt.unmatched.sum()),
                 )
@@ -192,17 +208,21 @@ class Proposer:
         field = self._partly[image.id]
         return field.together(proposed), len(field.known)
 
-    def _work(self, doubt: ImageDoubt, inside: npt.NDArray[np.bool_] | None, share: float) -> Work:
+    def _work(
+        self, shown: Floats, unshown: float, *, outline_px: float | None, labels: int = 0, share: float = 1.0
+    ) -> Work:
         """What a person is expected to do in a task.
 
         Args:
-            doubt: Of the image.
-            inside: Those that lie in the task; all if None.
-            share: Of the image's area.
+            shown: Scores of the model's objects that it shows, whole or in part.
+            unshown: As in ``EditRates.expect_task``.
+            outline_px: Likewise.
+            labels: Likewise.
+            share: Of the image's area, that is the task's own.
         """
         if self._loaded is None:
-            return Work(objects=0.0, edits={"added": share * self._drawn})
-        return self._rates.expect(doubt.scores, self.min_score, inside, outline_px=doubt.outline_px)
+            return Work(objects=float(labels), edits={"added": share * self._drawn})
+        return self._rates.expect_task(shown, unshown, labels=labels, outline_px=outline_px)
 
     def _predicted(self, images: Sequence[ImageRecord]) -> list[Instances]:
         if self._loaded is None:
@@ -211,6 +231,11 @@ class Proposer:
         classes = self._project.config.classes
         seen = predict_known_images(self._project, self._loaded, images, self._progress)
         return [to_project_classes(found, self._loaded.classes, classes) for found in seen]
+
+
+def _scores(instances: Instances) -> npt.NDArray[np.float32]:
+    assert instances.scores is not None  # a model saw them, or they are labels shown beside its objects
+    return instances.scores
 
 
 def _objects_per_image(project: Project) -> float:

@@ -28,7 +28,7 @@ from labelloop.project.tables import (
 from labelloop.review.edits import EditKind, KeyedInstances
 from labelloop.review.known import chunked
 from labelloop.review.records import counting
-from labelloop.review.rounds import TaskRecord, proposal, task_record
+from labelloop.review.rounds import TaskRecord, is_known_key, proposal, task_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +219,12 @@ def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
 
 
 def _edit_record(reviewed: ReviewedTask, unshown: float) -> EditRecord:
-    """Objects without an edit were accepted: looked at, and left as they were."""
-    fates: dict[str, EditKind] = dict.fromkeys(reviewed.task.shown, "accepted")
+    """Objects without an edit were accepted: looked at, and left as they were. Labels are not the model's."""
+    of_the_model = [key for key in reviewed.task.shown if not is_known_key(key)]
+    fates: dict[str, EditKind] = dict.fromkeys(of_the_model, "accepted")
     for edit in reviewed.edits:
         if edit.kind in FATES:
-            fates |= dict.fromkeys(edit.before, edit.kind)
+            fates |= {key: edit.kind for key in edit.before if key in fates}
     return EditRecord(
         scores=np.array([reviewed.scores[key] for key in fates], np.float64),
         fates=tuple(fates.values()),

@@ -93,12 +93,12 @@ def test_a_task_is_expected_to_need_what_its_objects_need_and_what_was_not_shown
     assert work.spread == rates.spread
 
 
-def test_detections_that_lie_in_another_task_are_left_out() -> None:
+def test_labels_that_a_tile_shows_are_looked_at_and_left() -> None:
     rates = EditRates.prior()
-    scores = np.array([0.9, 0.8, 0.3, 0.2], np.float32)
-    here = rates.expect(scores, 0.5, lies_in=[True, False, False, True])
-    assert here.edits == pytest.approx(rates.expect([scores[0], scores[3]], 0.5).edits)
-    assert here.objects == 1
+    alone, beside = (rates.expect_task(np.array([0.9]), 0.2, labels=labels) for labels in (0, 3))
+    assert alone == rates.expect([0.9, 0.2], 0.5)
+    assert beside.objects == 4
+    assert beside.edits == alone.edits
 
 
 def test_an_image_without_detections_may_still_miss_some() -> None:
