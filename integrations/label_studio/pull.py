@@ -179,7 +179,7 @@ class _Pulling:
 
     def _sent_tasks(self) -> list[TaskRecord]:
         there = all_tasks(self.project, server_name(self.settings))
-        return [task for task in there if task.state not in (PLANNED, DROPPED, DELETED)]
+        return [t for t in there if t.state not in (PLANNED, DROPPED, DELETED) and t.server_id is not None]
 
     def _changed(self, since: str | None) -> list[Mapping[str, Any]]:
         """All tasks of the project on the server that changed since then, those of others too."""

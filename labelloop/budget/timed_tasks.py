@@ -25,9 +25,9 @@ from labelloop.project.tables import (
     ReviewTaskRow,
     RoundRow,
 )
+from labelloop.review.counting import counting
 from labelloop.review.edits import EditKind, KeyedInstances
 from labelloop.review.known import chunked
-from labelloop.review.records import counting
 from labelloop.review.rounds import TaskRecord, is_known_key, proposal, task_record
 
 

@@ -18,9 +18,10 @@ from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile
 from labelloop.project.project import Project
 from labelloop.project.tables import ReviewTaskRow
+from labelloop.review.counting import came_back
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.join import ReturnedTile
-from labelloop.review.rounds import DROPPED, REVIEWED, UNSETTLED, TaskRecord, is_known_key, task_record
+from labelloop.review.rounds import DROPPED, UNSETTLED, TaskRecord, is_known_key, task_record
 from labelloop.review.tiles import TileView, cut_to_box
 
 INSIDE = 0.5  # an object is new where so much of it lies in unknown area, and old where in a known object
@@ -87,12 +88,12 @@ def partly_reviewed(project: Project) -> dict[int, PartlyReviewed]:
     """The fields that can be asked about again, by image id."""
     boxes: dict[int, list[tuple[int, int, int, int]]] = {}
     waiting: set[int] = set()
-    columns = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.tile)
+    columns = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.tile, came_back())
     with project.ledger.read() as session:
-        for image_id, state, tile in session.execute(columns.where(ReviewTaskRow.state != DROPPED)):
+        for image_id, state, tile, reviewed in session.execute(columns.where(ReviewTaskRow.state != DROPPED)):
             if state in UNSETTLED:
                 waiting.add(image_id)
-            elif state == REVIEWED:
+            elif reviewed:
                 boxes.setdefault(image_id, []).append(tuple(tile["box"]))
     sizes = {image.id: image.size_hw for image in project.images(split="train", labelled=True)}
     fields = [i for i in boxes if i in sizes and i not in waiting and not _cover(boxes[i], sizes[i])]
@@ -111,7 +112,7 @@ def returned_before(session: Session, task: TaskRecord, proposed: KeyedInstances
     earlier = select(ReviewTaskRow).where(
         ReviewTaskRow.image_id == task.image_id,
         ReviewTaskRow.round_id < task.round_id,
-        ReviewTaskRow.state == REVIEWED,
+        came_back(),
     )
     tiles = [task_record(row, with_sent=False).tile for row in session.scalars(earlier)]
     keys = tuple(key for key in proposed.keys if is_known_key(key))

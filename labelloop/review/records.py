@@ -3,14 +3,13 @@
 Everything that one pull brought is stored in one transaction, in which the ledger is read as well: two pulls
 at once store nothing twice.
 
-Of several annotations of one task the one marked as ground truth counts, else the one changed last; the
-others are kept. Where all are skipped the task is skipped.
+Of several annotations of one task one counts (``counting``); the others are kept. Where all are skipped the
+task is skipped. What was deleted or skipped later takes nothing back from the labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import func, insert, select
@@ -29,6 +28,7 @@ from labelloop.project.tables import (
     ReviewTaskRow,
     now,
 )
+from labelloop.review.counting import came_back, counted_last, counting, live, said_time
 from labelloop.review.edits import Edit, KeyedInstances, find_edits
 from labelloop.review.join import ReturnedTile, join_tiles
 from labelloop.review.known import chunked
@@ -123,7 +123,7 @@ class _Pull:
             select(ReviewTaskRow.key)
             .join(LabelRow, LabelRow.image_id == ReviewTaskRow.image_id)
             .join(last, (last.c.image_id == LabelRow.image_id) & (last.c.revision == LabelRow.revision))
-            .where(ReviewTaskRow.state == REVIEWED, LabelRow.source.startswith("review:"))
+            .where(came_back(), LabelRow.source.startswith("review:"))
         )
         return list(self._session.scalars(statement))
 
@@ -160,8 +160,9 @@ class _Pull:
         self._session.add_all(added)
         self._results |= zip(added, (annotation.result for annotation in fresh), strict=True)
         states += added
+        when = now()
         for state in gone:
-            state.gone_at = now()
+            state.gone_at = when
         for state in back:
             state.gone_at = None
         self.report.annotations_gone += len(gone)
@@ -172,7 +173,7 @@ class _Pull:
         self, row: ReviewTaskRow, states: Sequence[AnnotationRow], fresh: Sequence[AnnotationRow]
     ) -> None:
         """The task's new state, and the edits of what is new."""
-        alive = _live(states)
+        alive = live(states)
         counts = counting(alive)
         row.state = REVIEWED if counts else SKIPPED if alive else SENT
         if counts is None:
@@ -196,16 +197,18 @@ class _Pull:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Tasks that are gone from the server: what was reviewed stays, the others are settled."""
+        when = now()
         for key in keys:
             row = self._session.get(ReviewTaskRow, key)
-            if row is None or row.state == DELETED:
+            if row is None or row.state == DELETED or (row.state == REVIEWED and row.server_id is None):
                 continue
             self.report.tasks_deleted += 1
             states = self._session.scalars(select(AnnotationRow).where(AnnotationRow.task_key == key)).all()
-            alive = _live(states)
+            alive = live(states)
             self.report.annotations_gone += len(alive)
             for state in alive:
-                state.gone_at = now()
+                state.gone_at = when
+            row.server_id = None
             if row.state != REVIEWED:
                 row.state = DELETED
 
@@ -241,7 +244,7 @@ class _Pull:
         self._session.flush()
         statement = (
             select(ReviewTaskRow.image_id, func.max(ReviewTaskRow.round_id))
-            .where(ReviewTaskRow.state == REVIEWED)
+            .where(came_back())
             .group_by(ReviewTaskRow.image_id)
             .having(func.min(ReviewTaskRow.round_id) < func.max(ReviewTaskRow.round_id))
         )
@@ -265,7 +268,7 @@ class _Pull:
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
         """What a task came back with; None where it has not."""
-        counts = counting(_live(self._states.get(task.key, ())))
+        counts = counted_last(self._states.get(task.key, ()))
         if counts is None:
             return None
         review = self._review(task, counts)
@@ -287,18 +290,6 @@ class _Pull:
         return shown_by(task, self._proposed[task.round_id, task.image_id])
 
 
-def counting(alive: Sequence[AnnotationRow]) -> AnnotationRow | None:
-    """The annotation that counts, of the live ones of a task; None where all are skipped."""
-    candidates = [state for state in alive if not state.skipped]
-    return max(candidates, key=lambda s: (s.ground_truth, _time(s.updated_at), s.server_id), default=None)
-
-
-def _live(states: Sequence[AnnotationRow]) -> list[AnnotationRow]:
-    """The last state of each annotation that was not deleted."""
-    last = {state.server_id: state for state in states}
-    return [state for state in last.values() if state.gone_at is None]
-
-
 def _is_known(annotation: PulledAnnotation, states: Sequence[AnnotationRow]) -> bool:
     """Whether the ledger has this state of the annotation, or a later one."""
     of_it = [state.updated_at for state in states if state.server_id == annotation.server_id]
@@ -307,16 +298,7 @@ def _is_known(annotation: PulledAnnotation, states: Sequence[AnnotationRow]) -> 
 
 def is_after(when: str, other: str) -> bool:
     """Whether a time as the server says it is later than another."""
-    return _time(when) > _time(other)
-
-
-def _time(when: str) -> datetime:
-    """A time as the server says it, with or without fractions of a second and in any zone."""
-    try:
-        time = datetime.fromisoformat(when)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return said_time(when) > said_time(other)
 
 
 def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:

@@ -78,7 +78,8 @@ class TaskRecord:
         confidence: Of its image, 0..1.
         chosen: By which arm, why, and the minutes it should cost; None in rounds of older versions.
         state: See the module's constants.
-        server_id: Its number on the server; numbers are used again there, so it names nothing.
+        server_id: Its number on the server, None where it is not there; numbers are used again there, so it
+            names nothing.
         sent: The regions as they were sent, or None.
     """
 

@@ -50,7 +50,7 @@ from labelloop.integrations.label_studio.pull import pull
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, LabelRow, PredictionRow, ReviewTaskRow
-from labelloop.review.records import counting
+from labelloop.review.counting import counting
 from labelloop.review.rounds import all_tasks, rounds
 
 pytestmark = pytest.mark.slow

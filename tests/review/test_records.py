@@ -1,0 +1,206 @@
+"""What reviews leave in the labels, whatever becomes of their tasks: a field of 36 discs, cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from labelloop.instances import Instances
+from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
+from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow, LabelRow
+from labelloop.review.choice import Choice
+from labelloop.review.edits import KeyedInstances
+from labelloop.review.partly import partly_reviewed
+from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadReview
+from labelloop.review.records import store_pull
+from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
+from labelloop.review.tiles import TileView, review_tiles
+
+SIDE = 320
+EARLY, LATE, LATEST = (f"2024-01-0{day}T00:00:00Z" for day in (1, 2, 3))
+
+
+def discs(*circles: tuple[float, float, float]) -> Instances:
+    y, x = np.mgrid[:SIDE, :SIDE]
+    masks = np.array([(y - cy) ** 2 + (x - cx) ** 2 < r * r for cy, cx, r in circles])
+    return Instances.from_dense(masks, scores=[0.9] * len(circles))
+
+
+TRUTH = discs(*[(y, x, 14.0) for y in range(30, SIDE, 52) for x in range(30, SIDE, 52)])
+
+
+def annotation(
+    number: int = 1, when: str = EARLY, *, skipped: bool = False, deleting: Iterable[str] = ()
+) -> PulledAnnotation:
+    """One that leaves all objects as they were shown, but for some."""
+    return PulledAnnotation(
+        server_id=number,
+        created_at=when,
+        updated_at=when,
+        who="somebody",
+        lead_time_s=5.0,
+        skipped=skipped,
+        ground_truth=False,
+        bulk=False,
+        result={"deleted": list(deleting)},
+    )
+
+
+def read(_task: TaskRecord, result: Any, shown: KeyedInstances) -> ReadReview:
+    kept = [i for i, key in enumerate(shown.keys) if key not in result["deleted"]]
+    keys = tuple(shown.keys[i] for i in kept)
+    objects = replace(shown.instances.select(kept), scores=None)
+    return ReadReview(objects=KeyedInstances(keys=keys, instances=objects), untouched=frozenset(keys))
+
+
+@dataclass
+class Field:
+    """A project with one image."""
+
+    project: Project
+
+    def ask(self, proposed: Instances, views: Sequence[TileView], *, known: int = 0) -> list[TaskRecord]:
+        """The tasks of a new round, in the order of their tiles."""
+        return self._plan(proposed, views, known, "random")
+
+    def ask_suspects(self, proposed: Instances, views: Sequence[TileView], known: int) -> list[TaskRecord]:
+        return self._plan(proposed, views, known, "suspects")
+
+    def ask_again(self, which: slice = slice(None)) -> list[TaskRecord]:
+        """A round about what is left of the field."""
+        partly = partly_reviewed(self.project)[1]
+        proposed = partly.together(TRUTH)
+        views = partly.worth_asking(tiles(proposed))[which]
+        return self.ask(proposed, views, known=len(partly.known))
+
+    def _plan(
+        self, proposed: Instances, views: Sequence[TileView], known: int, strategy: str
+    ) -> list[TaskRecord]:
+        (image,) = self.project.images()
+        choice = Choice(
+            image=image,
+            proposed=proposed,
+            known=known,
+            views=tuple(views),
+            confidence=0.5,
+            chosen=tuple({"arm": "x"} for _ in views),
+        )
+        record = plan_round(
+            self.project, [choice], run=None, which=None, server="s", min_score=0.0, strategy=strategy
+        )
+        return round_tasks(self.project, record.id)
+
+    def pull(
+        self, *reviews: tuple[TaskRecord, Sequence[PulledAnnotation]], deleted: Sequence[TaskRecord] = ()
+    ) -> PullReport:
+        tasks = [PulledTask(key=task.key, server_id=7, annotations=tuple(a)) for task, a in reviews]
+        return store_pull(self.project, tasks, read=read, deleted=[task.key for task in deleted])
+
+    def add_labels(self, labels: Instances) -> None:
+        with self.project.ledger.write() as session:
+            session.add(
+                LabelRow(
+                    image_id=1,
+                    revision=1 + self.project.newest_label_revisions([1]).get(1, 0),
+                    source="coco:labels.json",
+                    n_objects=len(labels),
+                    instances=encode_instances(replace(labels, scores=None)),
+                )
+            )
+
+    @property
+    def labels(self) -> Instances:
+        return self.project.labels([1])[1]
+
+    @property
+    def objects(self) -> list[bytes]:
+        return sorted(self.labels.select(~self.labels.crowd).rles)
+
+    @property
+    def unknown(self) -> float:
+        """The share of the image that is unknown."""
+        crowd = self.labels.select(self.labels.crowd).to_dense()
+        return float(crowd.any(axis=0).mean()) if len(crowd) else 0.0
+
+
+def tiles(proposed: Instances) -> tuple[TileView, ...]:
+    return review_tiles(proposed, max_objects=20)
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> Field:
+    project = Project.init(tmp_path / "field", ProjectConfig(name="field", classes=("cell",)))
+    with project.ledger.write() as session:
+        row = ImageRow(id=1, sha256="a", path="a.png", file_name="a.png", height=SIDE, width=SIDE)
+        session.add(row)
+    return Field(project)
+
+
+def test_a_reviewed_tile_stays_in_the_labels_when_its_task_is_deleted(field: Field) -> None:
+    first, *others = field.ask(TRUTH, tiles(TRUTH))
+    field.pull((first, [annotation()]))
+    field.pull(deleted=[first])
+    field.pull(*((task, [annotation()]) for task in others))
+    assert field.objects == sorted(TRUTH.rles)
+    assert field.unknown == 0
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        pytest.param([], id="deleted"),
+        pytest.param([annotation(when=LATE, skipped=True)], id="skipped"),
+        pytest.param([annotation(2, LATE, skipped=True)], id="deleted and skipped anew"),
+    ],
+)
+def test_an_annotation_that_was_deleted_or_skipped_later_takes_nothing_back(
+    field: Field, then: list[PulledAnnotation]
+) -> None:
+    first, *others = field.ask(TRUTH, tiles(TRUTH))
+    gone = sorted(first.owned)[0]
+    field.pull((first, [annotation(deleting=[gone])]))
+    field.pull((first, then))
+    field.pull(*((task, [annotation()]) for task in others))
+    assert len(field.objects) == len(TRUTH) - 1
+    assert field.unknown == 0
+
+
+def test_of_annotations_that_are_all_gone_the_last_one_that_counted_does(field: Field) -> None:
+    first, *others = field.ask(TRUTH, tiles(TRUTH))
+    one, two, three = sorted(first.owned)[:3]
+    early = annotation(1, EARLY, deleting=[one])
+    field.pull((first, [early, annotation(2, LATEST, deleting=[one, two, three])]))
+    field.pull((first, [early]))
+    field.pull(deleted=[first])
+    field.pull(*((task, [annotation()]) for task in others))
+    assert len(field.objects) == len(TRUTH) - 1
+
+
+def test_a_field_is_asked_about_again_as_far_as_it_is_unknown_though_a_reviewed_task_is_gone(
+    field: Field,
+) -> None:
+    (first,) = field.ask(TRUTH, tiles(TRUTH)[:1])
+    field.pull((first, [annotation()]))
+    field.pull((first, []))
+    field.pull(deleted=[first])
+    field.pull(*((task, [annotation()]) for task in field.ask_again()))
+    assert field.objects == sorted(TRUTH.rles)
+    assert field.unknown == 0
+
+
+def test_a_reviewed_task_that_was_deleted_is_told_once_and_stays_reviewed(field: Field) -> None:
+    task, *_ = field.ask(TRUTH, tiles(TRUTH))
+    field.pull((task, [annotation()]))
+    assert field.pull(deleted=[task]).tasks_deleted == 1
+    assert field.pull(deleted=[task]).tasks_deleted == 0
+    (after,) = [each for each in round_tasks(field.project, 1) if each.key == task.key]
+    assert (after.state, after.server_id) == ("reviewed", None)
+    field.pull((task, [annotation()]))
+    assert field.pull(deleted=[task]).tasks_deleted == 1
