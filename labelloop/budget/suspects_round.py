@@ -1,7 +1,7 @@
 """A round about labels that are probably wrong: ``push --suspects``.
 
 A person is shown the labels of an image as they are, with the objects that seem to be missing, and corrects
-them; what comes back is the image's next revision.
+them; what comes back is the image's next revision. Where a tile of it does not come back the labels stay.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 from labelloop.review.choice import Choice
-from labelloop.review.rounds import RoundRecord, plan_round
+from labelloop.review.rounds import SUSPECTS, RoundRecord, plan_round
 from labelloop.review.tiles import review_tiles
 
-STRATEGY = "suspects"
+STRATEGY = SUSPECTS
 LOOKED_AT = 0.1  # of the ranked places: the rest is right far more often than not
 MAX_OBJECTS = 40
 
@@ -106,6 +106,7 @@ def _choice(seen: OutOfFold, index: int, suspects: Sequence[Suspect], effort: Ef
     return Choice(
         image=seen.images[index],
         proposed=shown,
+        known=len(labels),
         views=views,
         confidence=float(np.clip(1 - suspects[0].score, 0, 1)),
         chosen=tuple({"arm": STRATEGY, "why": why, "minutes": _span(minutes)} for _ in views),

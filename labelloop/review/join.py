@@ -6,12 +6,14 @@
 3. A part that another tile deleted loses only what the owner does not show.
 4. Objects drawn in two tiles that agree where both look are one object, cut by the seam; so is one drawn in a
    tile that did not show an object which another tile holds there.
-5. Where no tile has come back, nothing is known: that area, and the objects owned there, are marked as crowd,
-   which training ignores and no metric counts.
+5. Where no tile has come back, all stays as it was: what was known there is still known, and the rest, with
+   the objects owned there, is unknown.
+6. Objects that were known before belong to what was known wherever the tile that owns them has not come back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,9 +22,11 @@ import numpy as np
 from labelloop.instances import BoolArray, Instances
 from labelloop.predict.tiles import Tile
 from labelloop.review.edits import KeyedInstances
+from labelloop.review.joined import Joined
 
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
 COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object
+BEFORE = -1  # what was known before, where an object's tiles are numbered
 
 Box = tuple[int, int, int, int]
 
@@ -46,50 +50,77 @@ class ReturnedTile:
     untouched: frozenset[str]
 
 
-def join_tiles(proposed: KeyedInstances, returned: Sequence[ReturnedTile]) -> Instances:
-    """The labels of an image, without scores.
+def join_tiles(
+    proposed: KeyedInstances, returned: Sequence[ReturnedTile], *, before: Joined | None = None
+) -> Joined:
+    """What is known of an image after tiles of it have come back.
 
     Args:
         proposed: What was proposed for the whole image.
         returned: The tiles that came back, one at least.
+        before: What was known without them; None for nothing.
     """
-    join = _Join(proposed=proposed, returned=returned)
+    join = _Join(
+        proposed=proposed,
+        returned=returned,
+        before=before or Joined.nothing(proposed.instances.size_hw),
+    )
     join.keep_proposed()
     join.add_drawn()
-    join.mark_unknown()
-    return join.labels()
+    return join.joined()
 
 
 @dataclass(kw_only=True, eq=False)
 class _Join:
     proposed: KeyedInstances
     returned: Sequence[ReturnedTile]
+    before: Joined
     rles: list[bytes] = field(default_factory=list)
     classes: list[int] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
     holders: list[frozenset[int]] = field(default_factory=list)  # tiles that show each object
+    undecided: list[tuple[bytes, int]] = field(default_factory=list)
 
     def keep_proposed(self) -> None:
         instances = self.proposed.instances
         owners = {key: r for r, tile in enumerate(self.returned) for key in tile.owned}
+        old, unknown = _objects(self.before.objects), self.before.unknown
         for i, key in enumerate(self.proposed.keys):
+            rle, label = instances.rles[i], int(instances.labels[i])
             holders = frozenset(r for r, tile in enumerate(self.returned) if key in tile.shown)
-            if key not in owners:
-                if holders:  # a part was looked at, but not by whom it belongs to
-                    self._add(instances.rles[i], int(instances.labels[i]), holders, crowd=True)
-                continue
-            owner = self.returned[owners[key]]
-            if key not in owner.returned.keys:
-                continue
-            label = int(owner.returned.instances.labels[owner.returned.keys.index(key)])
-            mask = self._mask(i, key, owners[key], holders)
-            if mask is None:
-                self._add(instances.rles[i], label, holders)
-            elif mask.any():
-                self._add(_encode(mask), label, holders)
+            if old[rle, label]:
+                old[rle, label] -= 1
+                self._keep(i, owners.get(key, BEFORE), holders | {BEFORE})
+            elif key in owners:
+                self._keep(i, owners[key], holders)
+            elif holders:
+                self._leave_open(i, unknown)
+        for rle, label in old.elements():
+            self._add(rle, label, frozenset({BEFORE}))
 
-    def _mask(self, i: int, key: str, owner: int, holders: frozenset[int]) -> BoolArray | None:
+    def _keep(self, i: int, owner: int, holders: frozenset[int]) -> None:
+        """A proposed object as its owner and the other tiles left it, if it still is one."""
+        key, rle = self.proposed.keys[i], self.proposed.instances.rles[i]
+        label = int(self.proposed.instances.labels[i])
+        if owner != BEFORE:
+            back = self.returned[owner].returned
+            if key not in back.keys:
+                return
+            label = int(back.instances.labels[back.keys.index(key)])
+        mask = self._mask(i, owner, holders - {BEFORE})
+        if mask is None:
+            self._add(rle, label, holders)
+        elif mask.any():
+            self._add(_encode(mask), label, holders)
+
+    def _leave_open(self, i: int, unknown: BoolArray) -> None:
+        """A proposed object of which a part was looked at, but not by whom it belongs to."""
+        mask = self.proposed.instances.mask(i) & unknown
+        if mask.any():
+            self.undecided.append((_encode(mask), int(self.proposed.instances.labels[i])))
+
+    def _mask(self, i: int, owner: int, holders: frozenset[int]) -> BoolArray | None:
         """The object's mask after all changes; None where there are none."""
+        key = self.proposed.keys[i]
         changing = [r for r in sorted(holders) if key not in self.returned[r].untouched]
         if not changing:
             return None
@@ -103,13 +134,21 @@ class _Join:
             if r == owner and part is not None:
                 mask[top:bottom, left:right] = part
                 continue
-            elsewhere = np.ones(tile.tile.size_hw, np.bool_)  # what the owner does not show
-            _clear(elsewhere, tile.tile.box, self.returned[owner].tile.box)
-            if part is not None and key in self.returned[owner].untouched:
-                elsewhere[...] = True  # the owner left it alone: this tile's boundary counts everywhere
+            elsewhere = self._not_shown_by(owner, tile.tile.box)
+            if part is not None and (owner == BEFORE or key in self.returned[owner].untouched):
+                elsewhere = np.ones_like(elsewhere)  # the owner left it alone: this tile's boundary counts
             window = mask[top:bottom, left:right]
             window[elsewhere] = part[elsewhere] if part is not None else False
         return mask
+
+    def _not_shown_by(self, owner: int, box: Box) -> BoolArray:
+        """What of a box an object's owner has not looked at."""
+        top, left, bottom, right = box
+        if owner == BEFORE:
+            return self.before.unseen[top:bottom, left:right]
+        elsewhere = np.ones((bottom - top, right - left), np.bool_)
+        _clear(elsewhere, box, self.returned[owner].tile.box)
+        return elsewhere
 
     def add_drawn(self) -> None:
         drawn = [
@@ -147,11 +186,9 @@ class _Join:
 
     def _absorbed(self, tiles: set[int], mask: BoolArray, label: int) -> bool:
         """Whether a drawn object is one that its tile had not shown; if so it grows by it."""
-        if len(self.returned) == 1:
-            return False
         area = int(mask.sum())
         for i, holders in enumerate(self.holders):
-            if holders & tiles or self.classes[i] != label or self.crowd[i]:
+            if holders & tiles or self.classes[i] != label:
                 continue
             other = Instances(
                 size_hw=self.proposed.instances.size_hw, rles=(self.rles[i],), labels=np.zeros(1, np.int64)
@@ -161,27 +198,43 @@ class _Join:
                 return True
         return False
 
-    def mark_unknown(self) -> None:
-        known = np.zeros(self.proposed.instances.size_hw, np.bool_)
+    def joined(self) -> Joined:
+        seen = np.zeros(self.proposed.instances.size_hw, np.bool_)
         for tile in self.returned:
             top, left, bottom, right = tile.tile.box
-            known[top:bottom, left:right] = True
-        if not known.all():
-            self._add(_encode(~known), 0, frozenset(), crowd=True)
-
-    def labels(self) -> Instances:
-        return Instances(
-            size_hw=self.proposed.instances.size_hw,
-            rles=tuple(self.rles),
-            labels=np.asarray(self.classes, np.int64),
-            crowd=np.asarray(self.crowd, np.bool_),
+            seen[top:bottom, left:right] = True
+        undecided = [*self._still_undecided(seen), *self.undecided]
+        return Joined(
+            objects=self._instances(list(zip(self.rles, self.classes, strict=True))),
+            undecided=self._instances(undecided),
+            unseen=self.before.unseen & ~seen,
         )
 
-    def _add(self, rle: bytes, label: int, holders: frozenset[int], *, crowd: bool = False) -> None:
+    def _still_undecided(self, seen: BoolArray) -> list[tuple[bytes, int]]:
+        """What was undecided before, without the objects that were looked at by now."""
+        undecided = []
+        for i, label in enumerate(self.before.undecided.labels.tolist()):
+            mask = self.before.undecided.mask(i)
+            rest = mask & ~seen
+            if rest.sum() > (1 - COVERED) * mask.sum():
+                undecided.append((_encode(rest), label))
+        return undecided
+
+    def _instances(self, objects: Sequence[tuple[bytes, int]]) -> Instances:
+        return Instances(
+            size_hw=self.proposed.instances.size_hw,
+            rles=tuple(rle for rle, _ in objects),
+            labels=np.array([label for _, label in objects], np.int64),
+        )
+
+    def _add(self, rle: bytes, label: int, holders: frozenset[int]) -> None:
         self.rles.append(rle)
         self.classes.append(label)
         self.holders.append(holders)
-        self.crowd.append(crowd)
+
+
+def _objects(instances: Instances) -> Counter[tuple[bytes, int]]:
+    return Counter(zip(instances.rles, instances.labels.tolist(), strict=True))
 
 
 def _encode(mask: BoolArray) -> bytes:

@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from labelloop.instances import Instances
-from labelloop.project.ledger import encode_instances
+from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import Project
 from labelloop.project.storing import newest_labels, same_objects
 from labelloop.project.tables import (
@@ -26,11 +26,13 @@ from labelloop.project.tables import (
     Meta,
     ProposalRow,
     ReviewTaskRow,
+    RoundRow,
     now,
 )
 from labelloop.review.counting import came_back, counted_last, counting, live, said_time
 from labelloop.review.edits import Edit, KeyedInstances, find_edits
 from labelloop.review.join import ReturnedTile, join_tiles
+from labelloop.review.joined import Joined
 from labelloop.review.known import chunked
 from labelloop.review.partly import returned_before
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadResult, ReadReview
@@ -39,6 +41,7 @@ from labelloop.review.rounds import (
     REVIEWED,
     SENT,
     SKIPPED,
+    SUSPECTS,
     TaskRecord,
     close_settled,
     pack_json,
@@ -264,7 +267,22 @@ class _Pull:
             return None
         if image_id in self._again:
             returned = [*returned_before(self._session, tasks[0], self._proposed[place]), *returned]
-        return join_tiles(self._proposed[place], returned)
+        before = self._labels_at_opening(round_id, image_id)
+        return join_tiles(self._proposed[place], returned, before=before).labels()
+
+    def _labels_at_opening(self, round_id: int, image_id: int) -> Joined | None:
+        """What was known of an image when a round about its labels was opened; None in other rounds."""
+        record = self._session.get_one(RoundRow, round_id)
+        if record.strategy != SUSPECTS:
+            return None
+        statement = (
+            select(LabelRow.instances)
+            .where(LabelRow.image_id == image_id, LabelRow.added_at <= record.opened_at)
+            .order_by(LabelRow.revision.desc())
+            .limit(1)
+        )
+        stored = self._session.scalar(statement)
+        return Joined.of_labels(decode_instances(stored)) if stored is not None else None
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
         """What a task came back with; None where it has not."""

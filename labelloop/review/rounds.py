@@ -27,6 +27,7 @@ PLANNED, SENT, REVIEWED, SKIPPED, DELETED, DROPPED = (
     "planned", "sent", "reviewed", "skipped", "deleted", "dropped",
 )  # fmt: skip
 UNSETTLED = (PLANNED, SENT)
+SUSPECTS = "suspects"  # the strategy of rounds about labels that are there already
 KNOWN = "known"  # in the key of an object that was a label before it was shown
 
 

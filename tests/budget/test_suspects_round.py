@@ -17,7 +17,7 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
-from labelloop.review.rounds import proposals, round_tasks
+from labelloop.review.rounds import is_known_key, proposals, round_tasks
 
 QUICK = OutOfFoldSettings(folds=2, steps=3)
 
@@ -63,7 +63,9 @@ def test_labels_are_shown_as_they_are_and_corrections_become_the_next_revision(
     with project.ledger.read() as session:
         shown = proposals(session, record.id, ids)
     for image_id in ids:
-        assert shown[image_id].instances.rles[: len(before[image_id])] == before[image_id].rles
+        n_before = len(before[image_id])
+        assert shown[image_id].instances.rles[:n_before] == before[image_id].rles
+        assert [is_known_key(key) for key in shown[image_id].keys].count(True) == n_before
     assert all(task.chosen and task.chosen["arm"] == STRATEGY and task.chosen["why"] for task in tasks)
     review_round(project, truth, record, annotator="perfect", seed=0)
     right = truth.labels(ids)

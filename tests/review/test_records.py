@@ -21,7 +21,7 @@ from labelloop.review.partly import partly_reviewed
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
-from labelloop.review.tiles import TileView, review_tiles
+from labelloop.review.tiles import TileView, review_tiles, whole_view
 
 SIDE = 320
 EARLY, LATE, LATEST = (f"2024-01-0{day}T00:00:00Z" for day in (1, 2, 3))
@@ -130,6 +130,12 @@ class Field:
         return float(crowd.any(axis=0).mean()) if len(crowd) else 0.0
 
 
+def together(one: Instances, other: Instances) -> Instances:
+    return Instances.from_dense(
+        np.concatenate([one.to_dense(), other.to_dense()]), scores=[0.9] * (len(one) + len(other))
+    )
+
+
 def tiles(proposed: Instances) -> tuple[TileView, ...]:
     return review_tiles(proposed, max_objects=20)
 
@@ -204,3 +210,40 @@ def test_a_reviewed_task_that_was_deleted_is_told_once_and_stays_reviewed(field:
     assert (after.state, after.server_id) == ("reviewed", None)
     field.pull((task, [annotation()]))
     assert field.pull(deleted=[task]).tasks_deleted == 1
+
+
+def test_labels_that_were_added_stay_where_a_suspects_tile_does_not_come_back(field: Field) -> None:
+    field.add_labels(TRUTH)
+    missed = discs((160.0, 100.0, 9.0), (262.0, 210.0, 9.0))
+    shown = together(TRUTH, missed)
+    first, *others = field.ask_suspects(shown, tiles(shown), known=len(TRUTH))
+    gone = sorted(first.owned)[0]
+    field.pull(
+        (first, [annotation(deleting=[gone])]), *((task, [annotation(skipped=True)]) for task in others)
+    )
+    place = int(gone.split("known")[1])
+    assert field.objects == sorted(TRUTH.rles[:place] + TRUTH.rles[place + 1 :])
+    assert field.unknown == 0
+
+
+@pytest.mark.parametrize("known", [pytest.param(0, id="an older version's round"), len(TRUTH)])
+def test_labels_from_review_stay_where_a_suspects_tile_does_not_come_back(field: Field, known: int) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.pull((whole, [annotation()]))
+    shown = replace(field.labels, scores=np.ones(len(TRUTH), np.float32))
+    first, second, *_ = field.ask_suspects(shown, tiles(shown), known=known)
+    field.pull((first, [annotation()]))
+    assert field.objects == sorted(TRUTH.rles)
+    assert field.unknown == 0
+    field.pull((second, [annotation(deleting=[sorted(second.owned)[0]])]))
+    assert len(field.objects) == len(TRUTH) - 1
+    assert field.unknown == 0
+
+
+def test_an_object_that_a_suspects_tile_misses_comes_into_the_labels_with_that_tile(field: Field) -> None:
+    labels = TRUTH.select(range(1, len(TRUTH)))
+    field.add_labels(labels)
+    shown = together(labels, TRUTH.select([0]))
+    first, *_ = field.ask_suspects(shown, tiles(shown), known=len(labels))
+    field.pull((first, [annotation()]))
+    assert field.objects == sorted(TRUTH.rles)

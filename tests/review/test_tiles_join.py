@@ -79,7 +79,7 @@ def joined(instances: Instances, change: Callable[[list[Sent]], None], **limits:
     views = review_tiles(instances, **limits)
     proposed, sent = send(instances, views)
     change(sent)
-    return join_tiles(proposed, [s.back() for s in sent])
+    return join_tiles(proposed, [s.back() for s in sent]).labels()
 
 
 def same_objects(a: Instances, b: Instances) -> bool:
@@ -224,7 +224,7 @@ def test_what_no_tile_has_looked_at_is_marked_as_crowd() -> None:
     instances = Instances.from_dense(np.asarray([disc(60, 20, 10), disc(60, 180, 10)]))
     views = review_tiles(instances, **two_tiles(instances))
     proposed, sent = send(instances, views)
-    back = join_tiles(proposed, [sent[0].back()])
+    back = join_tiles(proposed, [sent[0].back()]).labels()
     assert same_objects(back.select(~back.crowd), instances.select([0]))
     unknown = back.select(back.crowd).to_dense().any(axis=0)
     top, left, bottom, right = views[0].tile.box
@@ -242,4 +242,4 @@ def test_the_owners_class_counts() -> None:
     for s in sent:
         s.labels["k0"] = 1 if s.view.owned[0] else 0
         back.append(replace(s.back(), untouched=frozenset()))
-    assert join_tiles(proposed, back).labels.tolist() == [1]
+    assert join_tiles(proposed, back).objects.labels.tolist() == [1]
