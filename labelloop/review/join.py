@@ -8,7 +8,8 @@
    tile that did not show an object which another tile holds there.
 5. Where no tile has come back, all stays as it was: what was known there is still known, and the rest, with
    the objects owned there, is unknown.
-6. Objects that were known before belong to what was known wherever the tile that owns them has not come back.
+6. Objects that were known before stay where the tile that owns them has not come back. If they were changed
+   after the tiles had been sent, the newer form counts, unless the tiles change them too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from labelloop.instances import BoolArray, Instances
 from labelloop.predict.tiles import Tile
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.joined import Joined
+from labelloop.review.rounds import is_known_key
 
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
 COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object
@@ -91,11 +93,23 @@ class _Join:
                 old[rle, label] -= 1
                 self._keep(i, owners.get(key, BEFORE), holders | {BEFORE})
             elif key in owners:
-                self._keep(i, owners[key], holders)
-            elif holders:
+                if not is_known_key(key) or key not in self.returned[owners[key]].untouched:
+                    self._keep(i, owners[key], holders)
+            elif holders and not is_known_key(key):
                 self._leave_open(i, unknown)
-        for rle, label in old.elements():
-            self._add(rle, label, frozenset({BEFORE}))
+        self._add_changed(list(old.elements()))
+
+    def _add_changed(self, changed: Sequence[tuple[bytes, int]]) -> None:
+        """What was known, but not yet in this form when the tiles were sent; what they say of it counts."""
+        brought = [
+            (rle, label)
+            for rle, label, holders in zip(self.rles, self.classes, self.holders, strict=True)
+            if BEFORE not in holders
+        ]
+        iou = self._instances(changed).iou(self._instances(brought))
+        for (rle, label), with_brought in zip(changed, iou, strict=True):
+            if with_brought.max(initial=0.0) < SAME_OBJECT:
+                self._add(rle, label, frozenset({BEFORE}))
 
     def _keep(self, i: int, owner: int, holders: frozenset[int]) -> None:
         """A proposed object as its owner and the other tiles left it, if it still is one."""

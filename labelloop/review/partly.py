@@ -1,7 +1,6 @@
 """Fields of which some tiles were reviewed: what is known of them, and what can be asked next.
 
-A later round shows what the labels hold already, with the model's objects where nobody has looked. Tiles that
-were reviewed before are to the join as if they had come back again, untouched.
+A later round shows what the labels hold already, with the model's objects where nobody has looked.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from labelloop.instances import Instances
-from labelloop.predict.tiles import Tile
 from labelloop.project.project import Project
 from labelloop.project.tables import ReviewTaskRow
 from labelloop.review.counting import came_back
-from labelloop.review.edits import KeyedInstances
-from labelloop.review.join import ReturnedTile
-from labelloop.review.rounds import DROPPED, UNSETTLED, TaskRecord, is_known_key, task_record
-from labelloop.review.tiles import TileView, cut_to_box
+from labelloop.review.rounds import DROPPED, UNSETTLED
+from labelloop.review.tiles import TileView
 
 INSIDE = 0.5  # an object is new where so much of it lies in unknown area, and old where in a known object
 STILL_UNKNOWN = 0.5  # a tile is worth asking where so much of its own part is unknown
@@ -99,31 +94,6 @@ def partly_reviewed(project: Project) -> dict[int, PartlyReviewed]:
     fields = [i for i in boxes if i in sizes and i not in waiting and not _cover(boxes[i], sizes[i])]
     labels = project.labels(fields)
     return {i: PartlyReviewed(labels=labels[i]) for i in fields if labels[i].crowd.any()}
-
-
-def returned_before(session: Session, task: TaskRecord, proposed: KeyedInstances) -> list[ReturnedTile]:
-    """The tiles of a task's image that earlier rounds brought back, as if they were untouched now.
-
-    Args:
-        session: Of the ledger.
-        task: Any task of the round.
-        proposed: What the round proposed in the image; known objects are recognised by their keys.
-    """
-    earlier = select(ReviewTaskRow).where(
-        ReviewTaskRow.image_id == task.image_id,
-        ReviewTaskRow.round_id < task.round_id,
-        came_back(),
-    )
-    tiles = [task_record(row, with_sent=False).tile for row in session.scalars(earlier)]
-    keys = tuple(key for key in proposed.keys if is_known_key(key))
-    objects = proposed.instances.select([i for i, key in enumerate(proposed.keys) if is_known_key(key)])
-    return [_untouched(tile, KeyedInstances(keys=keys, instances=objects)) for tile in tiles]
-
-
-def _untouched(tile: Tile, known: KeyedInstances) -> ReturnedTile:
-    cut = KeyedInstances(keys=known.keys, instances=cut_to_box(known.instances, tile.box))
-    keys = frozenset(known.keys)
-    return ReturnedTile(tile=tile, shown=keys, owned=keys, returned=cut, untouched=keys)
 
 
 def _cover(boxes: Iterable[tuple[int, int, int, int]], size_hw: tuple[int, int]) -> bool:

@@ -9,14 +9,13 @@ task is skipped. What was deleted or skipped later takes nothing back from the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from labelloop.instances import Instances
-from labelloop.project.ledger import decode_instances, encode_instances
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.storing import newest_labels, same_objects
 from labelloop.project.tables import (
@@ -31,17 +30,15 @@ from labelloop.project.tables import (
 )
 from labelloop.review.counting import came_back, counted_last, counting, live, said_time
 from labelloop.review.edits import Edit, KeyedInstances, find_edits
-from labelloop.review.join import ReturnedTile, join_tiles
-from labelloop.review.joined import Joined
+from labelloop.review.join import ReturnedTile
 from labelloop.review.known import chunked
-from labelloop.review.partly import returned_before
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadResult, ReadReview
+from labelloop.review.rejoin import REVIEW, AskedRound, join_rounds
 from labelloop.review.rounds import (
     DELETED,
     REVIEWED,
     SENT,
     SKIPPED,
-    SUSPECTS,
     TaskRecord,
     close_settled,
     pack_json,
@@ -91,12 +88,11 @@ class _Pull:
         self._rows: dict[str, ReviewTaskRow] = {}
         self._states: dict[str, list[AnnotationRow]] = {}
         self._proposed: dict[tuple[int, int], KeyedInstances] = {}
-        self._tasks_of: dict[tuple[int, int], list[TaskRecord]] = {}  # by round and image
+        self._tasks_of: dict[int, dict[int, list[TaskRecord]]] = {}  # by image, then by round
         self._results: dict[AnnotationRow, Any] = {}  # of new annotations, as they came
         self._reviews: dict[AnnotationRow, ReadReview] = {}
         self._edits: list[tuple[AnnotationRow, Edit]] = []
-        self._touched: dict[tuple[int, int], None] = {}  # (round, image) whose labels may be new
-        self._again: dict[int, int] = {}  # the last round of images that several rounds asked about
+        self._touched: set[int] = set()  # images whose labels may be new
         self.report = PullReport()
 
     def take(self, pulled: Sequence[PulledTask], *, read_again: bool) -> None:
@@ -112,7 +108,7 @@ class _Pull:
         wanted = [task for task in pulled if task.annotations or task.key in had]
         again = self._reviewed() if read_again else []
         self._load([*(task.key for task in wanted), *again])
-        self._touched |= {(self._rows[key].round_id, self._rows[key].image_id): None for key in again}
+        self._touched |= {self._rows[key].image_id for key in again}
         with self._session.no_autoflush:
             for task in wanted:
                 if task.key in self._rows:  # else it is another project's
@@ -126,7 +122,7 @@ class _Pull:
             select(ReviewTaskRow.key)
             .join(LabelRow, LabelRow.image_id == ReviewTaskRow.image_id)
             .join(last, (last.c.image_id == LabelRow.image_id) & (last.c.revision == LabelRow.revision))
-            .where(came_back(), LabelRow.source.startswith("review:"))
+            .where(came_back(), LabelRow.source.startswith(REVIEW))
         )
         return list(self._session.scalars(statement))
 
@@ -139,7 +135,7 @@ class _Pull:
         self._rows = {row.key: row for row in rows}
         self._tasks = {key: task_record(row) for key, row in self._rows.items()}
         for task in self._tasks.values():
-            self._tasks_of.setdefault((task.round_id, task.image_id), []).append(task)
+            self._tasks_of.setdefault(task.image_id, {}).setdefault(task.round_id, []).append(task)
         states = chunked(self._session, select(AnnotationRow), AnnotationRow.task_key, list(self._rows))
         for state in sorted(states, key=lambda state: state.id):
             self._states.setdefault(state.task_key, []).append(state)
@@ -181,7 +177,7 @@ class _Pull:
         row.state = REVIEWED if counts else SKIPPED if alive else SENT
         if counts is None:
             return
-        self._touched[row.round_id, row.image_id] = None
+        self._touched.add(row.image_id)
         task = self._tasks[row.key]
         for state in fresh:
             if state.skipped:
@@ -217,72 +213,41 @@ class _Pull:
 
     def renew_labels(self) -> None:
         """Label revisions of the images whose reviews changed."""
-        newest = newest_labels(self._session, [image_id for _, image_id in self._touched])
-        self._again = self._asked_again()
-        for round_id, image_id in sorted(self._touched):
-            if round_id < self._again.get(image_id, 0):
-                self.report.unusable.append(
-                    f"image {image_id}: a task of round {round_id} was changed after a later round had asked "
-                    "about other parts of the image; the change is kept, but it is not in the labels"
-                )
+        self._session.flush()
+        newest = newest_labels(self._session, sorted(self._touched))
+        records = {row.id: row for row in self._session.scalars(select(RoundRow))}
+        for image_id in sorted(self._touched):
+            joined = join_rounds(self._session, image_id, self._asked(image_id, records))
+            if joined is None:
                 continue
-            labels = self._labels(round_id, image_id)
+            round_id, labels = joined[0], joined[1].labels()
             revision, before = newest.get(image_id, (0, None))
-            if labels is None or (before is not None and same_objects(before, labels)):
+            if before is not None and same_objects(before, labels):
                 continue
             self._session.add(
                 LabelRow(
                     image_id=image_id,
                     revision=revision + 1,
-                    source=f"review:round-{round_id}",
+                    source=f"{REVIEW}round-{round_id}",
                     n_objects=int((~labels.crowd).sum()),
                     instances=encode_instances(labels),
                 )
             )
-            newest[image_id] = (revision + 1, labels)
             self.report.images += 1
 
-    def _asked_again(self) -> dict[int, int]:
-        """The last round of each image of which several rounds were reviewed: fields, part by part."""
-        self._session.flush()
-        statement = (
-            select(ReviewTaskRow.image_id, func.max(ReviewTaskRow.round_id))
-            .where(came_back())
-            .group_by(ReviewTaskRow.image_id)
-            .having(func.min(ReviewTaskRow.round_id) < func.max(ReviewTaskRow.round_id))
-        )
-        return {image_id: last for image_id, last in self._session.execute(statement)}
+    def _asked(self, image_id: int, records: Mapping[int, RoundRow]) -> list[AskedRound]:
+        """All rounds that asked about an image."""
+        asked = []
+        for round_id, tasks in self._tasks_of[image_id].items():
+            returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
+            asked.append(AskedRound.of(records[round_id], self._proposed[round_id, image_id], returned))
+        return asked
 
     def store_edits(self) -> None:
         """The edit records of the new annotations, which have their numbers now."""
         self._session.flush()
         if self._edits:
             self._session.execute(insert(EditRow), [_edit_row(state.id, edit) for state, edit in self._edits])
-
-    def _labels(self, round_id: int, image_id: int) -> Instances | None:
-        place = round_id, image_id
-        tasks = self._tasks_of[place]
-        returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
-        if not returned:
-            return None
-        if image_id in self._again:
-            returned = [*returned_before(self._session, tasks[0], self._proposed[place]), *returned]
-        before = self._labels_at_opening(round_id, image_id)
-        return join_tiles(self._proposed[place], returned, before=before).labels()
-
-    def _labels_at_opening(self, round_id: int, image_id: int) -> Joined | None:
-        """What was known of an image when a round about its labels was opened; None in other rounds."""
-        record = self._session.get_one(RoundRow, round_id)
-        if record.strategy != SUSPECTS:
-            return None
-        statement = (
-            select(LabelRow.instances)
-            .where(LabelRow.image_id == image_id, LabelRow.added_at <= record.opened_at)
-            .order_by(LabelRow.revision.desc())
-            .limit(1)
-        )
-        stored = self._session.scalar(statement)
-        return Joined.of_labels(decode_instances(stored)) if stored is not None else None
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
         """What a task came back with; None where it has not."""

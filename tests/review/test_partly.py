@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,7 @@ from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.choice import Choice
 from labelloop.review.partly import partly_reviewed
-from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
-from labelloop.review.records import store_pull
-from labelloop.review.rounds import RoundRecord, plan_round, round_tasks
+from labelloop.review.rounds import RoundRecord, plan_round
 from labelloop.review.tiles import TileView, review_tiles
 
 SIDE = 320
@@ -151,30 +149,3 @@ def test_a_field_is_not_asked_about_again_while_a_task_of_it_waits(field: Field)
     field.review(field.ask([0]))
     field.ask([0])
     assert partly_reviewed(field.scratch) == {}
-
-
-def test_a_change_of_an_older_round_is_told_and_does_not_undo_the_newer_one(field: Field) -> None:
-    first = field.ask([0])
-    field.review(first)
-    after_both = field.review(field.ask([0]))
-    (task,) = round_tasks(field.scratch, first.id)
-    changed = PulledAnnotation(
-        server_id=1,
-        created_at="2001-01-01T00:00:00Z",
-        updated_at="2001-01-01T00:00:00Z",
-        who="late",
-        lead_time_s=5.0,
-        skipped=False,
-        ground_truth=False,
-        bulk=False,
-        result="all gone",
-    )
-
-    def read(_task: object, _result: object, shown: object) -> ReadReview:
-        nothing = replace(shown, keys=(), instances=Instances(size_hw=task.tile.size_hw))  # type: ignore[type-var]
-        return ReadReview(objects=nothing, untouched=frozenset())  # type: ignore[arg-type]
-
-    pulled = PulledTask(key=task.key, server_id=1, annotations=(changed,))
-    report = store_pull(field.scratch, [pulled], read=read)
-    assert any("later round" in reason for reason in report.unusable)
-    assert field.labels() == after_both

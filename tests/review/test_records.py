@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from labelloop.review.partly import partly_reviewed
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
-from labelloop.review.tiles import TileView, review_tiles, whole_view
+from labelloop.review.tiles import TileView, cut_to_box, review_tiles, whole_view
 
 SIDE = 320
+Circle = tuple[float, float, float]  # y, x and radius, px
 EARLY, LATE, LATEST = (f"2024-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
 
-def discs(*circles: tuple[float, float, float]) -> Instances:
+def discs(*circles: Circle) -> Instances:
     y, x = np.mgrid[:SIDE, :SIDE]
     masks = np.array([(y - cy) ** 2 + (x - cx) ** 2 < r * r for cy, cx, r in circles])
     return Instances.from_dense(masks, scores=[0.9] * len(circles))
@@ -37,9 +38,15 @@ TRUTH = discs(*[(y, x, 14.0) for y in range(30, SIDE, 52) for x in range(30, SID
 
 
 def annotation(
-    number: int = 1, when: str = EARLY, *, skipped: bool = False, deleting: Iterable[str] = ()
+    number: int = 1,
+    when: str = EARLY,
+    *,
+    skipped: bool = False,
+    deleting: Iterable[str] = (),
+    drawing: Iterable[Circle] = (),
+    moving: Mapping[str, Circle] | None = None,
 ) -> PulledAnnotation:
-    """One that leaves all objects as they were shown, but for some."""
+    """One that leaves all objects as they were shown, but for some; circles are the image's."""
     return PulledAnnotation(
         server_id=number,
         created_at=when,
@@ -49,15 +56,24 @@ def annotation(
         skipped=skipped,
         ground_truth=False,
         bulk=False,
-        result={"deleted": list(deleting)},
+        result={
+            "deleted": list(deleting),
+            "drawn": {f"new {i}": circle for i, circle in enumerate(drawing)} | dict(moving or {}),
+        },
     )
 
 
-def read(_task: TaskRecord, result: Any, shown: KeyedInstances) -> ReadReview:
-    kept = [i for i, key in enumerate(shown.keys) if key not in result["deleted"]]
+def read(task: TaskRecord, result: Any, shown: KeyedInstances) -> ReadReview:
+    drawn = result["drawn"]
+    kept = [i for i, key in enumerate(shown.keys) if key not in result["deleted"] and key not in drawn]
     keys = tuple(shown.keys[i] for i in kept)
     objects = replace(shown.instances.select(kept), scores=None)
-    return ReadReview(objects=KeyedInstances(keys=keys, instances=objects), untouched=frozenset(keys))
+    if drawn:
+        new = cut_to_box(discs(*map(tuple, drawn.values())), task.tile.box)
+        objects = Instances.from_dense(np.concatenate([objects.to_dense(), new.to_dense()]))
+    return ReadReview(
+        objects=KeyedInstances(keys=(*keys, *drawn), instances=objects), untouched=frozenset(keys)
+    )
 
 
 @dataclass
@@ -98,10 +114,14 @@ class Field:
         return round_tasks(self.project, record.id)
 
     def pull(
-        self, *reviews: tuple[TaskRecord, Sequence[PulledAnnotation]], deleted: Sequence[TaskRecord] = ()
+        self,
+        *reviews: tuple[TaskRecord, Sequence[PulledAnnotation]],
+        deleted: Sequence[TaskRecord] = (),
+        read_again: bool = False,
     ) -> PullReport:
         tasks = [PulledTask(key=task.key, server_id=7, annotations=tuple(a)) for task, a in reviews]
-        return store_pull(self.project, tasks, read=read, deleted=[task.key for task in deleted])
+        gone = [task.key for task in deleted]
+        return store_pull(self.project, tasks, read=read, deleted=gone, read_again=read_again)
 
     def add_labels(self, labels: Instances) -> None:
         with self.project.ledger.write() as session:
@@ -247,3 +267,80 @@ def test_an_object_that_a_suspects_tile_misses_comes_into_the_labels_with_that_t
     first, *_ = field.ask_suspects(shown, tiles(shown), known=len(labels))
     field.pull((first, [annotation()]))
     assert field.objects == sorted(TRUTH.rles)
+
+
+@pytest.fixture
+def two_rounds(field: Field) -> tuple[TaskRecord, TaskRecord]:
+    """A tile that was reviewed, and one of a later round that waits."""
+    (first,) = field.ask(TRUTH, tiles(TRUTH)[:1])
+    field.pull((first, [annotation()]))
+    (second,) = field.ask_again(slice(1))
+    return first, second
+
+
+@pytest.mark.parametrize("correct_first", [True, False])
+def test_a_correction_in_an_earlier_round_counts_whenever_a_later_round_comes_back(
+    field: Field, two_rounds: tuple[TaskRecord, TaskRecord], *, correct_first: bool
+) -> None:
+    first, second = two_rounds
+    known = len(field.objects)
+    gone = sorted(first.owned)[:3]
+    correction, later = (first, [annotation(when=LATE, deleting=gone)]), (second, [annotation()])
+    reports = [
+        field.pull(pulled) for pulled in ([correction, later] if correct_first else [later, correction])
+    ]
+    new = len([key for key in second.owned if "known" not in key])
+    assert len(field.objects) == known - 3 + new
+    deleted = {TRUTH.rles[int(key.split("-o")[1])] for key in gone}
+    assert not deleted & set(field.objects)
+    assert not any(report.unusable for report in reports)
+
+
+def test_an_object_that_an_earlier_round_adds_meanwhile_is_there_once_though_a_later_round_draws_it_too(
+    field: Field, two_rounds: tuple[TaskRecord, TaskRecord]
+) -> None:
+    first, second = two_rounds
+    top, left, bottom, right = (
+        np.maximum(first.tile.box, second.tile.box)[:2].tolist()
+        + np.minimum(first.tile.box, second.tile.box)[2:].tolist()
+    )
+    circle = ((top + bottom) / 2, (left + right) / 2, 7.0)
+    field.pull((first, [annotation(when=LATE, drawing=[circle])]))
+    before = len(field.objects)
+    field.pull((second, [annotation(drawing=[circle])]))
+    new = len([key for key in second.owned if "known" not in key])
+    assert len(field.objects) == before + new
+
+
+def test_of_two_rounds_that_change_one_object_the_later_one_counts(field: Field) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.pull((whole, [annotation()]))
+    shown = replace(field.labels, scores=np.ones(len(TRUTH), np.float32))
+    (again,) = field.ask_suspects(shown, [whole_view(shown)], known=len(shown))
+    one, other = (30.0, 30.0, 16.0), (30.0, 32.0, 17.0)
+    field.pull((whole, [annotation(when=LATE, moving={whole.shown[0]: one})]))
+    assert discs(one).rles[0] in field.objects
+    field.pull((again, [annotation(moving={again.shown[0]: other})]))
+    assert discs(other).rles[0] in field.objects
+    assert len(field.objects) == len(TRUTH)
+
+
+def test_reading_all_anew_changes_and_tells_nothing_where_nothing_is_new(
+    field: Field, two_rounds: tuple[TaskRecord, TaskRecord]
+) -> None:
+    _, second = two_rounds
+    field.pull((second, [annotation()]))
+    revision = field.project.newest_label_revisions([1])
+    report = field.pull(read_again=True)
+    assert (report.images, report.unusable) == (0, [])
+    assert field.project.newest_label_revisions([1]) == revision
+
+
+def test_labels_added_between_two_rounds_are_what_the_later_one_starts_from(field: Field) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.pull((whole, [annotation()]))
+    added = TRUTH.select(range(4, len(TRUTH)))
+    field.add_labels(added)
+    first, *_ = field.ask_suspects(added, tiles(added), known=len(added))
+    field.pull((first, [annotation()]))
+    assert field.objects == sorted(added.rles)
