@@ -22,6 +22,8 @@ from labelloop.review.tiles import TileView
 INSIDE = 0.5  # an object is new where so much of it lies in unknown area, and old where in a known object
 STILL_UNKNOWN = 0.5  # a tile is worth asking where so much of its own part is unknown
 
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PartlyReviewed:
@@ -29,9 +31,11 @@ class PartlyReviewed:
 
     Attributes:
         labels: Its labels now; what is unknown is crowd.
+        declined: Boxes of tiles that somebody was asked about and skipped, or deleted, px.
     """
 
     labels: Instances
+    declined: tuple[Box, ...] = ()
 
     @property
     def known(self) -> Instances:
@@ -69,8 +73,10 @@ class PartlyReviewed:
         )
 
     def worth_asking(self, views: Sequence[TileView]) -> tuple[TileView, ...]:
-        """The tiles whose own part is mostly unknown."""
+        """The tiles whose own part is mostly unknown, and was not asked about."""
         unknown = np.logical_or.reduce(self.labels.select(self.labels.crowd).to_dense(), axis=0)
+        for top, left, bottom, right in self.declined:
+            unknown[top:bottom, left:right] = False
         worth = []
         for view in views:
             top, left, bottom, right = view.tile.core
@@ -81,22 +87,32 @@ class PartlyReviewed:
 
 def partly_reviewed(project: Project) -> dict[int, PartlyReviewed]:
     """The fields that can be asked about again, by image id."""
-    boxes: dict[int, list[tuple[int, int, int, int]]] = {}
+    boxes: dict[int, list[Box]] = {}
+    declined: dict[int, list[Box]] = {}
     waiting: set[int] = set()
     columns = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.tile, came_back())
     with project.ledger.read() as session:
         for image_id, state, tile, reviewed in session.execute(columns.where(ReviewTaskRow.state != DROPPED)):
             if state in UNSETTLED:
                 waiting.add(image_id)
-            elif reviewed:
-                boxes.setdefault(image_id, []).append(tuple(tile["box"]))
+            else:
+                settled = boxes if reviewed else declined
+                settled.setdefault(image_id, []).append(tuple(tile["box"]))
     sizes = {image.id: image.size_hw for image in project.images(split="train", labelled=True)}
-    fields = [i for i in boxes if i in sizes and i not in waiting and not _cover(boxes[i], sizes[i])]
+    fields = [
+        i
+        for i in boxes
+        if i in sizes and i not in waiting and not _cover([*boxes[i], *declined.get(i, ())], sizes[i])
+    ]
     labels = project.labels(fields)
-    return {i: PartlyReviewed(labels=labels[i]) for i in fields if labels[i].crowd.any()}
+    return {
+        i: PartlyReviewed(labels=labels[i], declined=tuple(declined.get(i, ())))
+        for i in fields
+        if labels[i].crowd.any()
+    }
 
 
-def _cover(boxes: Iterable[tuple[int, int, int, int]], size_hw: tuple[int, int]) -> bool:
+def _cover(boxes: Iterable[Box], size_hw: tuple[int, int]) -> bool:
     if (0, 0, *size_hw) in boxes:
         return True
     seen = np.zeros(size_hw, np.bool_)

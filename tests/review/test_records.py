@@ -344,3 +344,18 @@ def test_labels_added_between_two_rounds_are_what_the_later_one_starts_from(fiel
     first, *_ = field.ask_suspects(added, tiles(added), known=len(added))
     field.pull((first, [annotation()]))
     assert field.objects == sorted(added.rles)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_tile_that_was_declined_is_not_asked_about_again(field: Field, *, deleted: bool) -> None:
+    first, second, *others = field.ask(TRUTH, tiles(TRUTH)[:3])
+    done = [(task, [annotation()]) for task in (first, *others)]
+    if deleted:
+        field.pull(*done, deleted=[second])
+    else:
+        field.pull(*done, (second, [annotation(skipped=True)]))
+    (last,) = field.ask_again()
+    assert last.tile.box == tiles(TRUTH)[3].tile.box
+    field.pull((last, [annotation()]))
+    assert field.unknown > 0
+    assert partly_reviewed(field.project) == {}
