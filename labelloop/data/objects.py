@@ -35,9 +35,17 @@ class SoftObjects:
 
 
 def objects_of(instances: Instances) -> SoftObjects:
-    """Annotations as training sees them: hard masks of weight 1, crowds ignored, empty masks left out."""
+    """Annotations as training sees them: hard masks of weight 1, crowds ignored, empty masks left out.
+
+    A crowd of several classes is there once: what is ignored is ignored for all.
+    """
     kept, crops, offsets = [], [], []
+    crowds: set[bytes] = set()
     for i, (x, y, w, h) in enumerate(instances.boxes_xywh):
+        if instances.crowd[i]:
+            if instances.rles[i] in crowds:
+                continue
+            crowds.add(instances.rles[i])
         left, top, right, bottom = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
         crop = instances.mask(i)[top:bottom, left:right]
         if crop.any():

@@ -10,6 +10,7 @@ from PIL import Image
 
 from labelloop.errors import ImageError
 from labelloop.images import read_image, render_8bit
+from labelloop.instances import Instances
 from labelloop.report.comparison import FOUND, MADE_UP, MISSED, TRUTH
 from labelloop.report.markup import Markup, note, tag
 from labelloop.report.measured import ImageOutcome
@@ -87,8 +88,9 @@ def _panels(pixels: Bytes, outcome: ImageOutcome) -> tuple[Bytes, Bytes]:
     truth, shown = outcome.image.truth, outcome.shown
     longest = max(truth.size_hw)
     line = max(1, round(_LINE_PX * longest / LONGEST_SIDE_PX))
+    drawn = _each_crowd_once(truth)
     left = draw_overlay(
-        pixels, truth, colours=[TRUTH] * len(truth), line_px=line, tint=0.08, show_count=False
+        pixels, drawn, colours=[TRUTH] * len(drawn), line_px=line, tint=0.08, show_count=False
     )
     missed = truth.select(np.flatnonzero(outcome.missed))
     right = draw_overlay(
@@ -96,6 +98,12 @@ def _panels(pixels: Bytes, outcome: ImageOutcome) -> tuple[Bytes, Bytes]:
     )
     colours = [MADE_UP if made_up else FOUND for made_up in outcome.made_up]
     return left, draw_overlay(right, shown, colours=colours, line_px=line, tint=0.08, show_count=False)
+
+
+def _each_crowd_once(truth: Instances) -> Instances:
+    """Without the copies of a crowd that several classes share."""
+    first = {rle: i for i, rle in reversed(list(enumerate(truth.rles)))}
+    return truth.select([i for i, rle in enumerate(truth.rles) if not truth.crowd[i] or first[rle] == i])
 
 
 def _image(pixels: Bytes, alt: str) -> Markup:

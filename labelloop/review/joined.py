@@ -43,20 +43,23 @@ class Joined:
         """Bool (h, w), what is not known: unseen, or an undecided object."""
         return self.unseen | _union(self.undecided)
 
-    def labels(self) -> Instances:
-        """The labels: the objects, and as crowd what is not known."""
-        crowds = list(zip(self.undecided.rles, self.undecided.labels.tolist(), strict=True))
+    def labels(self, n_classes: int) -> Instances:
+        """The labels: the objects, and what is not known as a crowd of every class."""
+        crowds = list(self.undecided.rles)
         if self.unseen.any():
-            crowds.append((Instances.from_dense(self.unseen[None]).rles[0], 0))
-        n_objects = len(self.objects)
+            crowds.append(Instances.from_dense(self.unseen[None]).rles[0])
+        n_objects, every = len(self.objects), np.repeat(np.arange(n_classes), len(crowds))
         return Instances(
             size_hw=self.objects.size_hw,
-            rles=(*self.objects.rles, *(rle for rle, _ in crowds)),
-            labels=np.concatenate([self.objects.labels, np.array([label for _, label in crowds], np.int64)]),
-            crowd=np.arange(n_objects + len(crowds)) >= n_objects,
+            rles=(*self.objects.rles, *crowds * n_classes),
+            labels=np.concatenate([self.objects.labels, every]),
+            crowd=np.arange(n_objects + len(every)) >= n_objects,
         )
 
 
 def _union(instances: Instances) -> BoolArray:
-    """Bool (h, w), what lies in any of them."""
-    return np.asarray(instances.to_dense().any(axis=0), np.bool_)
+    """Bool (h, w), what lies in any of them; each mask is made once, however many classes share it."""
+    union = np.zeros(instances.size_hw, np.bool_)
+    for i in {rle: i for i, rle in enumerate(instances.rles)}.values():
+        union |= instances.mask(i)
+    return union

@@ -16,6 +16,7 @@ from labelloop.instances import Instances
 from labelloop.project.project import Project
 from labelloop.project.tables import ReviewTaskRow
 from labelloop.review.counting import came_back
+from labelloop.review.joined import Joined
 from labelloop.review.rounds import DROPPED, UNSETTLED
 from labelloop.review.tiles import TileView
 
@@ -54,11 +55,11 @@ class PartlyReviewed:
         Args:
             seen: What the model would show in the whole field, with scores.
         """
-        known, unknown = self.known, _union(self.labels.select(self.labels.crowd))
+        known, unknown = self.known, Instances.from_dense(Joined.of_labels(self.labels).unseen[None])
         if not len(seen):
             return known
         rles = seen.coco_rles()
-        new = np.asarray(coco_mask.iou(rles, [unknown], [1]))[:, 0] > INSIDE
+        new = np.asarray(coco_mask.iou(rles, unknown.coco_rles(), [1]))[:, 0] > INSIDE
         if len(known):
             covered = np.asarray(coco_mask.iou(rles, known.coco_rles(), [1] * len(known)))
             new &= covered.max(axis=1) <= INSIDE
@@ -74,7 +75,7 @@ class PartlyReviewed:
 
     def worth_asking(self, views: Sequence[TileView]) -> tuple[TileView, ...]:
         """The tiles whose own part is mostly unknown, and was not asked about."""
-        unknown = np.logical_or.reduce(self.labels.select(self.labels.crowd).to_dense(), axis=0)
+        unknown = Joined.of_labels(self.labels).unseen
         for top, left, bottom, right in self.declined:
             unknown[top:bottom, left:right] = False
         worth = []
@@ -119,8 +120,3 @@ def _cover(boxes: Iterable[Box], size_hw: tuple[int, int]) -> bool:
     for top, left, bottom, right in boxes:
         seen[top:bottom, left:right] = True
     return bool(seen.all())
-
-
-def _union(instances: Instances) -> dict[str, object]:
-    merged: dict[str, object] = coco_mask.merge(instances.coco_rles())
-    return merged

@@ -69,7 +69,7 @@ def store_pull(
         read_again: Reads all annotations anew, as when a class was added that some of them name.
     """
     with project.ledger.write() as session:
-        pull = _Pull(session, read)
+        pull = _Pull(session, read, n_classes=len(project.config.classes))
         pull.take(tasks, read_again=read_again)
         pull.delete(deleted)
         pull.renew_labels()
@@ -81,8 +81,9 @@ def store_pull(
 
 
 class _Pull:
-    def __init__(self, session: Session, read: ReadResult) -> None:
+    def __init__(self, session: Session, read: ReadResult, *, n_classes: int) -> None:
         self._session = session
+        self._n_classes = n_classes
         self._read = read
         self._tasks: dict[str, TaskRecord] = {}  # those of all images that the pull is about
         self._rows: dict[str, ReviewTaskRow] = {}
@@ -220,7 +221,7 @@ class _Pull:
             joined = join_rounds(self._session, image_id, self._asked(image_id, records))
             if joined is None:
                 continue
-            round_id, labels = joined[0], joined[1].labels()
+            round_id, labels = joined[0], joined[1].labels(self._n_classes)
             revision, before = newest.get(image_id, (0, None))
             if before is not None and same_objects(before, labels):
                 continue

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,6 +120,15 @@ def test_crowds_are_ignored_and_empty_masks_left_out():
         size_hw=(10, 10), rles=instances.rles, labels=instances.labels, crowd=np.array([False, True, False])
     )
     assert objects_of(crowd).ignore.tolist() == [False, True]
+
+
+def test_a_crowd_of_every_class_is_seen_once():
+    dense = np.zeros((4, 10, 10), bool)
+    dense[:3, 2:5, 2:5] = dense[3, 6:9, 6:9] = True
+    instances = replace(Instances.from_dense(dense, (0, 1, 0, 2)), crowd=np.array([True, True, False, True]))
+    objects = objects_of(instances)
+    assert objects.ignore.tolist() == [True, False, True]
+    assert objects.labels.tolist() == [0, 0, 2]
 
 
 def test_photometry_stays_in_range_and_off_changes_nothing():

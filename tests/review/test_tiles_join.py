@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labelloop.instances import Instances
+from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.working_point import in_crowd
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.join import ReturnedTile, join_tiles
 from labelloop.review.tiles import MAX_OBJECTS, TileView, areas_inside, cut_to_box, review_tiles
 
 Mask = npt.NDArray[np.bool_]
 SIZE_HW = (100, 200)
+N_CLASSES = 2
 
 
 def disc(y: float, x: float, radius: float, size_hw: tuple[int, int] = SIZE_HW) -> Mask:
@@ -79,7 +82,7 @@ def joined(instances: Instances, change: Callable[[list[Sent]], None], **limits:
     views = review_tiles(instances, **limits)
     proposed, sent = send(instances, views)
     change(sent)
-    return join_tiles(proposed, [s.back() for s in sent]).labels()
+    return join_tiles(proposed, [s.back() for s in sent]).labels(N_CLASSES)
 
 
 def same_objects(a: Instances, b: Instances) -> bool:
@@ -224,7 +227,7 @@ def test_what_no_tile_has_looked_at_is_marked_as_crowd() -> None:
     instances = Instances.from_dense(np.asarray([disc(60, 20, 10), disc(60, 180, 10)]))
     views = review_tiles(instances, **two_tiles(instances))
     proposed, sent = send(instances, views)
-    back = join_tiles(proposed, [sent[0].back()]).labels()
+    back = join_tiles(proposed, [sent[0].back()]).labels(N_CLASSES)
     assert same_objects(back.select(~back.crowd), instances.select([0]))
     unknown = back.select(back.crowd).to_dense().any(axis=0)
     top, left, bottom, right = views[0].tile.box
@@ -232,6 +235,20 @@ def test_what_no_tile_has_looked_at_is_marked_as_crowd() -> None:
     outside = np.ones(SIZE_HW, np.bool_)
     outside[top:bottom, left:right] = False
     assert np.array_equal(unknown, outside)
+
+
+def test_what_is_unknown_is_a_crowd_of_every_class_so_that_no_prediction_in_it_is_a_false_alarm() -> None:
+    across = disc(60, 96, 18)
+    instances = Instances.from_dense(np.asarray([across, disc(60, 20, 10), disc(60, 180, 10)]))
+    views = review_tiles(instances, **two_tiles(instances))
+    proposed, sent = send(instances, views)
+    [first] = [s for s in sent if "k0" not in s.back().owned]
+    truth = join_tiles(proposed, [first.back()]).labels(N_CLASSES)
+    assert np.bincount(truth.labels[truth.crowd]).tolist() == [2, 2]  # what is unseen, and what is undecided
+    elsewhere = disc(20, 180 if first.view.tile.box[1] == 0 else 20, 9)
+    predicted = Instances.from_dense(np.asarray([across, elsewhere] * 2), [0, 0, 1, 1], [0.9] * 4)
+    table = PairTable.build([truth], [predicted], n_classes=N_CLASSES)
+    assert in_crowd(table).all()
 
 
 def test_the_owners_class_counts() -> None:

@@ -1,0 +1,36 @@
+"""Truth and prediction of an image in the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from labelloop.instances import Instances
+from labelloop.report.measured import MeasuredImage, outcomes_of
+from labelloop.report.pictures import picture_pair
+
+
+def test_what_is_unknown_is_drawn_once_however_many_classes_it_is_a_crowd_of(tmp_path: Path) -> None:
+    path = tmp_path / "field.png"
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(path)
+    masks = np.zeros((2, 40, 60), np.bool_)
+    masks[0, 5:15, 5:15] = masks[1, :, 30:] = True
+    truth = replace(Instances.from_dense(masks), crowd=np.array([False, True]))
+    everywhere = Instances(
+        size_hw=truth.size_hw,
+        rles=(truth.rles[0], *[truth.rles[1]] * 3),
+        labels=np.array([0, 0, 1, 2]),
+        crowd=np.array([False, True, True, True]),
+    )
+    predicted = Instances.from_dense(masks[:1], scores=[0.9])
+
+    def drawn(labels: Instances) -> str:
+        image = MeasuredImage(name="field.png", truth=labels, predicted=predicted, path=path)
+        (outcome,) = outcomes_of([image], n_classes=3, min_score=0.5).images
+        return str(picture_pair("best", outcome))
+
+    assert "1 of 1 object found" in drawn(everywhere)
+    assert drawn(everywhere) == drawn(truth)
