@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sqlalchemy import select
 
 from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.distill.scoring import ScoredImages, compare
-from labelloop.errors import ProjectError
+from labelloop.errors import ImageError, ProjectError
 from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
@@ -166,7 +167,31 @@ def predict_known_images(
 
     It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``. The images are shared
     out over a team; its leader stores what all have seen, and the others return nothing.
+
+    Raises:
+        ImageError: An image cannot be read.
     """
+    known = _predictions(project, loaded, images, progress, team, skip_unreadable=False)
+    return [known[image.id] for image in images] if team.leads else []
+
+
+def predict_readable_images(
+    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], progress: Progress
+) -> dict[int, Instances]:
+    """The same of those images that can be read, by image id."""
+    return _predictions(project, loaded, images, progress, ALONE, skip_unreadable=True)
+
+
+def _predictions(
+    project: Project,
+    loaded: LoadedModel,
+    images: Sequence[ImageRecord],
+    progress: Progress,
+    team: Team,
+    *,
+    skip_unreadable: bool,
+) -> dict[int, Instances]:
+    """What the model sees in the images, by image id; nothing where the process does not lead its team."""
     known = _stored_predictions(project, loaded, images) if team.leads else {}
     absent = set(team.tell([image.id for image in images if image.id not in known]))
     missing = [image for image in images if image.id in absent]
@@ -176,8 +201,9 @@ def predict_known_images(
             for start in range(0, len(missing), at_once):
                 fresh = {}
                 for image in team.share(missing[start : start + at_once]):
-                    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-                    fresh[image.id] = predict_array(loaded.model, pixels, stats=loaded.stats)
+                    with suppress(ImageError) if skip_unreadable else nullcontext():
+                        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+                        fresh[image.id] = predict_array(loaded.model, pixels, stats=loaded.stats)
                     progress.advance()
                 for rank, seen in enumerate(team.gather(fresh)):
                     if rank != team.rank:
@@ -186,7 +212,7 @@ def predict_known_images(
                 if team.leads:
                     _store_predictions(project, loaded, fresh)
                     known |= fresh
-    return [known[image.id] for image in images] if team.leads else []
+    return known
 
 
 def to_project_classes(

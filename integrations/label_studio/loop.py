@@ -130,6 +130,8 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
             round=None,
             waiting=0,
         )
+    for reason in pushed.skipped:
+        watching.note(f"skipped {reason}")
     if pushed.opened:
         watching.note(f"round {pushed.round}: {pushed.tasks} tasks wait for review")
     return LoopStep(

@@ -30,7 +30,6 @@ from labelloop.review.edits import KeyedInstances
 from labelloop.review.guards import alone, check_classes
 from labelloop.review.rounds import (
     DELETED,
-    DROPPED,
     PLANNED,
     SENT,
     RoundRecord,
@@ -49,6 +48,7 @@ from labelloop.review.rounds import (
     set_states,
     shown_by,
 )
+from labelloop.review.unsendable import drop_unsendable
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class PushReport:
         regions: Objects in the tasks that this push made.
         model_version: As the server shows it.
         opened: Whether the round is new.
-        skipped: What could not be sent, with reasons.
+        skipped: What could not be asked about or sent, with reasons.
         predicted_minutes: What the tasks that wait should cost; None in rounds of older versions.
         strategy: How the round was chosen.
     """
@@ -162,6 +162,7 @@ class _Sending:
             model_version=self.record.model_version,
             opened=opened,
             strategy=self.record.strategy,
+            skipped=[*self.record.left_out] if opened else [],
         )
         uploaded: dict[str, str] = {}
         if not opened:
@@ -222,19 +223,23 @@ class _Sending:
         with ThreadPoolExecutor(1, "labelloop-push") as thread:
             waiting = thread.submit(self._prepare, pieces[0], images)
             for following in [*pieces[1:], None]:
-                ready, faults = waiting.result()
+                ready, unreadable, ragged = waiting.result()
                 if following is not None:
                     waiting = thread.submit(self._prepare, following, images)
-                report.skipped += faults.values()
-                set_states(self.project, dict.fromkeys(faults, DROPPED))
+                report.skipped += [*unreadable.values(), *ragged.values()]
+                drop_unsendable(self.project, [*unreadable, *ragged], ragged=ragged.keys())
                 yield from _limited(ready)
 
     def _prepare(
         self, tasks: Sequence[TaskRecord], images: Mapping[int, ImageRecord]
-    ) -> tuple[list[_Prepared], dict[str, str]]:
-        """Tasks ready to send, and why others cannot be, by key. Tiles of one image are read once."""
+    ) -> tuple[list[_Prepared], dict[str, str], dict[str, str]]:
+        """Tasks ready to send; why others cannot be, by key, for their images and for their masks.
+
+        Tiles of one image are read once.
+        """
         ready: list[_Prepared] = []
-        faults: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
+        ragged: dict[str, str] = {}
         shown = self._shown(tasks)
         for image_id in dict.fromkeys(task.image_id for task in tasks):
             image = images[image_id]
@@ -242,19 +247,19 @@ class _Sending:
             try:
                 pictures = task_pictures(image, [task.tile for task in of_image])
             except ImageError as error:
-                faults |= {task.key: str(error) for task in of_image}
+                unreadable |= {task.key: str(error) for task in of_image}
                 continue
             for task, png in zip(of_image, pictures, strict=True):
                 regions = self._regions(task, shown[task.key])
                 text = compact_json(regions)
                 if len(text) > TASK_BYTES:
-                    faults[task.key] = f"{image.path}: its masks are too ragged for the editor (above 1 MB)"
+                    ragged[task.key] = f"{image.path}: its masks are too ragged for the editor (above 1 MB)"
                     continue
                 data = task_data(task, image)
                 ready.append(
                     _Prepared(task=task, png=png, regions=regions, packed=pack_text(text), data=data)
                 )
-        return ready, faults
+        return ready, unreadable, ragged
 
     def _send(self, chunk: Sequence[_Prepared], *, uploaded: dict[str, str]) -> None:
         missing = {item.file_name: item.png for item in chunk if item.file_name not in uploaded}

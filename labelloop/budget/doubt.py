@@ -10,6 +10,7 @@ certainty of Mask R-CNN multiplied). Both are computed once per model and image 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from sqlalchemy import select
 from labelloop.budget.work import mean_outline_px
 from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ImageError
-from labelloop.evaluating import predict_known_images
+from labelloop.evaluating import predict_readable_images
 from labelloop.formats.rle import counts_to_runs, runs_to_counts
 from labelloop.images import read_image
 from labelloop.instances import Instances
@@ -114,8 +115,10 @@ def turn_round(instances: Instances) -> Instances:
 
 def doubts_of(
     project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], *, progress: Progress
-) -> list[ImageDoubt]:
-    """The doubt of a run's model about images; what was computed before is taken from the ledger.
+) -> dict[int, ImageDoubt]:
+    """The doubt of a run's model about images, by image id; what was computed before is from the ledger.
+
+    An image that has to be looked at and cannot be read is not in it.
 
     It reports itself as the stages ``evaluating ...`` (predictions) and ``looking twice``.
 
@@ -128,38 +131,41 @@ def doubts_of(
     known = _stored(project, loaded)
     missing = [image for image in images if image.id not in known]
     if missing:
-        seen = predict_known_images(project, loaded, missing, progress)
-        teacher = _other_model(project, loaded)
-        second = predict_known_images(project, teacher, missing, progress) if teacher is not None else None
+        models = [loaded, *_other_models(project, loaded)]
+        seen = [predict_readable_images(project, model, missing, progress) for model in models]
         with stage(progress, "looking twice", len(missing)):
             for start in range(0, len(missing), STORE_EVERY):
                 fresh = {}
-                for i, image in enumerate(missing[start : start + STORE_EVERY], start):
-                    looks = [] if second is None else [second[i]]
-                    doubt = image_doubt(seen[i], [*looks, *_turned(loaded, image)])
-                    fresh[image.id] = _from_json(_to_json(doubt))  # as the next round will read it
+                for image in missing[start : start + STORE_EVERY]:
+                    looks = [look[image.id] for look in seen if image.id in look]
+                    with suppress(ImageError):
+                        turned = _turned(loaded, image)
+                        if len(looks) == len(seen):
+                            doubt = image_doubt(looks[0], [*looks[1:], turned])
+                            fresh[image.id] = _from_json(_to_json(doubt))  # as the next round will read it
                     progress.advance()
                 _store(project, loaded, fresh)
                 known |= fresh
-    return [known[image.id] for image in images]
+    return {image.id: known[image.id] for image in images if image.id in known}
 
 
-def _turned(loaded: LoadedModel, image: ImageRecord) -> list[Instances]:
-    """What the model sees in the image turned round, turned back; nothing if it cannot be read."""
-    try:
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-    except ImageError:
-        return []
+def _turned(loaded: LoadedModel, image: ImageRecord) -> Instances:
+    """What the model sees in the image turned round, turned back.
+
+    Raises:
+        ImageError: It cannot be read.
+    """
+    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
     turned = np.ascontiguousarray(pixels[::-1, ::-1])
-    return [turn_round(predict_array(loaded.model, turned, stats=loaded.stats))]
+    return turn_round(predict_array(loaded.model, turned, stats=loaded.stats))
 
 
-def _other_model(project: Project, loaded: LoadedModel) -> LoadedModel | None:
+def _other_models(project: Project, loaded: LoadedModel) -> list[LoadedModel]:
     """The supervised model beside a guided one."""
     if loaded.which != "guided":
-        return None
+        return []
     device = next(loaded.model.module().parameters()).device
-    return load_model(project, loaded.run, which="supervised", device=str(device))
+    return [load_model(project, loaded.run, which="supervised", device=str(device))]
 
 
 def _stored(project: Project, loaded: LoadedModel) -> dict[int, ImageDoubt]:

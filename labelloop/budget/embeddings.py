@@ -7,6 +7,7 @@ forward pass per image. Each is computed once and kept in the ledger.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ def embed(
         progress: Who watches, as the stage ``looking at images``.
 
     Returns:
-        float32 (n, DIMENSIONS), unit norm; zeros for an image that cannot be read.
+        float32 (n, DIMENSIONS), unit norm; zeros for an image that cannot be read, which are not kept.
     """
     progress = progress or Silent()
     place = {picture.key: row for row, picture in enumerate(pictures)}
@@ -79,7 +80,8 @@ def embed(
             for start in range(0, len(missing), STORE_EVERY):
                 fresh = {}
                 for picture in missing[start : start + STORE_EVERY]:
-                    fresh[picture.key] = _embed(encoder, picture)
+                    with suppress(ImageError):
+                        fresh[picture.key] = _embed(encoder, picture)
                     progress.advance()
                 _store(project, fresh)
                 for key, vector in fresh.items():
@@ -127,10 +129,7 @@ def _to_side(image: Tensor) -> Tensor:
 
 def _embed(encoder: Encoder, picture: Picture) -> Vectors:
     image = picture.image
-    try:
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-    except ImageError:
-        return np.zeros(DIMENSIONS, np.float32)
+    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
     top, left, bottom, right = picture.box or (0, 0, *image.size_hw)
     return encoder(pixels[top:bottom, left:right])
 
@@ -148,7 +147,8 @@ def _read_into(
             key = encoder, image_id
             if key in place:
                 vectors[place[key]] = np.frombuffer(vector, "<f4")
-                found.add(key)
+                if vectors[place[key]].any():  # an image that could not be read was kept as zeros once
+                    found.add(key)
     return found
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import func, select
 
 from labelloop.budget.audit import Audit, audit_rounds
 from labelloop.budget.embeddings import Picture, embed
-from labelloop.budget.proposer import Proposer
-from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy, choose
+from labelloop.budget.proposer import Proposer, Unit
+from labelloop.budget.sendable import choose_readable, named, reading_faults
+from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy
 from labelloop.budget.suspects_round import open_suspects_round
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
@@ -24,6 +25,7 @@ from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import RoundRow
 from labelloop.review.partly import PartlyReviewed, partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round, reviewed_images
+from labelloop.review.unsendable import ragged_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,45 +71,43 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     images = _askable(project, asked, partly, request.only)
     proposer = Proposer(project, images, partly, run=request.run, device=request.device, progress=progress)
     units = proposer.units
-    if not units:
-        raise NothingToReviewError(
-            "no image is left to review",
-            value=project.root,
-            way_out="Every image of the pool has labels or was asked about. Run labelloop add images.",
-        )
     if proposer.run is None and request.strategy in NEED_A_MODEL:
         raise UsageError(
             "this strategy needs a model, and no run has finished",
             value=request.strategy,
             way_out="Run labelloop train, or choose with --strategy auto, diversity or random.",
         )
+    ragged = ragged_tiles(project, run=proposer.run, which=proposer.which)
+    sendable = [i for i, unit in enumerate(units) if (unit.image.id, _box(unit)) not in ragged]
+    unreadable = reading_faults(proposer.unreadable)
+    if not sendable:
+        raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units))
     number = 1 + _rounds_before(project, server)
     strategy, audit = _audited(project, server, request.strategy, progress)
     known = _known(project, asked)
-    pictures = [Picture(image=u.image, box=u.view.tile.box if u.view else None) for u in units]
-    vectors = embed(project, [*pictures, *(Picture(image=image) for image in known)], progress=progress)
-    pool = Pool(
-        minutes=np.array([unit.minutes.value for unit in units]),
-        shown=np.array([unit.shown for unit in units], np.int64),
-        doubt=np.array([unit.doubt for unit in units]) if proposer.run is not None else None,
-        vectors=vectors[: len(units)],
-        known=vectors[len(units) :],
-        groups=_groups([unit.image for unit in units]),
+    picked = choose_readable(
+        _pool(project, proposer, known, progress),
+        [unit.image for unit in units],
+        request.budget,
+        strategy,
+        allowed=np.array(sendable, np.int64),
+        seed=(request.seed, number),
     )
-    rng = np.random.default_rng([request.seed, number])
-    picks = choose(pool, request.budget, strategy, rng, round_number=number)
-    choices = proposer.choices(picks)
+    unreadable |= picked.faults
+    if not picked.picks:
+        raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units) - len(sendable))
     settings = {
         "asked_strategy": request.strategy,
         "budget": asdict(request.budget),
         "seed": request.seed,
         "number": number,
         "pool": len(units),
+        "left_out": named([*unreadable.values()]),
         "audit": None if audit is None else audit.as_dict(),
     }
     return plan_round(
         project,
-        choices,
+        proposer.choices(picked.picks),
         run=proposer.run,
         which=proposer.which,
         server=server,
@@ -115,6 +115,40 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         strategy=strategy,
         settings=settings,
     )
+
+
+def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int) -> NothingToReviewError:
+    """Why there is no task to ask about."""
+    lacks = [f"{len(unreadable)} images cannot be read, such as: {unreadable[0]}"] if unreadable else []
+    lacks += [f"{n_ragged} tasks have masks too ragged for the editor"] if n_ragged else []
+    way_out = "Every image of the pool has labels or was asked about. Run labelloop add images."
+    if n_ragged:
+        way_out = "Train another model, or label these images elsewhere and add the labels."
+    if unreadable:
+        way_out = "Put the images back, or name their new place to labelloop add images."
+    return NothingToReviewError(
+        "no image is left to review", value="; ".join([str(project.root), *lacks]), way_out=way_out
+    )
+
+
+def _pool(project: Project, proposer: Proposer, known: Sequence[ImageRecord], progress: Progress) -> Pool:
+    """The proposer's units as strategies see them, beside images that are known."""
+    units = proposer.units
+    pictures = [Picture(image=unit.image, box=unit.view.tile.box if unit.view else None) for unit in units]
+    vectors = embed(project, [*pictures, *(Picture(image=image) for image in known)], progress=progress)
+    return Pool(
+        minutes=np.array([unit.minutes.value for unit in units]),
+        shown=np.array([unit.shown for unit in units], np.int64),
+        doubt=np.array([unit.doubt for unit in units]) if proposer.run is not None else None,
+        vectors=vectors[: len(units)],
+        known=vectors[len(units) :],
+        groups=_groups([unit.image for unit in units]),
+    )
+
+
+def _box(unit: Unit) -> tuple[int, int, int, int]:
+    """What a unit shows of its image: top, left, bottom, right, px."""
+    return unit.view.tile.box if unit.view else (0, 0, *unit.image.size_hw)
 
 
 def _audited(

@@ -70,6 +70,7 @@ class Proposer:
 
     Attributes:
         units: All that could be asked, image by image.
+        unreadable: Images that a model has to look at and that cannot be read; they have no units.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Proposer:
     ) -> None:
         self._project, self._partly, self._progress = project, partly, progress
         self._effort = EffortModel.fit(timed_tasks(project))
+        self.unreadable: list[ImageRecord] = []
         finished = any(record.state == "finished" for record in project.runs())
         self._loaded = load_model(project, run, device=device) if finished or run is not None else None
         if self._loaded is None:
@@ -92,7 +94,10 @@ class Proposer:
             self._rates = EditRates.prior()
             self._drawn = _objects_per_image(project)
         else:
-            doubts = doubts_of(project, self._loaded, images, progress=progress)
+            found = doubts_of(project, self._loaded, images, progress=progress)
+            self.unreadable = [image for image in images if image.id not in found]
+            images = [image for image in images if image.id in found]
+            doubts = [found[image.id] for image in images]
             self._rates = EditRates.fit(edit_records(project))
         self.units = self._units(images, doubts)
 

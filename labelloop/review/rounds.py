@@ -46,6 +46,7 @@ class RoundRecord:
         opened_at: UTC.
         closed_at: UTC, or None while it is open.
         tasks: How many, by state.
+        left_out: Images that could not be asked about when it was opened, with reasons.
     """
 
     id: int
@@ -58,6 +59,7 @@ class RoundRecord:
     opened_at: datetime
     closed_at: datetime | None
     tasks: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
 
     @property
     def unsettled(self) -> int:
@@ -139,7 +141,7 @@ def plan_round(
         server: Where the tasks will be.
         min_score: Objects scored lower are not shown.
         strategy: How the choices were made.
-        settings: What else the choice depended on.
+        settings: What else the choice depended on; ``left_out`` as in the record.
     """
     with project.ledger.write() as session:
         for before in session.scalars(
@@ -378,4 +380,5 @@ def _round(row: RoundRow, tasks: Mapping[str, int]) -> RoundRecord:
         opened_at=row.opened_at,
         closed_at=row.closed_at,
         tasks=dict(tasks),
+        left_out=tuple((row.settings or {}).get("left_out", ())),
     )

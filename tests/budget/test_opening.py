@@ -18,7 +18,8 @@ from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import DoubtRow, EmbeddingRow
-from labelloop.review.rounds import round_tasks
+from labelloop.review.rounds import TaskRecord, current_round, round_tasks
+from labelloop.review.unsendable import drop_unsendable
 
 
 def pool_project(folder: Path, *, labelled: int, pool: int) -> Project:
@@ -107,3 +108,76 @@ def test_alike_images_have_alike_embeddings(tmp_path: Path) -> None:
     np.testing.assert_array_equal(embed(project, pictures), vectors)
     tile = Picture(image=pictures[0].image, box=(0, 0, 48, 48))
     assert not is_near_duplicate(embed(project, [tile])[0], vectors[:1])
+
+
+def asked_names(project: Project, tasks: list[TaskRecord]) -> set[str]:
+    names = {image.id: image.file_name for image in project.images()}
+    return {names[task.image_id] for task in tasks}
+
+
+def move_away(project: Project, away: Path, *, but: int = 0) -> list[Path]:
+    """Moves the files of images without labels to another folder, all but the first so many."""
+    away.mkdir(exist_ok=True)
+    paths = [image.path for image in project.images(labelled=False)][but:]
+    for path in paths:
+        path.rename(away / path.name)
+    return paths
+
+
+def test_an_image_that_moved_is_left_out_and_said_and_is_asked_about_when_it_is_back(tmp_path: Path) -> None:
+    project = pool_project(tmp_path, labelled=2, pool=4)
+    train(project, TrainRequest(iterations=4, name="first"))
+    [gone] = move_away(project, tmp_path / "away", but=3)
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    assert asked_names(project, round_tasks(project, record.id)).isdisjoint({gone.name})
+    assert len(round_tasks(project, record.id)) == 3
+    [reason] = record.left_out
+    assert str(gone) in reason
+    (tmp_path / "away" / gone.name).rename(gone)
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    assert asked_names(project, round_tasks(project, record.id)) == {gone.name}
+    assert record.left_out == ()
+
+
+@pytest.mark.parametrize("labelled", [0, 2])
+def test_when_only_images_are_left_that_cannot_be_read_nothing_is_left_to_review(
+    tmp_path: Path, labelled: int
+) -> None:
+    project = pool_project(tmp_path, labelled=labelled, pool=4)
+    if labelled:
+        train(project, TrainRequest(iterations=4, name="first"))
+    open_round(
+        project, "here", RoundRequest(budget=Budget(tasks=1)), Silent()
+    )  # it has looked at all of them
+    for image in project.images(labelled=False):
+        image.path.write_bytes(image.path.read_bytes()[:200])
+    with pytest.raises(NothingToReviewError, match=r"3 .*cannot be read") as caught:
+        open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    assert str(project.images(labelled=False)[-1].path.parent) in str(caught.value)
+
+
+def test_what_the_editor_cannot_take_is_asked_about_again_only_when_another_model_proposes(
+    tmp_path: Path,
+) -> None:
+    project = pool_project(tmp_path, labelled=2, pool=2)
+    train(project, TrainRequest(iterations=4, name="first"))
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    tasks = round_tasks(project, record.id)
+    drop_unsendable(project, [task.key for task in tasks], ragged={tasks[1].key})
+    assert current_round(project, "here") is None
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    assert [task.image_id for task in round_tasks(project, record.id)] == [tasks[0].image_id]
+    with pytest.raises(NothingToReviewError, match=r"1 .*ragged"):
+        open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    train(project, TrainRequest(iterations=4, name="second"))
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=9)), Silent())
+    assert [task.image_id for task in round_tasks(project, record.id)] == [tasks[1].image_id]
+
+
+def test_what_an_image_looks_like_is_not_kept_while_it_cannot_be_read(tmp_path: Path) -> None:
+    project = pool_project(tmp_path, labelled=0, pool=2)
+    [gone] = move_away(project, tmp_path / "away", but=1)
+    pictures = [Picture(image=image) for image in project.images()]
+    assert not embed(project, pictures)[1].any()
+    (tmp_path / "away" / gone.name).rename(gone)
+    assert embed(project, pictures)[1].any()
