@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
@@ -53,10 +53,10 @@ class Ledger:
     """The project's database. ``read()`` and ``write()`` are its only two ways in.
 
     Args:
-        url: SQLAlchemy URL, ``sqlite:///PATH`` as a rule.
+        url: Where it is, as ``sqlite_url`` gives it as a rule.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL) -> None:
         self.engine: Engine = create_engine(url)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _prepare_sqlite)
@@ -106,9 +106,9 @@ class Ledger:
             yield session
 
 
-def sqlite_url(path: Path) -> str:
-    """The SQLAlchemy URL of a SQLite file."""
-    return f"sqlite:///{path}"
+def sqlite_url(path: Path) -> URL:
+    """The SQLAlchemy URL of a SQLite file, whatever characters its path has."""
+    return URL.create("sqlite", database=str(path))
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -8,7 +8,7 @@ import pytest
 from labelloop.errors import ProjectError
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.tables import EditRow, ReviewTaskRow, RoundRow
+from labelloop.project.tables import EditRow, Meta, ReviewTaskRow, RoundRow
 
 
 def test_a_ledger_without_the_tables_of_review_gets_them_and_keeps_the_rest(tmp_path: Path) -> None:
@@ -84,6 +84,19 @@ def test_edits_that_are_older_than_their_outlines_are_kept(tmp_path: Path) -> No
     with Project.open(tmp_path).ledger.read() as session:
         edit = session.get_one(EditRow, 1)
         assert (edit.kind, edit.iou, edit.outline_px) == ("moved", 0.75, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["10%FCS", "5%FBS 24h", "a%20b", "which?", "a#b", "what?mode=memory", "Zürich 培养", "'x'\";--"]
+)
+def test_a_project_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    project = Project.init(tmp_path / name, ProjectConfig(name="a"))
+    with project.ledger.write() as session:
+        session.add(Meta(key="kept", value="yes"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / ".labelloop" / "ledger.db").is_file()
+    with Project.open(tmp_path / name).ledger.read() as session:
+        assert session.get_one(Meta, "kept").value == "yes"
 
 
 def test_a_ledger_of_a_newer_labelloop_is_refused(tmp_path: Path) -> None:
