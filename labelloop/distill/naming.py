@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labelloop.distill.asked_labels import word_for
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.project.project import Project, RunRecord
 
@@ -29,6 +30,18 @@ def check_name(name: str) -> None:
             value=repr(name),
             way_out="Use up to 100 letters, digits, spaces and . _ - + =, with a letter or digit first.",
         )
+
+
+def run_stem(request: TrainRequest) -> str:
+    """What made-up names of such a run begin with; a number follows."""
+    return f"{request.method}-{word_for(request.labels)}-s{request.seed}"
+
+
+def free_name(project: Project, stem: str) -> str:
+    """A made-up name that no run and no folder has now, for who has to know it before the run begins."""
+    known = {run.name for run in project.runs()}
+    names = (f"{stem}-{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in known and not (project.runs_dir / name).exists())
 
 
 def make_run_folder(project: Project, name: str | None, stem: str) -> str:

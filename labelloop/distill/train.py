@@ -20,13 +20,13 @@ import torchvision
 import labelloop
 from labelloop.data.folds import cut_folds
 from labelloop.data.pool import LabelDraw, data_stats, draw_labels
-from labelloop.distill.asked_labels import AskedLabels, asked_labels, word_for
+from labelloop.distill.asked_labels import AskedLabels, asked_labels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
-from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_to_resume
+from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_stem, run_to_resume
 from labelloop.distill.recipe import find_recipe, recipe_from_dict
 from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
@@ -226,8 +226,7 @@ def _new_run(
         progress.note("there are no unlabelled images: the labelled ones serve as the pool")
     schedule, costs = _lengths(project, request, config, draw, progress, started_at, processes, team)
     config |= {"schedule": dataclasses.asdict(schedule), "costs": costs and dataclasses.asdict(costs)}
-    stem = f"{request.method}-{word_for(request.labels)}-s{request.seed}"
-    name = make_run_folder(project, request.name, stem)
+    name = make_run_folder(project, request.name, run_stem(request))
     record = RunRecord(
         name=name,
         state="running",
