@@ -103,7 +103,8 @@ class SoftRPN(RPN):  # type: ignore[misc]
         for instances in gt_instances:
             target = rpn_target(instances.gt_masks.target)
             matched, label = self.anchor_matcher(pairwise_iou(Boxes(target["boxes"]), everywhere))
-            on_ignored = covered_share(everywhere.tensor, target["ignore_boxes"]) > IGNORE_COVERED
+            share = covered_share(everywhere.tensor, target["ignore_boxes"], target["unsure_boxes"])
+            on_ignored = share > IGNORE_COVERED
             label[on_ignored & (label == 0)] = -1
             if self.anchor_boundary_thresh >= 0:
                 label[~everywhere.inside_box(instances.image_size, self.anchor_boundary_thresh)] = -1

@@ -6,6 +6,7 @@ Shared by every model that looks at boxes first and at their masks second (He et
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torchvision.ops import box_area, roi_align
 from labelloop.masks import resample_mask
 from labelloop.models.protocol import Prediction, Target
 
-IGNORE_COVERED = 0.5  # a box lies on an ignored object if the object covers this share of the box
+IGNORE_COVERED = 0.5  # a box lies on ignored objects if they cover this share of the box
+MOST_RECTANGLES = 16  # an ignored region that is made of more counts by its box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class RoiTarget:
             score, the rest goes to the background; box and mask count so much.
         masks: uint8 (n, h, w) in *image* coordinates, 0..255.
         mask_scale: Image pixels per input pixel, along x and y.
-        ignore_boxes: float32 (m, 4) xyxy.
+        ignore_boxes: float32 (m, 4) xyxy; of a region that is made of a few rectangles, as what is unknown
+            where not all tiles came back, those.
     """
 
     boxes: Tensor
@@ -44,16 +47,42 @@ class RoiTarget:
 def roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
     """A target for an image that was resized by these factors along x and y."""
     boxes, filled = _boxes(target.masks)
-    boxes = boxes * boxes.new_tensor([*scale_xy, *scale_xy])
-    counted = filled & ~target.ignore
+    scale = boxes.new_tensor([*scale_xy, *scale_xy])
+    counted, ignored = filled & ~target.ignore, filled & target.ignore
     return RoiTarget(
-        boxes=boxes[counted],
+        boxes=boxes[counted] * scale,
         labels=target.labels[counted] + 1,
         weights=target.weights[counted],
         masks=target.masks[counted],
         mask_scale=(1 / scale_xy[0], 1 / scale_xy[1]),
-        ignore_boxes=boxes[filled & target.ignore],
+        ignore_boxes=_ignored_boxes(target.masks[ignored], boxes[ignored]) * scale,
     )
+
+
+def _ignored_boxes(masks: Tensor, boxes: Tensor) -> Tensor:
+    """Boxes of ignored objects, image px: each one's own, or the rectangles that it is made of."""
+    parts = [boxes[:0]]
+    for mask, box in zip(masks, boxes, strict=True):
+        found = _rectangles(mask > 127)
+        parts.append(box[None] if found is None else box.new_tensor(found))
+    return torch.cat(parts)
+
+
+def _rectangles(inside: Tensor) -> list[tuple[int, int, int, int]] | None:
+    """The xyxy rectangles, none upon another, that bands of equal rows make; None if they are too many.
+
+    Args:
+        inside: bool (h, w).
+    """
+    changes = torch.nonzero((inside[1:] != inside[:-1]).any(1))[:, 0] + 1
+    if len(changes) > MOST_RECTANGLES:
+        return None
+    found = []
+    for top, bottom in pairwise([0, *changes.tolist(), len(inside)]):
+        edges = torch.diff(F.pad(inside[top].to(torch.int8), (1, 1)))
+        starts, ends = (torch.nonzero(edges == way)[:, 0].tolist() for way in (1, -1))
+        found += [(left, top, right, bottom) for left, right in zip(starts, ends, strict=True)]
+    return found if len(found) <= MOST_RECTANGLES else None
 
 
 def rpn_target(target: RoiTarget) -> dict[str, Tensor]:
@@ -61,19 +90,32 @@ def rpn_target(target: RoiTarget) -> dict[str, Tensor]:
     sure = target.weights >= 0.5
     return {
         "boxes": target.boxes[sure],
-        "ignore_boxes": torch.cat([target.ignore_boxes, target.boxes[~sure]]),
+        "ignore_boxes": target.ignore_boxes,
+        "unsure_boxes": target.boxes[~sure],
     }
 
 
-def covered_share(boxes: Tensor, ignored: Tensor) -> Tensor:
-    """How much of each box the ignored box that covers it most covers: float32 (n,), 0..1."""
-    if len(ignored) == 0 or len(boxes) == 0:
-        return boxes.new_zeros(len(boxes))
-    top_left = torch.max(boxes[:, None, :2], ignored[None, :, :2])
-    bottom_right = torch.min(boxes[:, None, 2:], ignored[None, :, 2:])
+def covered_share(boxes: Tensor, ignored: Tensor, unsure: Tensor | None = None) -> Tensor:
+    """How much of each box is covered, float32 (n,), 0..1.
+
+    Args:
+        boxes: float32 (n, 4) xyxy.
+        ignored: float32 (m, 4) xyxy, which count together.
+        unsure: float32 (u, 4) xyxy, of which the one that covers most counts.
+    """
+    share: Tensor = _covered(boxes, ignored).sum(1).clamp(max=1)
+    if unsure is None or len(unsure) == 0:
+        return share
+    return torch.max(share, _covered(boxes, unsure).amax(1))
+
+
+def _covered(boxes: Tensor, others: Tensor) -> Tensor:
+    """How much of each box each of the others covers: float32 (n, m), 0..1."""
+    top_left = torch.max(boxes[:, None, :2], others[None, :, :2])
+    bottom_right = torch.min(boxes[:, None, 2:], others[None, :, 2:])
     sides = (bottom_right - top_left).clamp(min=0)
     areas: Tensor = box_area(boxes).clamp(min=1e-6)
-    return (sides[..., 0] * sides[..., 1] / areas[:, None]).amax(1)
+    return sides[..., 0] * sides[..., 1] / areas[:, None]
 
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, *, background: int) -> Tensor:

@@ -75,7 +75,8 @@ class IgnoringRPN(RegionProposalNetwork):  # type: ignore[misc]
         """Labels (1 positive, 0 background, -1 left out) and matched boxes per anchor."""
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
-            on_ignored = covered_share(anchor, target["ignore_boxes"]) > IGNORE_COVERED
+            share = covered_share(anchor, target["ignore_boxes"], target["unsure_boxes"])
+            on_ignored = share > IGNORE_COVERED
             label[on_ignored & (label == 0)] = -1.0
         return labels, matched
 

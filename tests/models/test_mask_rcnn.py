@@ -6,7 +6,7 @@ import torch
 
 from labelloop.models.catalog import build_model
 from labelloop.models.mask_rcnn import fit_to
-from labelloop.models.protocol import to_instances
+from labelloop.models.protocol import Target, to_instances
 from labelloop.models.regions import covered_share, roi_target, rpn_target
 from labelloop.models.roi_heads import HeadConfig, _box_losses
 
@@ -113,13 +113,33 @@ def test_anchors_are_not_taught_on_objects_that_are_less_likely_than_not(model, 
     doubtful = dataclasses.replace(target, weights=torch.tensor([1.0, 0.3]))
     found = rpn_target(roi_target(doubtful, (1.0, 1.0)))
     assert found["boxes"].tolist() == [[11.0, 11.0, 30.0, 30.0]]
-    assert found["ignore_boxes"].tolist() == [[35.0, 35.0, 54.0, 54.0]]
+    assert found["unsure_boxes"].tolist() == [[35.0, 35.0, 54.0, 54.0]]
 
 
 def test_covered_share_is_the_part_of_a_box_that_an_ignored_box_covers():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
     assert covered_share(boxes, torch.tensor([[5.0, 0.0, 100.0, 10.0]])).tolist() == [0.5, 0.0]
     assert covered_share(boxes, torch.zeros(0, 4)).tolist() == [0.0, 0.0]
+
+
+def test_what_is_known_beside_an_unknown_region_is_taught():
+    unknown = torch.full((1, 64, 64), 255, dtype=torch.uint8)
+    unknown[0, 32:, 32:] = 0  # one tile of four came back
+    target = Target(
+        masks=unknown,
+        labels=torch.zeros(1, dtype=torch.int64),
+        weights=torch.ones(1),
+        ignore=torch.ones(1, dtype=torch.bool),
+    )
+    ignored = roi_target(target, (2.0, 2.0)).ignore_boxes
+    known, half_known, unknown_box = (80, 80, 120, 120), (40, 80, 80, 120), (30, 40, 110, 60)
+    boxes = torch.tensor([known, half_known, unknown_box], dtype=torch.float32)
+    assert covered_share(boxes, ignored).tolist() == pytest.approx([0, 0.6, 1])
+
+
+def test_an_ignored_object_counts_by_its_box(discs):
+    target = dataclasses.replace(discs([(32, 32, 24)]), ignore=torch.ones(1, dtype=torch.bool))
+    assert roi_target(target, (1.0, 1.0)).ignore_boxes.tolist() == [[8.0, 8.0, 57.0, 57.0]]
 
 
 def test_fit_to_brings_the_median_object_to_the_wanted_size_and_room_for_the_fullest_image(stats):
