@@ -275,12 +275,18 @@ class Reader:
             for region in read.regions
             if region.key not in untouched
         ]
-        objects = _joined(untouched, kept, regions)
-        return ReadReview(
-            objects=objects,
+        shown_again = {key: shown.instances.rles[place[key]] for key, _ in read.unusable if key in place}
+        review = ReadReview(
+            objects=_joined(untouched, kept, regions),
             untouched=frozenset(untouched),
             unusable=tuple(f"task {task.server_id}: {key}: {reason}" for key, reason in read.unusable),
+            unknown=shown_again | dict(read.unnamed),
+            lost=read.lost,
         )
+        if not review.says_nothing:
+            return review
+        told = f"task {task.server_id}: nothing of its annotation can be used, so it gives no labels"
+        return replace(review, unusable=(*review.unusable, told))
 
     def _sent(self, task: TaskRecord, shown: KeyedInstances) -> list[dict[str, Any]]:
         """What the task was sent with, also where a push could not note that it was sent."""

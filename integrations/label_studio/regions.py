@@ -54,10 +54,14 @@ class ReadRegions:
     Attributes:
         regions: Objects, in the result's order; no two keys are alike.
         unusable: Key and reason of each region that is none.
+        unnamed: Key and run lengths of those that have a shape but no label that is a class.
+        lost: Another of them may have been an object: it has a shape that cannot be read, or is damaged.
     """
 
     regions: tuple[Region, ...]
     unusable: tuple[tuple[str, str], ...]
+    unnamed: tuple[tuple[str, bytes], ...] = ()
+    lost: bool = False
 
 
 def to_regions(
@@ -127,12 +131,25 @@ def read_regions(result: object, size_hw: tuple[int, int], classes: Sequence[str
     label_of = {name: label for label, name in reversed(list(enumerate(classes)))}
     regions: list[Region] = []
     unusable: list[tuple[str, str]] = []
-    for key, entries in _by_key(result, unusable).items():
+    unnamed: list[tuple[str, bytes]] = []
+    by_key = _by_key(result, unusable)
+    lost = bool(unusable)
+    for key, entries in by_key.items():
+        names = list(_labels(entries))
+        label = next((label_of[name] for name in names if name in label_of), None)
         try:
-            regions.append(_read_region(key, entries, size_hw, label_of))
+            region = _read_region(key, entries, size_hw, -1 if label is None else label)
         except Unusable as fault:
             unusable.append((key, str(fault)))
-    return ReadRegions(regions=tuple(regions), unusable=tuple(unusable))
+            lost = lost or _shape(entries) is not None
+        else:
+            if label is not None:
+                regions.append(region)
+                continue
+            reason = f"its label {', '.join(names)} is no class" if names else "it has no label"
+            unusable.append((key, reason))
+            unnamed.append((key, region.rle))
+    return ReadRegions(regions=tuple(regions), unusable=tuple(unusable), unnamed=tuple(unnamed), lost=lost)
 
 
 def shape_facts(result: object) -> Iterator[tuple[str | None, tuple[int, int] | None]]:
@@ -162,7 +179,7 @@ def _by_key(result: object, unusable: list[tuple[str, str]]) -> dict[str, list[M
 
 
 def _read_region(
-    key: str, entries: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], label_of: Mapping[str, int]
+    key: str, entries: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], label: int
 ) -> Region:
     shape = _shape(entries)
     if shape is None:
@@ -176,10 +193,6 @@ def _read_region(
         )
     if shape.get("image_rotation") or shape.get("item_index"):
         raise Unusable("it was drawn on a turned image or on another image of the task")
-    names = list(_labels(entries))
-    label = next((label_of[name] for name in names if name in label_of), None)
-    if label is None:
-        raise Unusable(f"its label {', '.join(names)} is no class" if names else "it has no label")
     kind, value, origin = _KIND_OF_TYPE[shape["type"]], shape.get("value"), shape.get("origin")
     if not isinstance(value, dict):
         raise Unusable("it has no value")

@@ -10,6 +10,7 @@
    the objects owned there, is unknown.
 6. Objects that were known before stay where the tile that owns them has not come back. If they were changed
    after the tiles had been sent, the newer form counts, unless the tiles change them too.
+7. A region that came back and cannot be used is unknown area, until a later round brings an object there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ReturnedTile:
         owned: Those of them that belong to it.
         returned: What came back, in the tile's coordinates.
         untouched: Keys that came back as they were sent.
+        unreadable: Run lengths, in the whole image, of regions that came back and cannot be used.
     """
 
     tile: Tile
@@ -50,6 +52,7 @@ class ReturnedTile:
     owned: frozenset[str]
     returned: KeyedInstances
     untouched: frozenset[str]
+    unreadable: tuple[bytes, ...] = ()
 
 
 def join_tiles(
@@ -101,15 +104,19 @@ class _Join:
 
     def _add_changed(self, changed: Sequence[tuple[bytes, int]]) -> None:
         """What was known, but not yet in this form when the tiles were sent; what they say of it counts."""
+        instances = self._instances(changed)
+        for i in self._not_brought(instances):
+            self._add(instances.rles[i], int(instances.labels[i]), frozenset({BEFORE}))
+
+    def _not_brought(self, old: Instances) -> list[int]:
+        """Indices of those that no object which the tiles have brought so far takes the place of."""
         brought = [
             (rle, label)
             for rle, label, holders in zip(self.rles, self.classes, self.holders, strict=True)
             if BEFORE not in holders
         ]
-        iou = self._instances(changed).iou(self._instances(brought))
-        for (rle, label), with_brought in zip(changed, iou, strict=True):
-            if with_brought.max(initial=0.0) < SAME_OBJECT:
-                self._add(rle, label, frozenset({BEFORE}))
+        iou = old.iou(self._instances(brought))
+        return [i for i, with_brought in enumerate(iou) if with_brought.max(initial=0.0) < SAME_OBJECT]
 
     def _keep(self, i: int, owner: int, holders: frozenset[int]) -> None:
         """A proposed object as its owner and the other tiles left it, if it still is one."""
@@ -218,9 +225,13 @@ class _Join:
             top, left, bottom, right = tile.tile.box
             seen[top:bottom, left:right] = True
         undecided = [*self._still_undecided(seen), *self.undecided]
+        old = self.before.unreadable
+        unreadable = [old.rles[i] for i in self._not_brought(old)]
+        unreadable += [rle for tile in self.returned for rle in tile.unreadable]
         return Joined(
             objects=self._instances(list(zip(self.rles, self.classes, strict=True))),
             undecided=self._instances(undecided),
+            unreadable=self._instances([(rle, 0) for rle in unreadable]),
             unseen=self.before.unseen & ~seen,
         )
 

@@ -16,36 +16,40 @@ class Joined:
     Attributes:
         objects: That are there; no crowds, without scores.
         undecided: Objects of which a part was looked at, but not by whom they belong to.
+        unreadable: Regions that somebody left and that cannot be used, as of a class that the project lacks.
         unseen: bool (h, w), where nobody has looked.
     """
 
     objects: Instances
     undecided: Instances
+    unreadable: Instances
     unseen: BoolArray
 
     @classmethod
     def nothing(cls, size_hw: tuple[int, int]) -> Joined:
         """Nobody has looked at the image."""
         empty = Instances(size_hw=size_hw)
-        return cls(objects=empty, undecided=empty, unseen=np.ones(size_hw, np.bool_))
+        return cls(objects=empty, undecided=empty, unreadable=empty, unseen=np.ones(size_hw, np.bool_))
 
     @classmethod
     def of_labels(cls, labels: Instances) -> Joined:
         """An image's labels; what is crowd in them nobody has looked at."""
+        empty = Instances(size_hw=labels.size_hw)
         return cls(
             objects=replace(labels.select(~labels.crowd), scores=None),
-            undecided=Instances(size_hw=labels.size_hw),
+            undecided=empty,
+            unreadable=empty,
             unseen=_union(labels.select(labels.crowd)),
         )
 
     @property
     def unknown(self) -> BoolArray:
-        """Bool (h, w), what is not known: unseen, or an undecided object."""
-        return self.unseen | _union(self.undecided)
+        """Bool (h, w), what is not known: unseen, an undecided object, or an unreadable region."""
+        return self.unseen | _union(self.undecided) | _union(self.unreadable)
 
     def labels(self, n_classes: int) -> Instances:
         """The labels: the objects, and what is not known as a crowd of every class."""
-        crowds = list(self.undecided.rles)
+        crowds = [*self.undecided.rles, *self.unreadable.rles]
         if self.unseen.any():
             crowds.append(Instances.from_dense(self.unseen[None]).rles[0])
         n_objects, every = len(self.objects), np.repeat(np.arange(n_classes), len(crowds))

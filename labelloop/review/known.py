@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, load_only
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, Meta, ReviewTaskRow, RoundRow
 
-_CHUNK = 500  # values in one SQL statement
+CHUNK = 500  # values in one SQL statement
 
 
 def pull_cursor(project: Project, name: str) -> str | None:
@@ -76,5 +76,5 @@ def minutes_spent(project: Project) -> float:
 
 def chunked(session: Session, statement: Select[Any], column: Any, values: Sequence[Any]) -> Iterator[Any]:
     """The scalars of a statement for the rows in which a column has one of many values."""
-    for start in range(0, len(values), _CHUNK):
-        yield from session.scalars(statement.where(column.in_(values[start : start + _CHUNK])))
+    for start in range(0, len(values), CHUNK):
+        yield from session.scalars(statement.where(column.in_(values[start : start + CHUNK])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,11 +56,21 @@ class ReadReview:
         objects: In the coordinates of the task's tile.
         untouched: Keys that came back as they were sent.
         unusable: Regions that say nothing that can be used, with reasons.
+        unknown: Run lengths, in the task's tile, of objects that are there without a class that the project
+            has, by key.
+        lost: Something else that is unusable may have been an object.
     """
 
     objects: KeyedInstances
     untouched: frozenset[str]
     unusable: tuple[str, ...] = ()
+    unknown: Mapping[str, bytes] = field(default_factory=dict)
+    lost: bool = False
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether nothing in it can be used, though a person left something: no image is empty by that."""
+        return not self.objects.keys and (self.lost or bool(self.unknown))
 
 
 ReadResult = Callable[[TaskRecord, Any, KeyedInstances], ReadReview]

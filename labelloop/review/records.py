@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from labelloop.project.ledger import encode_instances
@@ -28,10 +28,10 @@ from labelloop.project.tables import (
     RoundRow,
     now,
 )
-from labelloop.review.counting import came_back, counted_last, counting, live, said_time
-from labelloop.review.edits import Edit, KeyedInstances, find_edits
+from labelloop.review.counting import counted_last, counting, live, said_time
+from labelloop.review.edits import Edit, KeyedInstances
 from labelloop.review.join import ReturnedTile
-from labelloop.review.known import chunked
+from labelloop.review.known import CHUNK, chunked
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadResult, ReadReview
 from labelloop.review.rejoin import REVIEW, AskedRound, join_rounds
 from labelloop.review.rounds import (
@@ -47,6 +47,7 @@ from labelloop.review.rounds import (
     task_record,
     unpack_json,
 )
+from labelloop.review.unknown import made_edits, unknown_areas
 
 
 def store_pull(
@@ -114,18 +115,44 @@ class _Pull:
             for task in wanted:
                 if task.key in self._rows:  # else it is another project's
                     self._take(task)
+            self._renew_edits(again)
 
     def _reviewed(self) -> list[str]:
-        """Tasks of the images whose labels come from review."""
+        """Reviewed tasks of the images whose labels come from review, or are no newer than what came back."""
         newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision"))
         last = newest.group_by(LabelRow.image_id).subquery()
+        pulled = select(AnnotationRow.task_key, func.max(AnnotationRow.pulled_at).label("at"))
+        came = pulled.where(AnnotationRow.skipped.is_(False)).group_by(AnnotationRow.task_key).subquery()
         statement = (
             select(ReviewTaskRow.key)
-            .join(LabelRow, LabelRow.image_id == ReviewTaskRow.image_id)
-            .join(last, (last.c.image_id == LabelRow.image_id) & (last.c.revision == LabelRow.revision))
-            .where(came_back(), LabelRow.source.startswith(REVIEW))
+            .join(came, came.c.task_key == ReviewTaskRow.key)
+            .outerjoin(last, last.c.image_id == ReviewTaskRow.image_id)
+            .outerjoin(
+                LabelRow, (LabelRow.image_id == last.c.image_id) & (LabelRow.revision == last.c.revision)
+            )
+            .where(
+                LabelRow.image_id.is_(None)
+                | LabelRow.source.startswith(REVIEW)
+                | (LabelRow.added_at <= came.c.at),
+            )
         )
         return list(self._session.scalars(statement))
+
+    def _renew_edits(self, keys: Sequence[str]) -> None:
+        """The edits of annotations that were stored before, of tasks that are read again."""
+        states = [
+            (key, state)
+            for key in keys
+            for state in self._states.get(key, ())
+            if not state.skipped and state not in self._results
+        ]
+        for start in range(0, len(states), CHUNK):
+            numbers = [state.id for _, state in states[start : start + CHUNK]]
+            self._session.execute(delete(EditRow).where(EditRow.annotation_id.in_(numbers)))
+        for key, state in states:
+            task = self._tasks[key]
+            made = made_edits(task, self._shown(task), self._review(task, state))
+            self._edits += [(state, edit) for edit in made]
 
     def _load(self, keys: Iterable[str]) -> None:
         """All that the ledger has of the images of these tasks."""
@@ -184,11 +211,7 @@ class _Pull:
             if state.skipped:
                 continue
             review = self._review(task, state)
-            edits = [
-                edit
-                for edit in find_edits(self._shown(task), review.objects, untouched=review.untouched)
-                if edit.kind != "accepted" or task.owned.issuperset(edit.before)
-            ]
+            edits = made_edits(task, self._shown(task), review)
             self._edits += [(state, edit) for edit in edits]
             if state is counts:
                 for edit in edits:
@@ -251,17 +274,20 @@ class _Pull:
             self._session.execute(insert(EditRow), [_edit_row(state.id, edit) for state, edit in self._edits])
 
     def _returned(self, task: TaskRecord) -> ReturnedTile | None:
-        """What a task came back with; None where it has not."""
+        """What a task came back with; None where it has not, or says nothing."""
         counts = counted_last(self._states.get(task.key, ()))
         if counts is None:
             return None
         review = self._review(task, counts)
+        if review.says_nothing:
+            return None
         return ReturnedTile(
             tile=task.tile,
             shown=frozenset(task.shown),
             owned=task.owned,
             returned=review.objects,
             untouched=review.untouched,
+            unreadable=unknown_areas(task, self._proposed[task.round_id, task.image_id], review),
         )
 
     def _review(self, task: TaskRecord, state: AnnotationRow) -> ReadReview:

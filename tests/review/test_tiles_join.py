@@ -251,6 +251,26 @@ def test_what_is_unknown_is_a_crowd_of_every_class_so_that_no_prediction_in_it_i
     assert in_crowd(table).all()
 
 
+def test_a_region_that_cannot_be_used_is_a_crowd_of_every_class_until_a_later_round_brings_an_object() -> (
+    None
+):
+    nothing = KeyedInstances(keys=(), instances=Instances(size_hw=SIZE_HW))
+    proposed = Instances.from_dense(disc(50, 50, 20)[None], scores=[0.9])
+    [view] = review_tiles(proposed)
+    looked = ReturnedTile(
+        tile=view.tile, shown=frozenset(), owned=frozenset(), returned=nothing, untouched=frozenset()
+    )
+    first = join_tiles(nothing, [replace(looked, unreadable=proposed.rles)])
+    again = join_tiles(nothing, [looked], before=first)
+    for known in (first, again):
+        labels = known.labels(N_CLASSES)
+        assert (labels.rles, labels.labels.tolist()) == (proposed.rles * N_CLASSES, [*range(N_CLASSES)])
+        assert labels.crowd.all()
+    drawn = KeyedInstances(keys=("drawn",), instances=replace(proposed, scores=None))
+    last = join_tiles(nothing, [replace(looked, returned=drawn)], before=again)
+    assert last.labels(N_CLASSES) == drawn.instances
+
+
 def test_the_owners_class_counts() -> None:
     instances = Instances.from_dense(disc(60, 90, 30)[None], [0])
     views = review_tiles(instances, **two_tiles(instances))
