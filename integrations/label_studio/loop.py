@@ -3,6 +3,8 @@
 All of its state is in the ledger, so it can be stopped anywhere and started again. A server that does not
 answer is waited for; a connection is made anew each time, so a renewed token is found.
 
+labelloop.toml is read anew in every turn, so a class that is added there is taken.
+
 1. Pull.
 2. Train when ``retrain_after`` images have labels from review that no finished run has seen, or when the
    round is finished and one has. The new run trains as the newest one did, on all labels; an unfinished run
@@ -20,7 +22,7 @@ from typing import Any
 
 from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
-from labelloop.errors import NothingToReviewError, ServerError
+from labelloop.errors import NothingToReviewError, ProjectError, ServerError
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
@@ -99,11 +101,17 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
         ProjectError: There is no connection or no finished run.
     """
     watching = progress or Silent()
+    try:
+        project.read_settings()
+    except ProjectError as error:  # somebody may be writing it
+        watching.note(f"{error} The settings of before hold until it can be used.")
     report = pull(project, progress=watching)
     settings = project.config.label_studio
     assert settings is not None  # pull has seen it
     if report.images:
         watching.note(f"{report.images} images came back from review")
+    for reason in report.unusable:
+        watching.note(f"left out: {reason}")
     gate_trained(project, watching)
     before = current_round(project, server_name(settings))
     new = new_labels(project)
@@ -111,29 +119,27 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     if new >= retrain_after or (before is None and new > 0):
         trained = retrain(project, watching)
     proposing, gate = proposer(project), last_gate(project)
-    try:
-        pushed = push(project, RoundRequest(budget=ROUND, run=proposing), progress=watching)
-    except NothingToReviewError as error:
-        watching.note(str(error))
-        return LoopStep(
-            images=report.images,
-            new_labels=new,
-            trained=trained,
-            proposer=proposing,
-            gate=gate,
-            round=None,
-            waiting=0,
-        )
-    for reason in pushed.skipped:
-        watching.note(f"skipped {reason}")
-    if pushed.opened:
-        watching.note(f"round {pushed.round}: {pushed.tasks} tasks wait for review")
+    number, waiting = _push(project, proposing, watching)
     return LoopStep(
         images=report.images,
         new_labels=new,
         trained=trained,
         proposer=proposing,
         gate=gate,
-        round=pushed.round,
-        waiting=pushed.tasks,
+        round=number,
+        waiting=waiting,
     )
+
+
+def _push(project: Project, run: str, watching: Progress) -> tuple[int | None, int]:
+    """The round that is open now, or None where nothing is left to review, and its tasks that wait."""
+    try:
+        pushed = push(project, RoundRequest(budget=ROUND, run=run), progress=watching)
+    except NothingToReviewError as error:
+        watching.note(str(error))
+        return None, 0
+    for reason in pushed.skipped:
+        watching.note(f"skipped {reason}")
+    if pushed.opened:
+        watching.note(f"round {pushed.round}: {pushed.tasks} tasks wait for review")
+    return pushed.round, pushed.tasks

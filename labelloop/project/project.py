@@ -137,6 +137,17 @@ class Project:
         """Where things lie that can be computed again."""
         return self.root / ".labelloop" / "cache"
 
+    def read_settings(self) -> None:
+        """Takes over what was changed in labelloop.toml since the project was opened.
+
+        Raises:
+            ProjectError: The file cannot be read, or classes that have labels were changed; the settings stay
+                as they were.
+        """
+        config = read_config(self.root / FILE_NAME)
+        hold_classes(self.ledger, config.classes)
+        self.config = config
+
     def set_classes(self, classes: tuple[str, ...]) -> None:
         """Writes the class names into labelloop.toml."""
         self.config = self.config.model_copy(update={"classes": classes})

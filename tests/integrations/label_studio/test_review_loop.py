@@ -7,6 +7,7 @@ one fault of each kind in every image; the annotator corrects them to the truth,
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,13 +25,16 @@ from typer.testing import CliRunner
 from labelloop.cli.app import app
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio import push as push_module
 from labelloop.integrations.label_studio.labelling_config import ControlNames
-from labelloop.integrations.label_studio.loop import turn
+from labelloop.integrations.label_studio.loop import run_loop, turn
 from labelloop.integrations.label_studio.regions import to_regions
+from labelloop.progress import Silent
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, PredictionRow
 from labelloop.review.edits import EDIT_KINDS
+from labelloop.review.rounds import rounds
 
 pytestmark = pytest.mark.slow
 
@@ -439,6 +443,55 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
     last = turn(project, retrain_after=50)  # the round is finished
     assert last.trained not in (None, step.trained)
     assert (last.images, last.round, last.waiting) == (N_IMAGES - 2, None, 0)
+
+
+class Notes(Silent):
+    """What a person who watches is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.told.append(message)
+
+
+def test_the_loop_ends_when_only_images_are_left_that_cannot_be_asked_about(
+    screen: Path, annotator: Annotator, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(push_module, "TASK_BYTES", 10)  # no masks but none at all
+    project, watching = Project.open(screen), Notes()
+    gone = project.images(split="train", labelled=False)[0]
+    gone.path.rename(gone.path.with_suffix(".gone"))
+    try:
+        last = run_loop(project, every_s=0.01, retrain_after=99, progress=watching)
+    finally:
+        gone.path.with_suffix(".gone").rename(gone.path)
+    assert (last.round, annotator.tasks()) == (None, [])
+    assert [r.tasks for r in rounds(project)] == [{"dropped": N_IMAGES - 1}]
+    assert sum("too ragged" in text for text in watching.told) == N_IMAGES
+    assert any("1 images cannot be read" in text and str(gone.path) in text for text in watching.told)
+
+
+def test_the_loop_says_what_it_left_out_and_takes_a_class_that_was_written_down_meanwhile(
+    screen: Path, annotator: Annotator
+) -> None:
+    project, watching = Project.open(screen), Notes()
+    turn(project, retrain_after=99)
+    config = annotator.http.get(f"/api/projects/{annotator.project}/").json()["label_config"]
+    with_cyst = re.sub(r"(<Label value=.)debris(.[^>]*/>)", r"\g<0>\1cyst\2", config)
+    changed = annotator.http.patch(f"/api/projects/{annotator.project}/", json={"label_config": with_cyst})
+    assert changed.status_code == 200, changed.text
+    task = annotator.tasks()[0]
+    result = json.loads(json.dumps(task["predictions"][0]["result"]))
+    result[0]["value"][result[0]["type"]] = ["cyst"]
+    annotator.submit(task, result)
+    turn(project, retrain_after=99, progress=watching)
+    assert any("left out" in text and "cyst is no class" in text for text in watching.told)
+    toml = screen / "labelloop.toml"
+    toml.write_text(toml.read_text().replace('"debris"]', '"debris", "cyst"]'))
+    turn(project, retrain_after=99, progress=watching)
+    assert project.config.classes == (*CLASSES, "cyst")
+    assert 2 in labels_of(screen)[task["data"]["name"]].labels.tolist()
 
 
 def test_a_loop_that_cannot_push_says_so_and_does_not_take_it_for_the_end(

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelloop.errors import ServerError
+from labelloop.instances import Instances
+from labelloop.integrations.label_studio.loop import turn
+from labelloop.progress import Silent
+from labelloop.project.config import LabelStudioConfig, ProjectConfig
+from labelloop.project.ledger import encode_instances
+from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow, LabelRow
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.told.append(message)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Tied to a server that nobody has started: a turn ends where it first asks it."""
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "none")
+    server = LabelStudioConfig(url="http://127.0.0.1:9", project=1)
+    return Project.init(
+        tmp_path / "p", ProjectConfig(name="screen", classes=("organoid",), label_studio=server)
+    )
+
+
+def test_every_turn_reads_labelloop_toml_anew(project: Project) -> None:
+    toml = project.root / "labelloop.toml"
+    toml.write_text(toml.read_text().replace('["organoid"]', '["organoid", "cyst"]'))
+    with pytest.raises(ServerError, match="reached"):
+        turn(project, retrain_after=1)
+    assert project.config.classes == ("organoid", "cyst")
+
+
+def test_a_labelloop_toml_that_cannot_be_read_is_said_and_the_settings_before_hold(project: Project) -> None:
+    toml, watching = project.root / "labelloop.toml", Notes()
+    toml.write_text(toml.read_text().replace('["organoid"]', '["organoid", "cy'))
+    with pytest.raises(ServerError, match="reached"):
+        turn(project, retrain_after=1, progress=watching)
+    [told] = watching.told
+    assert "not valid TOML" in told
+    assert project.config.classes == ("organoid",)
+
+
+def test_a_class_that_a_turn_has_taken_is_not_renamed_afterwards(project: Project) -> None:
+    toml, watching = project.root / "labelloop.toml", Notes()
+    objects = Instances.from_dense(np.ones((2, 8, 8), np.bool_), [0, 1])
+    with project.ledger.write() as session:
+        session.add(ImageRow(id=1, sha256="a", path="a", file_name="a", height=8, width=8))
+        session.flush()
+        session.add(
+            LabelRow(image_id=1, revision=1, source="x", n_objects=2, instances=encode_instances(objects))
+        )
+    text = toml.read_text()
+    for classes in ('["organoid", "cyst"]', '["organoid", "debris"]'):
+        toml.write_text(text.replace('["organoid"]', classes))
+        with pytest.raises(ServerError, match="reached"):
+            turn(project, retrain_after=1, progress=watching)
+    [told] = watching.told
+    assert "organoid, debris, not organoid, cyst" in told
+    assert project.config.classes == ("organoid", "cyst")
