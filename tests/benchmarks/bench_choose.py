@@ -1,8 +1,8 @@
 """Choosing 40 tasks from a pool of 20,000 images whose predictions, doubts and embeddings are kept.
 
-Run by hand: ``python tests/benchmarks/bench_choose.py [--images 20000]``. The entries are made (no image file
-is read); the model is a real one of a few steps. Prints seconds and peak memory of a process that opens a
-round.
+Run by hand: ``python tests/benchmarks/bench_choose.py [--images 20000]``. The entries are made (one image
+file serves all); the model is a real one of a few steps. Prints seconds and peak memory of a process that
+opens a round.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from sqlalchemy import insert
 
 from labelloop.budget.embeddings import DIMENSIONS, ENCODER
@@ -44,10 +45,12 @@ def made_project(folder: Path, n_images: int) -> Project:
     add_labels(project, str(folder / "labelled.json"), images=str(folder / "labelled"))
     train(project, TrainRequest(iterations=4, name="made"))
     rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (512, 512)).astype(np.uint8)
+    Image.fromarray(picture).save(project.root / "picture.png")  # of all of them: what is picked is read
     first = 1000
     ids = range(first, first + n_images)
     images = [
-        {"id": i, "sha256": f"{i:064d}", "page": 0, "channel": -1, "path": f"{i}.png",
+        {"id": i, "sha256": f"{i:064d}", "page": 0, "channel": -1, "path": "picture.png",
          "file_name": f"{i}.png", "height": 512, "width": 512, "split": "train", "group": f"plate-{i % 20}"}
         for i in ids
     ]  # fmt: skip
