@@ -102,9 +102,11 @@ def test_the_promoted_model_loads_and_predicts(project, finished):
     assert loaded.model.predict([torch.rand(3, 64, 64)])[0].size_hw == (64, 64)
 
 
-def test_a_large_field_of_the_pool_is_labelled_and_learnt_by_parts(project, write_set):
+def test_a_large_field_of_the_pool_is_labelled_and_learnt_by_parts(project, tmp_path, write_set):
     add_images(project, [str(write_set("field", 1, seed=5, truth=False, size=1100))])
-    train(project, dataclasses.replace(SHORT, name="parts", iterations=40))
+    recipe = tmp_path / "many.toml"
+    recipe.write_text("looks_per_label = 2\n")
+    train(project, dataclasses.replace(SHORT, name="parts", iterations=40, recipe=str(recipe)))
     field = max(project.images(split="train"), key=lambda image: image.size_hw)
     labelled = load_predictions(RunFiles(folder=project.runs_dir / "parts").pseudo_labels("teacher"))
     of_field = [p.size_hw for part, p in labelled.items() if image_of(part) == field.id]
