@@ -38,10 +38,13 @@ class StopsAt:
 
 
 @pytest.fixture
-def begun(project):
+def begun(project, tmp_path):
     """A run of which the lengths are known and no step has been made, and its trainer."""
+    recipe = tmp_path / "quick.toml"
+    recipe.write_text("supervised_steps = [[1, 4]]\n")
+    request = TrainRequest(model=CORE_NET, recipe=str(recipe), time_s=60.0, name="timed")
     with pytest.raises(KeyboardInterrupt):
-        train(project, TrainRequest(model=CORE_NET, time_s=60.0, name="timed"), StopsAt("teacher"))
+        train(project, request, StopsAt("teacher"))
     record = project.run("timed")
     schedule = Schedule(**record.config["schedule"])
     return record, trainer_of(project, record.config, schedule, "timed", Silent(), parts=1)
