@@ -51,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "masks cut at one half": {"pseudo": {"mask_cut": 0.5}},
     "one view": {"pseudo": {"views": 1, "zooms": [1.0]}},
     "one size": {"pseudo": {"views": 8, "zooms": [1.0]}},
-    "three times the labelled images": {"looks_per_label": 2},
+    "labels of 300 images": {"looks_per_label": 2},
     "full rate": {"student_lr_factor": 1.0},
     "fresh student": {"fresh_student": True},
     "no fine-tuning": {"fine_tune_share": 0.0},
