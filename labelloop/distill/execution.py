@@ -17,6 +17,7 @@ from labelloop.distill.pacing import rest_planned
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
+from labelloop.distill.trainer import Trainer
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress
@@ -67,22 +68,8 @@ def execute(
         seen = seen_by_models(project, record, trainer, scored.images if scored else (), progress)
     if not team.leads:
         return {}
-    which, n_classes = list(seen), len(trainer.stats.classes)
-    n_classes = n_classes if scored is None else scored.n_classes(n_classes)
-    thresholds = working_thresholds(scored, seen, n_classes=n_classes)
-    scores = compare(
-        scored,
-        seen,
-        n_classes=n_classes,
-        thresholds=thresholds,
-        protocol=config.get("protocol"),  # runs of before have none
-    )
+    measured = _measured(project, record, config, trainer, scored, seen)
     seconds["evaluation"] = time.monotonic() - evaluated
-    if scored is not None and scored.split == "test":
-        for w in which:
-            metrics = scores[w] or {}
-            count_look(project, run=record.name, which=w, n_images=len(scored.images), metrics=metrics)
-    gate = _gate(scored, seen, n_classes)
     result = {
         "run": record.name,
         "labels": {key: config["labels"][key] for key in ("requested", "used", "pool")},
@@ -90,13 +77,7 @@ def execute(
         "method": record.method,
         "seed": record.seed,
         "iterations": schedule.iterations,
-        **scores,
-        "promoted": _promoted(record.method, gate),
-        "gate": None if gate is None else gate.as_dict(),
-        "verified": scored is not None and scored.may_choose,
-        "split": scored.split if scored else None,
-        "min_score": thresholds,
-        "scores": worth_of_scores(scored, seen, n_classes=n_classes),
+        **measured,
         "schedule": config["schedule"],
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
         "device": config["device"],
@@ -108,6 +89,41 @@ def execute(
     files.checkpoint.unlink(missing_ok=True)
     remove_folds(project, record)
     return json.loads(json.dumps(result))  # type: ignore[no-any-return]
+
+
+def _measured(
+    project: Project,
+    record: RunRecord,
+    config: Mapping[str, Any],
+    trainer: Trainer,
+    scored: ScoredImages | None,
+    seen: Mapping[str, Sequence[Instances]],
+) -> dict[str, Any]:
+    """What the images say of each model, and which one is promoted; a look at test images is counted."""
+    n_classes = len(trainer.stats.classes)
+    n_classes = n_classes if scored is None else scored.n_classes(n_classes)
+    thresholds = working_thresholds(scored, seen, n_classes=n_classes)
+    scores = compare(
+        scored,
+        seen,
+        n_classes=n_classes,
+        thresholds=thresholds,
+        protocol=config.get("protocol"),  # runs of before have none
+    )
+    if scored is not None and scored.split == "test":
+        for which in seen:
+            metrics = scores[which] or {}
+            count_look(project, run=record.name, which=which, n_images=len(scored.images), metrics=metrics)
+    gate = _gate(scored, seen, n_classes)
+    return {
+        **scores,
+        "promoted": _promoted(record.method, gate),
+        "gate": None if gate is None else gate.as_dict(),
+        "verified": scored is not None and scored.may_choose,
+        "split": scored.split if scored else None,
+        "min_score": thresholds,
+        "scores": worth_of_scores(scored, seen, n_classes=n_classes),
+    }
 
 
 def _parts(config: Mapping[str, Any], team: Team) -> int:

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from labelloop.data.synthetic import organoid_micrograph
+from labelloop.distill.train import TrainRequest, train
 from labelloop.formats.coco import coco_dataset
+from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
@@ -47,3 +49,23 @@ def project(tmp_path, write_set):
     add_labels(made, str(tmp_path / "test.json"), images=str(tmp_path / "test"), split="test")
     add_images(made, [str(write_set("pool", 4, seed=3, truth=False))])
     return made
+
+
+@pytest.fixture
+def interrupted():
+    """Begins a run and interrupts it where a stage starts; returns the request that goes on with it."""
+
+    class StopsAt(Silent):
+        def __init__(self, stage: str) -> None:
+            self.stage = stage
+
+        def start(self, stage: str, total: int) -> None:
+            if stage == self.stage:
+                raise KeyboardInterrupt
+
+    def interrupt(project: Project, request: TrainRequest, stage: str) -> TrainRequest:
+        with pytest.raises(KeyboardInterrupt):
+            train(project, request, StopsAt(stage))
+        return TrainRequest(resume=True, name=request.name)
+
+    return interrupt

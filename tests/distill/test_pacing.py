@@ -17,34 +17,13 @@ from labelloop.progress import Silent
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 
 
-class StopsAt:
-    """A Progress that interrupts the run at a stage."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def start(self, stage: str, total: int) -> None:
-        if stage == self.stage:
-            raise KeyboardInterrupt
-
-    def advance(self, steps: int = 1, **facts: float | str) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-
 @pytest.fixture
-def begun(project, tmp_path):
+def begun(project, tmp_path, interrupted):
     """A run of which the lengths are known and no step has been made, and its trainer."""
     recipe = tmp_path / "quick.toml"
     recipe.write_text("supervised_steps = [[1, 4]]\n")
     request = TrainRequest(model=CORE_NET, recipe=str(recipe), time_s=60.0, name="timed")
-    with pytest.raises(KeyboardInterrupt):
-        train(project, request, StopsAt("teacher"))
+    interrupted(project, request, "teacher")
     record = project.run("timed")
     schedule = Schedule(**record.config["schedule"])
     return record, trainer_of(project, record.config, schedule, "timed", Silent(), parts=1)

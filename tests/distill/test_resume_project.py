@@ -22,33 +22,6 @@ CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.
 SHORT = TrainRequest(model=CORE_NET, iterations=8)
 
 
-class StopsAt:
-    """A Progress that interrupts the run at a stage."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def start(self, stage: str, total: int) -> None:
-        if stage == self.stage:
-            raise KeyboardInterrupt
-
-    def advance(self, steps: int = 1, **facts: float | str) -> None:
-        pass
-
-    def note(self, message: str) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-
-def interrupted(project: Project, request: TrainRequest, stage: str) -> TrainRequest:
-    """Begins a run and stops it at a stage; the request that goes on with it."""
-    with pytest.raises(KeyboardInterrupt):
-        train(project, request, StopsAt(stage))
-    return TrainRequest(resume=True, name=request.name)
-
-
 def weights(project: Project, run: str, which: str) -> dict[str, torch.Tensor]:
     return torch.load(project.runs_dir / run / f"{which}.pt", weights_only=True)["model"]
 
@@ -57,7 +30,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_images_that_were_added_since_do_not_change_a_run(project, write_set):
+def test_images_that_were_added_since_do_not_change_a_run(project, interrupted, write_set):
     train(project, dataclasses.replace(SHORT, name="whole"))
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
     add_images(project, [str(write_set("later", 6, seed=9, truth=False))])
@@ -65,13 +38,13 @@ def test_images_that_were_added_since_do_not_change_a_run(project, write_set):
     assert same(weights(project, "cut", "guided"), weights(project, "whole", "guided"))
 
 
-def test_a_learnt_image_that_validates_since_does_not_end_a_run(project, tmp_path):
+def test_a_learnt_image_that_validates_since_does_not_end_a_run(project, interrupted, tmp_path):
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
     add_labels(project, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"), split="val")
     assert train(project, resume)["run"] == "cut"
 
 
-def test_a_class_that_labels_have_got_since_is_measured(project, tmp_path, write_set):
+def test_a_class_that_labels_have_got_since_is_measured(project, interrupted, tmp_path, write_set):
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
     write_set("debris", 1, seed=4, truth=False)
     spot = Instances.from_dense(np.ones((1, 96, 96), np.bool_))
