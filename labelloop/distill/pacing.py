@@ -22,7 +22,7 @@ from labelloop.project.project import Project, RunRecord
 def rest_planned(
     project: Project, record: RunRecord, trainer: Trainer, ends_at: float | None
 ) -> tuple[RunRecord, Trainer, dict[str, float]]:
-    """Trains teacher and supervised model of a timed run, and plans the student by what they took.
+    """Trains the teacher of a timed run, and plans all that follows by what it took.
 
     The new schedule is in the run's configuration before the student's first step, so that a run that is
     interrupted goes on as it was planned last.
@@ -41,16 +41,10 @@ def rest_planned(
     team = trainer.team
     if team.tell(ends_at is None):
         return record, trainer, {}
-    seconds: dict[str, float] = {}
-    stages = {"teacher": trainer.train_teacher}
-    if trainer.schedule.apart:
-        stages["supervised"] = trainer.train_supervised
-    for name, stage in stages.items():
-        begun = time.monotonic()
-        stage()
-        seconds[name] = time.monotonic() - begun
-    taken_s = sum(seconds.values())
-    seconds["waiting for data"] = trainer.waited_s
+    begun = time.monotonic()
+    trainer.train_teacher()
+    taken_s = time.monotonic() - begun
+    seconds = {"teacher": taken_s, "waiting for data": trainer.waited_s}
     schedule = trainer.schedule
     if ends_at is not None:
         schedule = _fitted(record.config, trainer, taken_s, ends_at - time.monotonic())
@@ -66,12 +60,12 @@ def rest_planned(
 
 
 def _fitted(config: Mapping[str, Any], trainer: Trainer, taken_s: float, left_s: float) -> Schedule:
-    costs, schedule = Costs(**config["costs"]), trainer.schedule
-    steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
+    costs, teacher = Costs(**config["costs"]), trainer.schedule.teacher
     return refit_student(
         recipe_from_dict(config["recipe"]),
-        schedule,
-        costs.at_pace(taken_s / (steps * costs.supervised_step)),
+        teacher,
+        costs.at_pace(taken_s / (teacher * costs.supervised_step)),
+        n_labels=len(config["train_images"]),
         pool=len(trainer.pool),
         seconds=left_s,
         processes=trainer.team.size,

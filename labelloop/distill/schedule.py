@@ -87,13 +87,15 @@ def guided_schedule(recipe: Recipe, *, iterations: int, n_labels: int, pool: int
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
     teacher = best if iterations >= shared_from(recipe, n_labels) else iterations * recipe.teacher_share
     teacher = max(min(round(teacher), best, iterations - SHORTEST_STUDENT), 1)
-    supervised = max(min(best, iterations), teacher)
-    student = iterations - teacher
-    return with_student(recipe, teacher=teacher, supervised=supervised, student=student, pool=pool)
+    return with_student(recipe, teacher=teacher, student=iterations - teacher, n_labels=n_labels, pool=pool)
 
 
-def with_student(recipe: Recipe, *, teacher: int, supervised: int, student: int, pool: int) -> Schedule:
-    """The stages of a guided run whose student has so many steps, ``SHORTEST_STUDENT`` or more."""
+def with_student(recipe: Recipe, *, teacher: int, student: int, n_labels: int, pool: int) -> Schedule:
+    """The stages of a guided run whose student has so many steps, ``SHORTEST_STUDENT`` or more.
+
+    The baseline has its best schedule, or as many steps as teacher and student together.
+    """
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
     fine_tune = round(student * recipe.fine_tune_share)
     burn_in = max(round(student * recipe.burn_in_share), 1)
     distillation = max(student - fine_tune - burn_in, 0)
@@ -101,7 +103,7 @@ def with_student(recipe: Recipe, *, teacher: int, supervised: int, student: int,
     seen = (burn_in + distillation) * recipe.unlabelled_batch
     return Schedule(
         teacher=teacher,
-        supervised=supervised,
+        supervised=max(min(best, teacher + student), teacher),
         burn_in=burn_in,
         distillation=distillation,
         fine_tune=fine_tune,

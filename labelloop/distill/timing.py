@@ -160,28 +160,33 @@ def fit_iterations(
 
 
 def refit_student(
-    recipe: Recipe, schedule: Schedule, costs: Costs, *, pool: int, seconds: float, processes: int = 1
+    recipe: Recipe,
+    teacher: int,
+    costs: Costs,
+    *,
+    n_labels: int,
+    pool: int,
+    seconds: float,
+    processes: int = 1,
 ) -> Schedule:
-    """The schedule whose student ends in time, when teacher and supervised model have been trained.
+    """The schedule that ends in time, its baseline trained apart included, when the teacher has been trained.
 
     Args:
         recipe: Of the run.
-        schedule: As it was planned.
+        teacher: Its steps.
         costs: Of what is still to come.
+        n_labels: Labelled images that are learnt.
         pool: Unlabelled images, or parts of images.
         seconds: What is left; too little leaves the shortest student.
         processes: That share the work.
     """
-    labelled_steps = schedule.teacher + (schedule.supervised if schedule.apart else 0)
 
     def of(student: int) -> Schedule:
-        return with_student(
-            recipe, teacher=schedule.teacher, supervised=schedule.supervised, student=student, pool=pool
-        )
+        return with_student(recipe, teacher=teacher, student=student, n_labels=n_labels, pool=pool)
 
     def ends_in_time(student: int) -> bool:
         planned = planned_seconds(recipe, of(student), costs, supervised=False, processes=processes)
-        return planned - labelled_steps * costs.supervised_step <= seconds * MARGIN
+        return planned - teacher * costs.supervised_step <= seconds * MARGIN
 
     if not ends_in_time(SHORTEST_STUDENT):
         return of(SHORTEST_STUDENT)

@@ -37,19 +37,17 @@ def test_time_goes_to_the_student_rather_than_to_a_baseline_apart():
     assert schedule.student >= 100
 
 
-@given(seconds=st.floats(1.0, 900.0), pace=st.floats(0.3, 4.0))
-def test_the_student_gets_the_time_that_its_teacher_has_left(seconds, pace):
-    begun, costs = guided(1500), COSTS.at_pace(pace)
+@given(seconds=st.floats(1.0, 900.0), pace=st.floats(0.3, 4.0), teacher=st.sampled_from([60, 399, 400]))
+def test_the_student_gets_the_time_that_is_left_and_the_baseline_as_many_steps(seconds, pace, teacher):
+    costs = COSTS.at_pace(pace)
 
     def rest(student: int) -> float:
-        schedule = with_student(
-            RECIPE, teacher=begun.teacher, supervised=begun.supervised, student=student, pool=200
-        )
+        schedule = with_student(RECIPE, teacher=teacher, student=student, n_labels=15, pool=200)
         whole = planned_seconds(RECIPE, schedule, costs, supervised=False)
-        return whole - begun.teacher * costs.supervised_step
+        return whole - teacher * costs.supervised_step
 
-    fitted = refit_student(RECIPE, begun, costs, pool=200, seconds=seconds)
-    assert (fitted.teacher, fitted.supervised) == (begun.teacher, begun.supervised)
+    fitted = refit_student(RECIPE, teacher, costs, n_labels=15, pool=200, seconds=seconds)
+    assert (fitted.teacher, fitted.supervised) == (teacher, max(min(400, fitted.iterations), teacher))
     assert fitted.student == SHORTEST_STUDENT or rest(fitted.student) <= seconds * MARGIN
     assert rest(fitted.student + 1) > seconds * MARGIN
 
