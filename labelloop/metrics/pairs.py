@@ -18,6 +18,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.boundary import boundary_distances
 
 MATCH_IOU = 0.5  # the least IoU of a pair that any matching takes
+MOST_OVERLAPS = 4_000_000  # that are in memory at a time: a large field may have 10,000 objects on each side
 IntColumn = npt.NDArray[np.int64]
 BoolColumn = npt.NDArray[np.bool_]
 FloatColumn = npt.NDArray[np.float64]
@@ -209,15 +210,9 @@ def _touching(truth: Instances, predicted: Instances) -> tuple[IntColumn, IntCol
     found = []
     for label in np.intersect1d(truth.labels, predicted.labels):
         dets, truths = np.flatnonzero(predicted.labels == label), np.flatnonzero(truth.labels == label)
-        overlap = np.asarray(
-            coco_mask.iou(
-                [det_rles[i] for i in dets],
-                [truth_rles[i] for i in truths],
-                truth.crowd[truths].astype(int).tolist(),
-            )
-        )
-        row, column = np.nonzero(overlap > 0)  # an empty mask has NaN with itself and touches nothing
-        found.append((dets[row], truths[column], overlap[row, column]))
+        crowd = truth.crowd[truths].astype(int).tolist()
+        row, column, overlap = _common([det_rles[i] for i in dets], [truth_rles[i] for i in truths], crowd)
+        found.append((dets[row], truths[column], overlap))
     if not found:
         return empty, empty, np.zeros(0)
     first, second, third = zip(*found, strict=True)
@@ -229,8 +224,25 @@ def _overlapping(instances: Instances) -> IntColumn:
     if len(instances) < 2:
         return _NO_ROWS
     rles = instances.coco_rles()
-    iou = np.asarray(coco_mask.iou(rles, rles, [0] * len(rles)))
-    return np.argwhere(np.triu(iou > 0, 1))
+    row, column, _ = _common(rles, rles, [0] * len(rles))
+    return np.stack([row, column], axis=1)[row < column]
+
+
+def _common(
+    rows: Sequence[Any], columns: Sequence[Any], crowd: Sequence[int]
+) -> tuple[IntColumn, IntColumn, FloatColumn]:
+    """Index of the row, of the column, and overlap of those masks that have a pixel in common.
+
+    An empty mask has NaN with itself and touches nothing.
+    """
+    at_once = max(MOST_OVERLAPS // len(columns), 1)
+    found = []
+    for first in range(0, len(rows), at_once):
+        overlap = np.asarray(coco_mask.iou(rows[first : first + at_once], columns, crowd))
+        row, column = np.nonzero(overlap > 0)
+        found.append((row + first, column, overlap[row, column]))
+    first_part, second, third = zip(*found, strict=True)
+    return np.concatenate(first_part), np.concatenate(second), np.concatenate(third)
 
 
 def _column(parts: Sequence[npt.NDArray[Any]], dtype: type[Scalar]) -> npt.NDArray[Scalar]:

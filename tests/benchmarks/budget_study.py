@@ -8,7 +8,8 @@ DATA holds the sets as folders with COCO files; WORK keeps projects and simulati
 tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each finished lane below SET/, so that
 WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
 nothing. Every labelled training image is the pool, its truth hidden; the test images measure every model,
-and nothing is chosen by them.
+and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at once: what the best
+choice could come to.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelloop.budget.lane import Point, read_points
-from labelloop.budget.lane_process import settings_from_json
+from labelloop.budget.audit import Audit, audit_rounds
+from labelloop.budget.lane import SERVER, LaneSettings, Point, read_points
+from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_from_json, settings_to_json
 from labelloop.budget.lanes_compared import METRIC, LaneCurve, compare_curves, measure_lane
 from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
+from labelloop.distill.checkpoint import write_json
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
@@ -35,6 +38,7 @@ from labelloop.project.project import Project
 
 RESULTS = Path(__file__).parent / "results" / "budget"
 STRATEGIES: tuple[Strategy, ...] = ("random", "auto", "diversity", "foreground-random")
+CEILING = "ceiling"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,11 @@ def table(result: dict[str, Any]) -> str:
         spans = [_points(each[key]) if each[key] else "-" for key in ("area", "difference", "at_the_end")]
         shares = ["never" if share[key] is None else f"{share[key]:.0%}" for key in ("value", "low", "high")]
         lines.append(f"| {name} | {' | '.join(spans)} | {shares[0]} [{shares[1]}, {shares[2]}] |")
+    if result[CEILING]:
+        ceiling, more = (_points(result[CEILING][key]) for key in ("value", "more_than_random"))
+        lines += ["", f"All labels at once: {ceiling}, which is {more} more than random at the end."]
+    for seed, audit in result["audits"].items():
+        lines += ["", f"Audit of auto, seed {seed}: {audit['verdict']}."]
     return "\n".join(lines) + "\n"
 
 
@@ -126,12 +135,15 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400, help="about four minutes on one core")
     parser.add_argument("--annotator", default="perfect")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--ceiling", action="store_true", help="train on all labels too")
     parser.add_argument("--collect", action="store_true", help="only keep what is finished")
     arguments = parser.parse_args()
     first, last = (int(end) for end in (arguments.seeds.split("-") * 2)[:2])
     project = project_of(arguments.set, arguments.data, arguments.work)
     if not arguments.collect:
         run_missing(project, arguments, range(first, last + 1))
+        if arguments.ceiling:
+            train_ceilings(project, arguments, range(first, last + 1))
     keep_finished(project, arguments)
     compare(project, arguments, range(first, last + 1))
 
@@ -159,6 +171,28 @@ def run_missing(project: Project, arguments: argparse.Namespace, seeds: Sequence
     simulate(project, request, Lines())
 
 
+def train_ceilings(project: Project, arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
+    """Trains on all labels with each seed, for as long as a lane does in a round."""
+    _, settings = next(simulations(project, arguments))
+    folder = project.root / ".labelloop" / f"{CEILING}-{arguments.iterations}"
+    folder.mkdir(parents=True, exist_ok=True)
+    everything = replace(settings, start=dict.fromkeys(seeds, settings.askable))
+    write_json(folder / SETTINGS, settings_to_json(everything))
+    jobs = [Job(folder=folder, source=project.root, strategy=None, seed=seed) for seed in seeds]
+    missing = [job for job in jobs if not kept_at(arguments, CEILING, job.seed).exists()]
+    run_jobs(missing, arguments.jobs, 0, Lines())
+    for job in missing:
+        keep(measure_lane(project, job.place, settings.test, rounds=0), kept_at(arguments, CEILING, job.seed))
+
+
+def simulations(project: Project, arguments: argparse.Namespace) -> Iterator[tuple[Path, LaneSettings]]:
+    """Folders and settings of the simulations that are as long as is asked for, by this annotator."""
+    for path in (project.root / ".labelloop" / "simulations").glob(f"*/{SETTINGS}"):
+        settings = settings_from_json(json.loads(path.read_text("utf-8")))
+        if (settings.iterations, settings.annotator) == (arguments.iterations, arguments.annotator):
+            yield path.parent, settings
+
+
 def kept_at(arguments: argparse.Namespace, strategy: str, seed: int) -> Path:
     """Where the curve of a lane is kept."""
     name = f"{arguments.annotator}-{arguments.iterations}-{strategy}-{seed}.json"
@@ -167,21 +201,27 @@ def kept_at(arguments: argparse.Namespace, strategy: str, seed: int) -> Path:
 
 def keep_finished(project: Project, arguments: argparse.Namespace) -> None:
     """Measures the lanes that have all their rounds, and keeps their curves."""
-    for settings_file in (project.root / ".labelloop" / "simulations").glob("*/settings.json"):
-        settings = settings_from_json(json.loads(settings_file.read_text("utf-8")))
-        if (settings.iterations, settings.annotator) != (arguments.iterations, arguments.annotator):
-            continue
-        for folder in sorted(settings_file.parent.glob("seed-*/*/")):
+    for simulation, settings in simulations(project, arguments):
+        for folder in sorted(simulation.glob("seed-*/*/")):
             strategy, seed = folder.name, int(folder.parent.name.removeprefix("seed-"))
             path = kept_at(arguments, strategy, seed)
             finished = len(read_points(folder)) == arguments.rounds + 1
             if strategy not in arguments.strategies or not finished or path.exists():
                 continue
-            curve = measure_lane(project, folder, settings.test, rounds=arguments.rounds)
-            document = {"points": [asdict(p) for p in curve.points], "values": curve.values.round(4).tolist()}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-            print(f"kept {path.name}", flush=True)
+            audit = audit_rounds(Project.open(folder), SERVER)
+            keep(measure_lane(project, folder, settings.test, rounds=arguments.rounds), path, audit)
+
+
+def keep(curve: LaneCurve, path: Path, audit: Audit | None = None) -> None:
+    """Writes what is known of a lane to a file of results."""
+    document = {
+        "points": [asdict(p) for p in curve.points],
+        "values": curve.values.round(4).tolist(),
+        "audit": audit and audit.as_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(f"kept {path.name}", flush=True)
 
 
 def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
@@ -193,16 +233,39 @@ def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int
         return
     curves = {name: [read_curve(kept_at(arguments, name, seed)) for seed in whole] for name in strategies}
     n_images = len(project.images(split="test", labelled=True))
+    autos = {seed: kept_at(arguments, "auto", seed) for seed in whole if "auto" in strategies}
+    audits = {seed: json.loads(path.read_text("utf-8")).get("audit") for seed, path in autos.items()}
     result = {
         "metric": METRIC,
         "annotator": arguments.annotator,
         "seeds": whole,
         "iterations": arguments.iterations,
         **compare_curves(curves, n_images=n_images),
+        CEILING: ceiling(arguments, whole),
+        "audits": {seed: audit for seed, audit in audits.items() if audit},
     }
     (RESULTS / f"{arguments.set}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (RESULTS / f"{arguments.set}.md").write_text(table(result), encoding="utf-8")
     print(table(result))
+
+
+def ceiling(arguments: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """AP with all labels, and how much more that is than random reaches; over images and seeds, paired."""
+    paths = [kept_at(arguments, CEILING, seed) for seed in seeds]
+    if not all(path.exists() for path in paths):
+        return None
+    all_labels = np.stack([read_curve(path).values[:, 0] for path in paths])
+    drawn = np.stack([read_curve(kept_at(arguments, "random", seed)).values[:, -1] for seed in seeds])
+    replicates = np.arange(all_labels.shape[1])
+    chosen = np.random.default_rng(1).integers(len(seeds), size=(len(replicates), len(seeds)))
+    chosen[0] = np.arange(len(seeds))
+
+    def interval(values: Any) -> dict[str, float]:
+        means = values[chosen, replicates[:, None]].mean(axis=1)
+        low, high = np.quantile(means[1:], [0.025, 0.975])
+        return {"value": float(means[0]), "low": float(low), "high": float(high)}
+
+    return {"value": interval(all_labels), "more_than_random": interval(all_labels - drawn)}
 
 
 def read_curve(path: Path) -> LaneCurve:
