@@ -23,9 +23,11 @@ from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
 from labelloop.data.pool import draw_labels
 from labelloop.distill.checkpoint import write_json
 from labelloop.errors import ProjectError, UsageError
+from labelloop.locks import wait_for_lock
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
 
+LOCK = ".lock"
 FEWEST_TEST_IMAGES = 3
 HELD_OUT = 5  # every fifth labelled image measures where the project has no test images
 _HELD_OUT_SEED = 20_001  # fixed: the same images measure every simulation of a project
@@ -83,6 +85,19 @@ def simulate(
     _check(request)
     settings, split = _settings(project, request)
     folder = _folder(project, request, settings)
+    with (folder / LOCK).open("w") as lock:
+        wait_for_lock(lock, progress, "waiting for another simulation of this project")
+        return _simulate(project, request, settings, split, folder, progress)
+
+
+def _simulate(
+    project: Project,
+    request: SimulationRequest,
+    settings: LaneSettings,
+    split: str,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
     settings = replace(settings, iterations=request.iterations or _known_iterations(folder))
     seeds = range(request.seed, request.seed + request.seeds)
     jobs = request.jobs or os.cpu_count() or 1

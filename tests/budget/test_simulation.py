@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from labelloop.budget.lane import read_points
-from labelloop.budget.simulation import SimulationRequest, simulate
+from labelloop.budget.simulation import LOCK, SimulationRequest, simulate
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.errors import ProjectError, UsageError
+from labelloop.progress import Silent
 from labelloop.project.adding import add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
@@ -102,6 +104,23 @@ def test_repeating_a_finished_simulation_trains_nothing_and_gives_the_same(
     begun = {path: path.stat().st_mtime_ns for path in Path(result["folder"]).rglob("weights*")}
     assert simulate(project, REQUEST) == result
     assert begun == {path: path.stat().st_mtime_ns for path in Path(result["folder"]).rglob("weights*")}
+
+
+def test_a_second_simulation_in_the_same_place_waits_for_the_first(
+    replayed: tuple[Project, dict],
+) -> None:
+    project, result = replayed
+    notes: list[str] = []
+
+    class FirstEnds(Silent):
+        def note(self, message: str) -> None:
+            notes.append(message)
+            first.close()
+
+    first = (Path(result["folder"]) / LOCK).open("w")
+    fcntl.flock(first, fcntl.LOCK_EX)
+    assert simulate(project, REQUEST, FirstEnds()) == result
+    assert notes == ["waiting for another simulation of this project"]
 
 
 def test_a_killed_simulation_goes_on_and_ends_as_if_nothing_had_happened(
