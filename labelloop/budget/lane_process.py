@@ -169,6 +169,9 @@ def main(arguments: Sequence[str]) -> int:
     job = Job(folder=folder, source=source.root, strategy=strategy, seed=seed)
     start = Job(folder=folder, source=source.root, strategy=None, seed=seed)
     progress = LogProgress()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # shells have what is in the background ignore it
     _leave_with_parent()
     try:
         if strategy is None:

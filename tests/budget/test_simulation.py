@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from labelloop.budget.lane import read_points
+from labelloop.budget.lane_process import INTERRUPTED
 from labelloop.budget.simulation import LOCK, SimulationRequest, simulate
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
@@ -149,6 +150,31 @@ def test_a_killed_simulation_goes_on_and_ends_as_if_nothing_had_happened(
     time.sleep(2.5)  # the lane notices that nobody waits for it
     again = simulate(Project.open(copy), REQUEST)
     assert again["strategies"] == result["strategies"]
+
+
+def test_a_lane_of_a_simulation_in_the_background_of_a_script_can_be_stopped(
+    replayed: tuple[Project, dict], tmp_path: Path
+) -> None:
+    project, result = replayed
+    folder = tmp_path / "simulation"
+    shutil.copytree(result["folder"], folder)
+    shutil.rmtree(folder / "seed-0" / "auto")
+    deaf = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # as shells start what is put into the background
+    lane = [
+        sys.executable,
+        "-m",
+        "labelloop.budget.lane_process",
+        str(folder),
+        str(project.root),
+        "0",
+        "auto",
+    ]
+    process = subprocess.Popen([*deaf, *lane], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (folder / "seed-0" / "auto").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == INTERRUPTED
 
 
 def test_further_rounds_and_strategies_add_to_what_is_there(
