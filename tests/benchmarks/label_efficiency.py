@@ -8,6 +8,10 @@ DATA holds the sets as folders with COCO files; WORK keeps projects and runs. Pe
 trains its own supervised baseline) and one supervised run on all labels, the ceiling. Every model is measured
 on the test images, by which nothing is chosen. Scores go to tests/benchmarks/results/SET, where a later
 sitting finds them whatever became of WORK; ``--report`` prints the table of what is there.
+
+``--model`` takes another model, whose scores have its name in front. How long its supervised training should
+be nobody has found out, so ``--only guided longer`` also trains it, in runs of their own, for as many steps
+as teacher and student have together.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ from labelloop.progress import Silent
 from labelloop.project.project import Project
 
 RESULTS = Path(__file__).parent / "results"
+KINDS = ("guided", "ceiling", "longer")
 GUIDED_MODELS = ("supervised", "guided")  # both come out of one guided run
+DEFAULT_MODEL = "mask-rcnn-lite"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,24 +110,48 @@ def jobs_of(name: str, seeds: list[int], arguments: argparse.Namespace, work: Pa
         else ("--time", f"{arguments.minutes}m")
     )
     recipe = ("--recipe", arguments.recipe) if arguments.recipe else ()
-    tag = Path(arguments.recipe).stem + "-" if arguments.recipe else ""
+    tag, model = tag_of(arguments), ("--model", arguments.model)
+    drawn = ("--labels", SETS[name].labels, *recipe, *model)
     guided = [
-        Job(
-            name=f"{tag}guided-{s}",
-            tag=tag,
-            options=("--labels", SETS[name].labels, "--seed", str(s), *length, *recipe),
-        )
-        for s in seeds
+        Job(name=f"{tag}guided-{s}", tag=tag, options=(*drawn, "--seed", str(s), *length)) for s in seeds
     ]
-    on_all = ("--labels", SETS[name].ceiling, "--method", "supervised", "--recipe", str(whole))
-    ceiling = [Job(name=f"ceiling-{s}", tag="", options=(*on_all, "--seed", str(s))) for s in seeds]
+    on_all = ("--labels", SETS[name].ceiling, "--method", "supervised", "--recipe", str(whole), *model)
+    tag = model_tag(arguments)
+    ceiling = [Job(name=f"{tag}ceiling-{s}", tag=tag, options=(*on_all, "--seed", str(s))) for s in seeds]
     return (guided if "guided" in arguments.only else []) + (ceiling if "ceiling" in arguments.only else [])
+
+
+def longer_jobs(name: str, seeds: list[int], arguments: argparse.Namespace) -> list[Job]:
+    """Supervised runs as long as the guided ones, of which there are scores."""
+    tag, jobs = tag_of(arguments), []
+    recipe = ("--recipe", arguments.recipe) if arguments.recipe else ()
+    drawn = ("--labels", SETS[name].labels, "--method", "supervised", *recipe, "--model", arguments.model)
+    for seed in seeds:
+        guided = RESULTS / name / f"{tag}guided-{seed}.json"
+        if "longer" in arguments.only and guided.exists():
+            length = ("--iterations", str(Score.load(guided).facts["iterations"]))
+            jobs.append(
+                Job(name=f"{tag}longer-{seed}", tag=tag, options=(*drawn, "--seed", str(seed), *length))
+            )
+    return jobs
+
+
+def model_tag(arguments: argparse.Namespace) -> str:
+    """What the names of runs and scores of another model than the default begin with."""
+    name, _, path = arguments.model.partition(":")
+    parts = [] if arguments.model == DEFAULT_MODEL else [name, Path(path).stem]
+    return "".join(f"{part}-" for part in parts if part)
+
+
+def tag_of(arguments: argparse.Namespace) -> str:
+    """The same, and the recipe's name; ceilings have the default recipe."""
+    return model_tag(arguments) + (f"{Path(arguments.recipe).stem}-" if arguments.recipe else "")
 
 
 def train(project: Project, job: Job, logs: Path, results: Path) -> None:
     """Trains a job, or goes on with it, and keeps its scores; what has scores is not trained."""
-    models = {"ceiling": "supervised"} if job.name.startswith("ceiling") else {w: w for w in GUIDED_MODELS}
-    seed = job.name.rpartition("-")[2]
+    kind, _, seed = job.name.removeprefix(job.tag).partition("-")
+    models = {w: w for w in GUIDED_MODELS} if kind == "guided" else {kind: "supervised"}
     wanted = {which: results / f"{job.tag}{column}-{seed}.json" for column, which in models.items()}
     if all(path.exists() for path in wanted.values()):
         return
@@ -145,11 +175,11 @@ def train(project: Project, job: Job, logs: Path, results: Path) -> None:
         measure([labels[i.id] for i in images], seen, min_score=loaded.min_score, facts=facts).save(path)
 
 
-def report(name: str, tag: str) -> None:
+def report(name: str, tag: str, ceilings: str) -> None:
     """Prints what has finished: each seed, the means, and intervals over images and seeds together."""
-    columns = {"supervised": tag, "guided": tag, "ceiling": ""}
     values: dict[str, dict[int, Score]] = {}
-    for column, stem in columns.items():
+    for column in ("supervised", "guided", "longer", "ceiling"):
+        stem = ceilings if column == "ceiling" else tag
         found = [p for p in (RESULTS / name).glob(f"{stem}{column}-*.json")]
         values[column] = {int(p.stem.rpartition("-")[2]): Score.load(p) for p in sorted(found)}
     print(f"\n{name}\n\n| model | seed | {' | '.join(METRICS)} | minutes | iterations |")
@@ -163,7 +193,12 @@ def report(name: str, tag: str) -> None:
             means = [sum(s.metrics[m] for s in seeds.values()) / len(seeds) for m in METRICS]
             print(f"| {column} | mean of {len(seeds)} | {' | '.join(map(percent, means))} | | |")
     print("\n| | seeds | mean difference in AP points [95 % over images and seeds] |\n|---|---|---|")
-    for a, b in (("guided", "supervised"), ("ceiling", "supervised"), ("ceiling", "guided")):
+    for a, b in (
+        ("guided", "supervised"),
+        ("guided", "longer"),
+        ("ceiling", "supervised"),
+        ("ceiling", "guided"),
+    ):
         both = sorted(values[a].keys() & values[b].keys())
         if both:
             mean, low, high = mean_difference([(values[a][s], values[b][s]) for s in both])
@@ -181,9 +216,10 @@ def main() -> None:
     parser.add_argument("--seeds", default="0-4")
     parser.add_argument("--minutes", type=float, default=24.0)
     parser.add_argument("--iterations", type=int)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--recipe", help="a recipe's TOML file; its stem goes into the runs' names")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=("guided", "ceiling"), default=("guided", "ceiling"))
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=("guided", "ceiling"))
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")
@@ -199,7 +235,9 @@ def main() -> None:
         jobs = jobs_of(arguments.set, seeds, arguments, work)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda job: train(project, job, logs, results), jobs))
-    report(arguments.set, Path(arguments.recipe).stem + "-" if arguments.recipe else "")
+            jobs = longer_jobs(arguments.set, seeds, arguments)
+            list(pool.map(lambda job: train(project, job, logs, results), jobs))
+    report(arguments.set, tag_of(arguments), model_tag(arguments))
 
 
 if __name__ == "__main__":
