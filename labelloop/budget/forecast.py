@@ -31,6 +31,7 @@ CONFIDENCE = 0.80
 FEWEST_SIZES = 3
 FEWEST_POINTS = 4
 REACH = 4.0  # times the largest subset: a middle estimate beyond is not given
+LEAST_SHARE = 0.5  # of a middle estimate: one whose interval begins below that is not given
 FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
 WIDEST = 0.3  # an expected metric that is known no better than this is not given
 HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
@@ -175,9 +176,11 @@ def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span
     if low is None:
         reason = f"not even {end} labelled images would do, {FAR:.0f} times the largest subset"
         return Span(low=float(max(end - labelled, 0)), reason=reason), OUT_OF_REACH
-    if value is None or value > max(REACH * seen.largest, labelled):
+    far = REACH * seen.largest
+    if value is None or value > max(far, labelled) or max(low, labelled) < LEAST_SHARE * value:
         early = "have reached it" if low <= labelled else f"reach it with {_count(low)} labelled images"
-        reason = f"the curves disagree: some {early}, half of them do not with {round(REACH * seen.largest)}"
+        late = _count(far if value is None else min(value, far))
+        reason = f"the curves disagree: some {early}, half of them do not with {late}"
         return Span(low=left[1], reason=reason), CANNOT_TELL
     if high is None and left[1] == 0:
         reason = f"the curve is too flat: {target:g} may be reached now, or not with {end} labelled images"

@@ -99,6 +99,13 @@ def test_nothing_is_told_where_points_are_all_noise():
     assert answer.reason
 
 
+def test_no_number_of_labels_is_told_where_half_as_many_may_do():
+    answer = forecast(points_on(growing, noise=0.1), question(target=float(growing(50))))
+    assert (answer.verdict, answer.images.value) == (CANNOT_TELL, None)
+    assert 32 + answer.images.low <= 50
+    assert "some reach it with 44 labelled images, half of them do not with 88" in answer.reason
+
+
 def test_nothing_is_told_where_the_metric_falls():
     falling = [
         CurvePoint(n_images=n, value=0.9 - 0.01 * n + 0.001 * s, seed=s) for s in range(3) for n in SIZES
