@@ -24,7 +24,7 @@ from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import data_stats
 from labelloop.distill.checkpoint import RunFiles, load_tensors
-from labelloop.distill.recipe import Recipe, find_recipe
+from labelloop.distill.recipe import OptimiserConfig, Recipe, find_recipe
 from labelloop.distill.runs import choose_device, restore_model
 from labelloop.distill.schedule import supervised_schedule
 from labelloop.distill.scoring import ScoredImages, working_thresholds
@@ -219,9 +219,9 @@ class _Continuing(Trainer):
 
     begun: RunFiles | None
 
-    def labels_learner(self) -> Learner:
+    def labels_learner(self, optimiser: OptimiserConfig | None = None) -> Learner:
         """A model as the base left it."""
-        learner = super().labels_learner()
+        learner = super().labels_learner(optimiser)
         if self.begun is not None:
             weights = load_tensors(self.begun.weights("supervised"), device=self.device)["model"]
             learner.student.module().load_state_dict(weights)

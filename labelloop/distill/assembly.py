@@ -11,7 +11,7 @@ import torch
 from labelloop.data.objects import objects_of
 from labelloop.data.parts import Part, parts_of
 from labelloop.distill.checkpoint import RunFiles
-from labelloop.distill.recipe import Recipe, recipe_from_dict
+from labelloop.distill.recipe import Recipe, stored_recipe
 from labelloop.distill.runs import stats_from_dict
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.trainer import Trainer
@@ -48,7 +48,7 @@ def trainer_of(
         {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
     )
     pool = _pool(config, images)
-    recipe = recipe_from_dict(config["recipe"])
+    recipe = stored_recipe(config["recipe"])
     device = team.device(torch.device(config["device"]))
     if config["pool_images"] == 0 or recipe.pool_includes_labelled:
         pool = [*pool, *(images[i] for i in train_ids)]

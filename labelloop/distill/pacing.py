@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from labelloop.distill.checkpoint import write_json
-from labelloop.distill.recipe import recipe_from_dict
+from labelloop.distill.recipe import stored_recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.timing import Costs, refit_student
 from labelloop.distill.trainer import Trainer
@@ -62,7 +62,7 @@ def rest_planned(
 def _fitted(config: Mapping[str, Any], trainer: Trainer, taken_s: float, left_s: float) -> Schedule:
     costs, teacher = Costs(**config["costs"]), trainer.schedule.teacher
     return refit_student(
-        recipe_from_dict(config["recipe"]),
+        stored_recipe(config["recipe"]),
         teacher,
         costs.at_pace(taken_s / (teacher * costs.supervised_step)),
         n_labels=len(config["train_images"]),

@@ -27,7 +27,7 @@ class OptimiserConfig:
 
     Attributes:
         lr: Peak learning rate.
-        backbone_lr_factor: The backbone learns at this share of it.
+        backbone_lr_factor: The backbone learns at this share of it; 0 leaves it as it is, which costs less.
         weight_decay: Of AdamW; none on biases and normalisations.
         clip_norm: Gradients are scaled down to this norm.
         warmup_share: Share of the schedule over which the rate rises.
@@ -95,6 +95,8 @@ class Recipe:
         optimiser: Of every stage.
         student_lr_factor: The student's rate, over the optimiser's, where it starts from the teacher; a fresh
             one learns at the full rate.
+        student_backbone_lr_factor: ``optimiser.backbone_lr_factor`` of a student that starts from the
+            teacher, whose backbone has learnt from the labels already.
         geometry: Shared by both views.
         weak: Photometry of labelled images and of what the teacher sees.
         strong: Photometry of what the student sees of unlabelled images, on top of the weak.
@@ -134,6 +136,7 @@ class Recipe:
     )
     optimiser: OptimiserConfig = OptimiserConfig()
     student_lr_factor: float = 0.3
+    student_backbone_lr_factor: float = 0.0
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
     strong: PhotometryConfig = STRONG
@@ -141,8 +144,10 @@ class Recipe:
     @property
     def student_optimiser(self) -> OptimiserConfig:
         """The optimiser of the student's stages."""
-        factor = 1.0 if self.fresh_student else self.student_lr_factor
-        return replace(self.optimiser, lr=self.optimiser.lr * factor)
+        if self.fresh_student:
+            return self.optimiser
+        lr = self.optimiser.lr * self.student_lr_factor
+        return replace(self.optimiser, lr=lr, backbone_lr_factor=self.student_backbone_lr_factor)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written into a run."""
@@ -180,6 +185,12 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
     for name in ("accumulate", "looks_per_label"):
         if getattr(recipe, name) < 1:
             faults.append(f"{name} is {getattr(recipe, name)}, not 1 or more")
+    for name, factor in (
+        ("optimiser.backbone_lr_factor", recipe.optimiser.backbone_lr_factor),
+        ("student_backbone_lr_factor", recipe.student_backbone_lr_factor),
+    ):
+        if not factor >= 0:
+            faults.append(f"{name} is {factor}, below 0")
     if not recipe.student_lr_factor > 0:
         faults.append(f"student_lr_factor is {recipe.student_lr_factor}, not above 0")
     if not 0 <= recipe.least_student_share < 1:
@@ -191,6 +202,15 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
             way_out="labelloop train writes every setting it used into runs/RUN/config.json.",
         )
     return recipe
+
+
+def stored_recipe(document: dict[str, Any]) -> Recipe:
+    """The recipe of a run from its ``Recipe.as_dict``; settings of later versions are as they were then."""
+    then = {
+        "student_lr_factor": 1.0,
+        "student_backbone_lr_factor": document["optimiser"]["backbone_lr_factor"],
+    }
+    return recipe_from_dict(then | document)
 
 
 def _changed(base: T, document: dict[str, Any], path: str, faults: list[str]) -> T:

@@ -80,12 +80,15 @@ def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
 
 
 def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW; the backbone learns slower; biases and normalisations do not decay."""
+    """AdamW; the backbone learns slower, or is frozen here; biases and normalisations do not decay."""
     peak = config.lr * (module.lr_factor if isinstance(module, Paced) else 1.0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             rate = peak * (config.backbone_lr_factor if ".body." in name else 1.0)
+            if rate == 0:
+                parameter.requires_grad_(False)
+                continue
             decay = config.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(

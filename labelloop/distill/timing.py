@@ -28,7 +28,7 @@ class Costs:
 
     Attributes:
         supervised_step: A training step of the teacher, shared by all processes.
-        single_step: A training step on one image per process.
+        single_step: A step of the student on one image per process.
         prediction: Of one view of an image of the pool, in each of the processes at once; images cost as much
             as they have pixels.
         evaluation: Of the images that measure a model, as if one process did it.
@@ -59,19 +59,19 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
         evaluated: The images that will measure each of the models.
         progress: Told of every step.
     """
-    learner = trainer.labels_learner()
-    plan = trainer.labels_plan(100)
-    team = trainer.team
+    plan, learner = trainer.labels_plan(100), trainer.labels_learner()
+    team, rates = trainer.team, trainer.recipe.student_optimiser
     each = replace(plan.batches, labelled_batch=team.size, parts=team.size)
-    single = replace(plan, batches=each)
+    single = replace(plan, batches=each, optimiser=rates)
+    kinds = ((plan, learner), (single, trainer.labels_learner(rates)))
     progress.start("timing", 2 * TIMED_STEPS)
     spent: tuple[list[float], list[float]] = ([], [])
     for step in range(TIMED_STEPS):
-        for kind, seconds in zip((plan, single), spent, strict=True):
+        for (kind, model), seconds in zip(kinds, spent, strict=True):
             begun = time.perf_counter()
             parts = team.share(range(kind.batches.parts))
             batches = make_batches(kind.batches, trainer.load, step, parts)
-            train_step(step, batches, kind, learner, trainer.fabric, team)
+            train_step(step, batches, kind, model, trainer.fabric, team)
             seconds.append(time.perf_counter() - begun)
             progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
@@ -106,9 +106,7 @@ def planned_seconds(
         return seconds
     # Each kind has a forward pass of its own; the process with the most images decides.
     both = math.ceil((recipe.labelled_batch + recipe.unlabelled_batch) / processes)
-    seconds += (schedule.burn_in + schedule.distillation) * both * costs.single_step
-    supervised_batch = math.ceil(recipe.supervised_batch / processes)
-    seconds += schedule.fine_tune * both * costs.supervised_step / supervised_batch
+    seconds += schedule.student * both * costs.single_step
     seconds += schedule.cached_images * recipe.pseudo.pixels_per_image * costs.prediction / processes
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":

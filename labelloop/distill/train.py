@@ -27,7 +27,7 @@ from labelloop.distill.execution import execute
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_stem, run_to_resume
-from labelloop.distill.recipe import find_recipe, recipe_from_dict
+from labelloop.distill.recipe import find_recipe, stored_recipe
 from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
 from labelloop.distill.timing import Costs, fit_iterations
@@ -172,7 +172,7 @@ def _resumed(project: Project, request: TrainRequest, processes: int) -> RunReco
 
 def _require_work(config: Mapping[str, Any], processes: int) -> None:
     """Raises a UsageError where a process would have no image, or no GPU, of its own."""
-    recipe = recipe_from_dict(config["recipe"])
+    recipe = stored_recipe(config["recipe"])
     batches = [recipe.supervised_batch]
     if config["request"]["method"] == "guided":
         batches.append(recipe.labelled_batch + recipe.unlabelled_batch)
@@ -335,7 +335,7 @@ def _lengths(
     processes: int,
     team: Team,
 ) -> tuple[Schedule, Costs | None]:
-    recipe = recipe_from_dict(config["recipe"])
+    recipe = stored_recipe(config["recipe"])
     pool = len(pool_parts(draw.pool or draw.train, recipe))
 
     def schedule(iterations: int | None) -> Schedule:

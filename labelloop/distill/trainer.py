@@ -22,7 +22,7 @@ from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_tens
 from labelloop.distill.ema import ema_update
 from labelloop.distill.interrupts import interrupts_held
 from labelloop.distill.labelling import Labelling
-from labelloop.distill.recipe import Recipe
+from labelloop.distill.recipe import OptimiserConfig, Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
 from labelloop.models.catalog import build_model
@@ -209,10 +209,11 @@ class Trainer:
             optimiser=self.recipe.optimiser,
         )
 
-    def labels_learner(self) -> Learner:
-        """A model on labels alone as it begins."""
+    def labels_learner(self, optimiser: OptimiserConfig | None = None) -> Learner:
+        """A model on labels alone as it begins; with the recipe's optimiser if none is named."""
         model = self._fresh_model("labels")
-        return Learner(model, self._copy_of(model), make_optimiser(model.module(), self.recipe.optimiser))
+        rates = optimiser or self.recipe.optimiser
+        return Learner(model, self._copy_of(model), make_optimiser(model.module(), rates))
 
     @property
     def _average_is_student(self) -> bool:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.distill.recipe import REFERENCE, OptimiserConfig, Recipe, find_recipe, recipe_from_dict
+from labelloop.distill.recipe import (
+    REFERENCE,
+    OptimiserConfig,
+    Recipe,
+    find_recipe,
+    recipe_from_dict,
+    stored_recipe,
+)
 from labelloop.distill.schedule import best_supervised_steps, guided_schedule, shared_from
 from labelloop.distill.stages import learning_rate
 from labelloop.errors import UsageError
@@ -57,8 +64,18 @@ def test_a_student_learns_slower_than_its_teacher_unless_it_starts_anew():
     assert Recipe(student_lr_factor=0.3).student_optimiser.lr == pytest.approx(0.3 * OptimiserConfig().lr)
     assert Recipe(student_lr_factor=0.3, fresh_student=True).student_optimiser == OptimiserConfig()
     assert REFERENCE.student_optimiser == REFERENCE.optimiser
+    assert Recipe(student_backbone_lr_factor=0.1).student_optimiser.backbone_lr_factor == 0.1
+    with pytest.raises(UsageError, match=r"student_backbone_lr_factor is -0\.1, below 0"):
+        recipe_from_dict({"student_backbone_lr_factor": -0.1})
     with pytest.raises(UsageError, match=r"student_lr_factor is -1\.0, not above 0"):
         recipe_from_dict({"student_lr_factor": -1.0})
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_began():
+    now = Recipe(student_lr_factor=0.3, student_backbone_lr_factor=0.0)
+    assert stored_recipe(now.as_dict()) == now
+    then = {k: v for k, v in now.as_dict().items() if not k.startswith("student_")}
+    assert stored_recipe(then).student_optimiser == OptimiserConfig()
 
 
 def test_best_schedule_is_interpolated_between_measured_numbers_of_labels():
