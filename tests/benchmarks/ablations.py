@@ -53,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one size": {"pseudo": {"views": 8, "zooms": [1.0]}},
     "labels of 300 images": {"looks_per_label": 2},
     "full rate": {"student_lr_factor": 1.0},
+    "backbone kept": {"student_backbone_lr_factor": 0.0},
     "fresh student": {"fresh_student": True},
     "no fine-tuning": {"fine_tune_share": 0.0},
     "no pool": {"labelled_batch": 2, "unlabelled_batch": 0, "fine_tune_share": 1.0, "cached_images": 1},

@@ -62,11 +62,11 @@ def test_the_same_request_gives_the_same_weights_bit_for_bit(project, finished):
         assert same(weights(project, "first", which), weights(project, "again", which))
 
 
-def test_a_student_keeps_the_backbone_of_its_teacher_unless_it_starts_anew(project, finished, tmp_path):
-    fresh = tmp_path / "fresh.toml"
-    fresh.write_text("fresh_student = true\n")
-    train(project, dataclasses.replace(SHORT, name="fresh", recipe=str(fresh)))
-    for run, kept in (("first", True), ("fresh", False)):
+def test_a_student_keeps_the_backbone_of_its_teacher_if_that_is_asked_for(project, finished, tmp_path):
+    recipe = tmp_path / "kept.toml"
+    recipe.write_text("student_backbone_lr_factor = 0.0\n")
+    train(project, dataclasses.replace(SHORT, name="kept", recipe=str(recipe)))
+    for run, kept in (("first", False), ("kept", True)):
         teacher, student = (weights(project, run, which) for which in ("teacher", "guided"))
         bodies = [{k: v for k, v in model.items() if ".body." in k} for model in (teacher, student)]
         assert same(*bodies) is kept
