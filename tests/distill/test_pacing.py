@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from labelloop.distill import timing
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.pacing import rest_planned
 from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule
@@ -60,3 +61,22 @@ def test_without_an_end_nothing_is_trained_or_planned(project, begun):
 def test_a_run_of_so_many_iterations_keeps_them(project):
     result = train(project, TrainRequest(model=CORE_NET, iterations=12, name="counted"))
     assert result["iterations"] == 12
+
+
+def test_a_student_that_keeps_its_backbone_is_timed_without_its_gradients(
+    project, tmp_path, interrupted, monkeypatch
+):
+    recipe = tmp_path / "kept.toml"
+    recipe.write_text("student_backbone_lr_factor = 0.0\n")
+    interrupted(project, TrainRequest(recipe=str(recipe), iterations=6, name="kept"), "teacher")
+    config = project.run("kept").config
+    trainer = trainer_of(project, config, Schedule(**config["schedule"]), "kept", Silent(), parts=1)
+    learnt = []
+
+    def step(number, batches, plan, learner, fabric, team):
+        named = learner.student.module().named_parameters()
+        learnt.append(any(p.requires_grad for name, p in named if ".body." in name))
+
+    monkeypatch.setattr(timing, "train_step", step)
+    timing.measure_costs(trainer, (), Silent())
+    assert learnt == [True, False] * timing.TIMED_STEPS
