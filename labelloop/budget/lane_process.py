@@ -169,9 +169,8 @@ def main(arguments: Sequence[str]) -> int:
     job = Job(folder=folder, source=source.root, strategy=strategy, seed=seed)
     start = Job(folder=folder, source=source.root, strategy=None, seed=seed)
     progress = LogProgress()
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # shells have what is in the background ignore it
+    # A script's shell has what is in the background ignore this signal, and processes inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _leave_with_parent()
     try:
         if strategy is None:

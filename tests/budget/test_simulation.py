@@ -160,16 +160,8 @@ def test_a_lane_of_a_simulation_in_the_background_of_a_script_can_be_stopped(
     shutil.copytree(result["folder"], folder)
     shutil.rmtree(folder / "seed-0" / "auto")
     deaf = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # as shells start what is put into the background
-    lane = [
-        sys.executable,
-        "-m",
-        "labelloop.budget.lane_process",
-        str(folder),
-        str(project.root),
-        "0",
-        "auto",
-    ]
-    process = subprocess.Popen([*deaf, *lane], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    lane = [sys.executable, "-m", "labelloop.budget.lane_process", folder, project.root, "0", "auto"]
+    process = subprocess.Popen([*deaf, *map(str, lane)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (folder / "seed-0" / "auto").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
