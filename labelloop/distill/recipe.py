@@ -95,9 +95,9 @@ class Recipe:
         optimiser: Of every stage.
         student_lr_factor: The student's rate, over the optimiser's, where it starts from the teacher; a fresh
             one learns at the full rate.
-        student_backbone_lr_factor: ``optimiser.backbone_lr_factor`` of a student that starts from the
-            teacher. With 0 its backbone stays the teacher's and a step costs two thirds, which is as good for
-            a student of minutes, and worse for one that has longer.
+        student_backbone_lr_factor: Likewise its ``backbone_lr_factor``, over the optimiser's. With 0 its
+            backbone stays the teacher's and a step costs two thirds, which is as good for a student of
+            minutes, and worse for one that has longer.
         geometry: Shared by both views.
         weak: Photometry of labelled images and of what the teacher sees.
         strong: Photometry of what the student sees of unlabelled images, on top of the weak.
@@ -137,7 +137,7 @@ class Recipe:
     )
     optimiser: OptimiserConfig = OptimiserConfig()
     student_lr_factor: float = 0.3
-    student_backbone_lr_factor: float = 0.3
+    student_backbone_lr_factor: float = 1.0
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
     strong: PhotometryConfig = STRONG
@@ -147,8 +147,11 @@ class Recipe:
         """The optimiser of the student's stages."""
         if self.fresh_student:
             return self.optimiser
-        lr = self.optimiser.lr * self.student_lr_factor
-        return replace(self.optimiser, lr=lr, backbone_lr_factor=self.student_backbone_lr_factor)
+        return replace(
+            self.optimiser,
+            lr=self.optimiser.lr * self.student_lr_factor,
+            backbone_lr_factor=self.optimiser.backbone_lr_factor * self.student_backbone_lr_factor,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written into a run."""
@@ -207,10 +210,7 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
 
 def stored_recipe(document: dict[str, Any]) -> Recipe:
     """The recipe of a run from its ``Recipe.as_dict``; settings of later versions are as they were then."""
-    then = {
-        "student_lr_factor": 1.0,
-        "student_backbone_lr_factor": document["optimiser"]["backbone_lr_factor"],
-    }
+    then = {"student_lr_factor": 1.0, "student_backbone_lr_factor": 1.0}
     return recipe_from_dict(then | document)
 
 

@@ -64,7 +64,10 @@ def test_a_student_learns_slower_than_its_teacher_unless_it_starts_anew():
     assert Recipe(student_lr_factor=0.3).student_optimiser.lr == pytest.approx(0.3 * OptimiserConfig().lr)
     assert Recipe(student_lr_factor=0.3, fresh_student=True).student_optimiser == OptimiserConfig()
     assert REFERENCE.student_optimiser == REFERENCE.optimiser
-    assert Recipe(student_backbone_lr_factor=0.1).student_optimiser.backbone_lr_factor == 0.1
+    slow = OptimiserConfig(backbone_lr_factor=0.2)
+    assert Recipe(optimiser=slow).student_optimiser.backbone_lr_factor == 0.2
+    quarter = Recipe(optimiser=slow, student_backbone_lr_factor=0.25)
+    assert quarter.student_optimiser.backbone_lr_factor == pytest.approx(0.05)
     with pytest.raises(UsageError, match=r"student_backbone_lr_factor is -0\.1, below 0"):
         recipe_from_dict({"student_backbone_lr_factor": -0.1})
     with pytest.raises(UsageError, match=r"student_lr_factor is -1\.0, not above 0"):
