@@ -166,7 +166,8 @@ def test_a_lane_of_a_simulation_in_the_background_of_a_script_can_be_stopped(
     while not (folder / "seed-0" / "auto").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == INTERRUPTED
+    # ``python -m`` dies by the signal when it came while code was made at run time, as dataclasses are.
+    assert process.wait(timeout=120) in (INTERRUPTED, -signal.SIGINT)
 
 
 def test_further_rounds_and_strategies_add_to_what_is_there(
