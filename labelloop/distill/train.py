@@ -24,6 +24,7 @@ from labelloop.distill.asked_labels import AskedLabels, asked_labels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute
+from labelloop.distill.files_there import pool_there, require_files
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_stem, run_to_resume
@@ -36,7 +37,7 @@ from labelloop.instances import Instances
 from labelloop.models.catalog import canonical_name, training_view_px
 from labelloop.processes import Place, outside_place, placed, started
 from labelloop.progress import Progress, Silent
-from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.project.project import Project, RunRecord
 from labelloop.recipes.catalog import find_benchmark
 from labelloop.team import ALONE, Team
 
@@ -217,9 +218,9 @@ def _new_run(
     )
     if asked.budget is not None and asked.budget > len(asked.image_ids):
         progress.note(f"{asked.budget} labels asked for, {len(asked.image_ids)} there are: all are used")
-    _require_files(
-        [*images, *project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
-    )
+    judges = [*project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
+    require_files([*draw.train, *draw.val, *judges])
+    draw = replace(draw, pool=pool_there(draw.pool, progress))
     config = _decide(project, request, draw, asked, processes)
     _require_work(config, processes)
     if request.method == "guided" and not draw.pool:
@@ -253,18 +254,6 @@ def _begin(project: Project, record: RunRecord) -> None:
             raise OutputError(error.what, value=error.value, way_out=way_out) from error
         project.save_run(record)
         undo.pop_all()
-
-
-def _require_files(images: Sequence[ImageRecord]) -> None:
-    """Raises a TrainingError before the first step rather than in the middle of a run."""
-    gone = [image.path for image in images if not image.path.is_file()]
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise TrainingError(
-            "images of the project are not where they were",
-            value=f"{gone[0]}{more}",
-            way_out="Put them back, or name their new place to labelloop add images.",
-        )
 
 
 def _require_objects(rest: Sequence[Instances], n_folds: int) -> None:

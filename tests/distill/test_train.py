@@ -25,6 +25,7 @@ from labelloop.distill.recipe import find_recipe
 from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.project import Project
 
@@ -84,6 +85,33 @@ def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tm
     with pytest.raises(TrainingError, match="not where they were") as caught:
         train(project, SHORT)
     assert caught.value.value == str(image)
+    assert project.runs() == []
+
+
+def test_a_few_images_of_the_pool_that_are_gone_are_said_and_left_out(project, write_set, tmp_path):
+    add_images(project, [str(write_set("more", 8, seed=4, truth=False))])
+    gone = project.images(labelled=False)[5]
+    gone.path.unlink()
+
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.notes.append(message)
+
+    result = train(project, dataclasses.replace(SHORT, name="rest"), heard := Notes())
+    assert result["labels"]["pool"] == 14
+    assert any("1 of 12 images of the pool are left out" in said for said in heard.notes)
+    assert any(str(gone.path) in said for said in heard.notes)
+
+
+def test_a_pool_of_which_much_is_gone_is_a_clear_error_before_the_first_step(project):
+    for image in project.images(labelled=False)[:2]:
+        image.path.unlink()
+    with pytest.raises(TrainingError, match="not where they were") as caught:
+        train(project, SHORT)
+    assert "and 1 more" in caught.value.value
     assert project.runs() == []
 
 

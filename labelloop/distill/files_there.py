@@ -1,0 +1,47 @@
+"""Files that are not where they were, found before the first step rather than in the middle of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from labelloop.errors import TrainingError
+from labelloop.progress import Progress
+from labelloop.project.project import ImageRecord
+
+MOST_LEFT_OUT = 0.1
+"""Share of a pool; where more is gone, a folder was moved or a drive is not there."""
+
+
+def require_files(images: Sequence[ImageRecord]) -> None:
+    """Raises a TrainingError that names an image whose file is gone, if there is one."""
+    gone = _gone(images)
+    if gone:
+        raise _error(gone)
+
+
+def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRecord, ...]:
+    """The pool without the few images whose files are gone, which are said.
+
+    Raises:
+        TrainingError: More than a tenth of the pool is gone.
+    """
+    gone = _gone(pool)
+    if len(gone) > MOST_LEFT_OUT * len(pool):
+        raise _error(gone)
+    if gone:
+        progress.note(f"note: {len(gone)} of {len(pool)} images of the pool are left out: {_error(gone)}")
+    left_out = {image.id for image in gone}
+    return tuple(image for image in pool if image.id not in left_out)
+
+
+def _gone(images: Sequence[ImageRecord]) -> list[ImageRecord]:
+    return [image for image in images if not image.path.is_file()]
+
+
+def _error(gone: Sequence[ImageRecord]) -> TrainingError:
+    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+    return TrainingError(
+        "images of the project are not where they were",
+        value=f"{gone[0].path}{more}",
+        way_out="Put them back, or name their new place to labelloop add images.",
+    )
