@@ -110,11 +110,12 @@ def _simulate(
     total = len(starts) + len(lanes) * request.rounds
     with stage(progress, "simulating", total):
         write_json(folder / SETTINGS, settings_to_json(settings))
-        run_jobs(starts[:1], 1, request.rounds, progress)
         if settings.iterations is None:
-            settings = replace(settings, iterations=_iterations_of(starts[0].place))
+            timed, starts = starts[:1], starts[1:]  # the first training finds how many fit
+            run_jobs(timed, 1, request.rounds, progress)
+            settings = replace(settings, iterations=_iterations_of(timed[0].place))
             write_json(folder / SETTINGS, settings_to_json(settings))
-        run_jobs(starts[1:], jobs, request.rounds, progress)
+        run_jobs(starts, jobs, request.rounds, progress)
         run_jobs(lanes, jobs, request.rounds, progress)
     compared = compare_lanes(
         project,
