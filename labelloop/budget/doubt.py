@@ -114,7 +114,12 @@ def turn_round(instances: Instances) -> Instances:
 
 
 def doubts_of(
-    project: Project, loaded: LoadedModel, images: Sequence[ImageRecord], *, progress: Progress
+    project: Project,
+    loaded: LoadedModel,
+    images: Sequence[ImageRecord],
+    *,
+    twice: bool = True,
+    progress: Progress,
 ) -> dict[int, ImageDoubt]:
     """The doubt of a run's model about images, by image id; what was computed before is from the ledger.
 
@@ -126,12 +131,13 @@ def doubts_of(
         project: Whose ledger.
         loaded: The model that will propose.
         images: Which.
+        twice: Without it one look is enough, and an object's agreement is 1 where no other look is known.
         progress: Who watches.
     """
-    known = _stored(project, loaded)
+    known = _stored(project, loaded, twice=twice)
     missing = [image for image in images if image.id not in known]
     if missing:
-        models = [loaded, *_other_models(project, loaded)]
+        models = [loaded, *(_other_models(project, loaded) if twice else [])]
         seen = [predict_readable_images(project, model, missing, progress) for model in models]
         with stage(progress, "looking twice", len(missing)):
             for start in range(0, len(missing), STORE_EVERY):
@@ -139,13 +145,12 @@ def doubts_of(
                 for image in missing[start : start + STORE_EVERY]:
                     looks = [look[image.id] for look in seen if image.id in look]
                     with suppress(ImageError):
-                        turned = _turned(loaded, image)
+                        turned = [_turned(loaded, image)] if twice else []
                         if len(looks) == len(seen):
-                            doubt = image_doubt(looks[0], [*looks[1:], turned])
-                            fresh[image.id] = _from_json(_to_json(doubt))  # as the next round will read it
+                            fresh[image.id] = _to_json(image_doubt(looks[0], [*looks[1:], *turned]), twice)
                     progress.advance()
                 _store(project, loaded, fresh)
-                known |= fresh
+                known |= {image_id: _from_json(stored) for image_id, stored in fresh.items()}
     return {image.id: known[image.id] for image in images if image.id in known}
 
 
@@ -168,26 +173,29 @@ def _other_models(project: Project, loaded: LoadedModel) -> list[LoadedModel]:
     return [load_model(project, loaded.run, which="supervised", device=str(device))]
 
 
-def _stored(project: Project, loaded: LoadedModel) -> dict[int, ImageDoubt]:
+def _stored(project: Project, loaded: LoadedModel, *, twice: bool) -> dict[int, ImageDoubt]:
     statement = select(DoubtRow.image_id, DoubtRow.doubts).where(
         DoubtRow.run == loaded.run, DoubtRow.which == loaded.which
     )
     with project.ledger.read() as session:
-        return {image_id: _from_json(stored) for image_id, stored in session.execute(statement)}
+        return {
+            image_id: _from_json(stored)
+            for image_id, stored in session.execute(statement)
+            if stored.get("twice", True) or not twice
+        }
 
 
-def _store(project: Project, loaded: LoadedModel, fresh: dict[int, ImageDoubt]) -> None:
+def _store(project: Project, loaded: LoadedModel, fresh: dict[int, dict[str, Any]]) -> None:
     with project.ledger.write() as session:
         for image_id, doubt in fresh.items():
-            session.merge(
-                DoubtRow(run=loaded.run, which=loaded.which, image_id=image_id, doubts=_to_json(doubt))
-            )
+            session.merge(DoubtRow(run=loaded.run, which=loaded.which, image_id=image_id, doubts=doubt))
 
 
-def _to_json(doubt: ImageDoubt) -> dict[str, Any]:
+def _to_json(doubt: ImageDoubt, twice: bool) -> dict[str, Any]:
     fields = {"scores": doubt.scores, "agreement": doubt.agreement, "unmatched": doubt.unmatched}
     outline = None if doubt.outline_px is None else round(doubt.outline_px, 1)
-    return {name: np.round(values, DIGITS).tolist() for name, values in fields.items()} | {"outline": outline}
+    numbers = {name: np.round(values, DIGITS).tolist() for name, values in fields.items()}
+    return {**numbers, "outline": outline, "twice": twice}
 
 
 def _from_json(stored: dict[str, Any]) -> ImageDoubt:

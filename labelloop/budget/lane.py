@@ -1,9 +1,9 @@
 """A lane of a simulation: one strategy with one seed, round after round, in a scratch project of its own.
 
 The scratch project holds the same images under the same numbers. Labels that the simulated person has not
-given yet are not in it: no strategy, training or model can see them. Rounds are opened, stored and learnt by
-the code that serves ``push``, ``pull`` and ``train``; all that a lane has done is in its ledger, so one that
-was interrupted goes on where it was.
+given yet are not in it, nor are those of the test images: no strategy, training or model can see them.
+Rounds are opened, stored and learnt by the code that serves ``push``, ``pull`` and ``train``; all that a lane
+has done is in its ledger, so one that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.simulated_review import review_round
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.distill.checkpoint import write_json
+from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError
+from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.config import ProjectConfig
@@ -194,6 +196,9 @@ def _train(scratch: Project, settings: LaneSettings, number: int, seed: int, pro
             resume=name in known,
         )
         train(scratch, request, progress)
+    judges = set(settings.test)
+    images = [image for image in scratch.images() if image.id in judges]
+    predict_known_images(scratch, load_model(scratch, name), images, progress)
     return name
 
 
@@ -211,11 +216,10 @@ def _scratch(source: Project, folder: Path, settings: LaneSettings, seed: int) -
     (beside / RECIPE).write_text(_recipe(settings), encoding="utf-8")
     test, start = set(settings.test), set(settings.start[seed])
     val = {image.id for image in source.images(split="val", labelled=True)}
-    images = {image.id: image for image in source.images()}
-    labels = source.labels([*test, *start, *val])
+    labels = source.labels([*start, *val])
     with project.ledger.write() as session:
-        for image in images.values():
-            if image.split == "train" or image.id in labels:
+        for image in source.images():
+            if image.split == "train" or image.id in labels or image.id in test:
                 session.add(_row(image, "test" if image.id in test else image.split))
         session.flush()
         session.add_all(_labels(image_id, instances) for image_id, instances in labels.items())

@@ -131,7 +131,7 @@ def _curve(
 
 
 def _predicted(scratch: Project, run: str) -> dict[int, Instances]:
-    """What the run's promoted model saw when it was measured."""
+    """What the run's promoted model saw; its lane had it look at the test images."""
     which = scratch.run(run).promoted
     statement = select(PredictionRow.image_id, PredictionRow.instances).where(
         PredictionRow.run == run, PredictionRow.which == which

@@ -17,7 +17,7 @@ from labelloop.budget.audit import Audit, audit_rounds
 from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.proposer import Proposer, Unit
 from labelloop.budget.sendable import choose_readable, named, reading_faults
-from labelloop.budget.strategies import NEED_A_MODEL, Budget, Pool, Strategy
+from labelloop.budget.strategies import NEED_A_MODEL, NEED_DOUBT, Budget, Pool, Strategy
 from labelloop.budget.suspects_round import open_suspects_round
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
@@ -69,7 +69,16 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         return open_suspects_round(project, server, request.budget, progress)
     asked, partly = reviewed_images(project), partly_reviewed(project)
     images = _askable(project, asked, partly, request.only)
-    proposer = Proposer(project, images, partly, run=request.run, device=request.device, progress=progress)
+    strategy, audit = _audited(project, server, request.strategy, progress)
+    proposer = Proposer(
+        project,
+        images,
+        partly,
+        run=request.run,
+        twice=strategy in NEED_DOUBT,
+        device=request.device,
+        progress=progress,
+    )
     units = proposer.units
     if proposer.run is None and request.strategy in NEED_A_MODEL:
         raise UsageError(
@@ -83,7 +92,6 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     if not sendable:
         raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units))
     number = 1 + _rounds_before(project, server)
-    strategy, audit = _audited(project, server, request.strategy, progress)
     known = _known(project, asked)
     picked = choose_readable(
         _pool(project, proposer, known, progress),

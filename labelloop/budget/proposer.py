@@ -65,6 +65,8 @@ class Proposer:
         images: The pool.
         partly: Fields of it that were reviewed in part, by image id.
         run: Whose model; None for the newest finished run's promoted one, or none where no run has finished.
+        twice: The model looks at every image more than once, to tell how sure it is; else the ``doubt`` of
+            units says nothing, and the pool costs a third.
         device: Where to predict.
         progress: Who watches.
 
@@ -80,6 +82,7 @@ class Proposer:
         partly: Mapping[int, PartlyReviewed],
         *,
         run: str | None,
+        twice: bool,
         device: str,
         progress: Progress,
     ) -> None:
@@ -94,7 +97,7 @@ class Proposer:
             self._rates = EditRates.prior()
             self._drawn = _objects_per_image(project)
         else:
-            found = doubts_of(project, self._loaded, images, progress=progress)
+            found = doubts_of(project, self._loaded, images, twice=twice, progress=progress)
             self.unreadable = [image for image in images if image.id not in found]
             images = [image for image in images if image.id in found]
             doubts = [found[image.id] for image in images]

@@ -27,6 +27,7 @@ from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typ
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 NEED_A_MODEL = ("uncertainty", "foreground-random")
+NEED_DOUBT = ("uncertainty", "auto")  # where there is a model; the others do not ask how sure it is
 
 RANDOM_ARM = "random"
 EMPTY_ARM = "empty"
@@ -66,7 +67,8 @@ class Pool:
     Attributes:
         minutes: float64 (n,), predicted work.
         shown: int64 (n,), objects that would be shown.
-        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model.
+        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model, and
+            without meaning for a strategy that does not need it.
         vectors: float32 (n, d), embeddings of unit norm.
         known: float32 (m, d), embeddings of what has labels or was asked before.
         groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.

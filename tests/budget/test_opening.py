@@ -51,6 +51,30 @@ def test_the_same_state_and_seed_open_the_same_round(trained: Project) -> None:
     assert asked[0] == asked[1]
 
 
+class Watching(Silent):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def start(self, stage: str, total: int) -> None:
+        self.stages.append(stage)
+
+
+def test_a_strategy_that_does_not_ask_for_doubt_looks_once_and_auto_still_looks_twice_later(
+    tmp_path: Path,
+) -> None:
+    project = pool_project(tmp_path, labelled=2, pool=4)
+    train(project, TrainRequest(iterations=4, name="first"))
+    looks = {}
+    for strategy in ("random", "auto"):
+        watching = Watching()
+        open_round(project, strategy, RoundRequest(budget=Budget(tasks=1), strategy=strategy), watching)
+        looks[strategy] = [stage for stage in watching.stages if stage.startswith("evaluating")]
+    assert looks == {"random": ["evaluating guided"], "auto": ["evaluating supervised"]}
+    with project.ledger.read() as session:
+        twice = [doubts["twice"] for doubts in session.scalars(select(DoubtRow.doubts))]
+    assert sorted(twice) == [False, True, True, True]  # one was asked about at random, and is done with
+
+
 def test_doubts_and_embeddings_are_computed_once(trained: Project) -> None:
     def stored() -> tuple[int, int]:
         with trained.ledger.read() as session:
@@ -58,13 +82,6 @@ def test_doubts_and_embeddings_are_computed_once(trained: Project) -> None:
                 int(session.execute(select(func.count()).select_from(table)).scalar_one())
                 for table in (DoubtRow, EmbeddingRow)
             )
-
-    class Watching(Silent):
-        def __init__(self) -> None:
-            self.stages: list[str] = []
-
-        def start(self, stage: str, total: int) -> None:
-            self.stages.append(stage)
 
     open_round(trained, "first", RoundRequest(budget=Budget(tasks=1)), Silent())
     before, watching = stored(), Watching()

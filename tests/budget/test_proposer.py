@@ -88,6 +88,7 @@ def proposer_of(project: Project) -> Proposer:
         project.images(),
         partly_reviewed(project),
         run=None,
+        twice=True,
         device="cpu",
         progress=Silent(),
     )

@@ -31,9 +31,9 @@ REQUEST = SimulationRequest(
 )
 
 
-def labelled_project(folder: Path, *, train: int = 10, test: int = 3) -> Project:
+def labelled_project(folder: Path, *, train: int = 10, test: int = 3, val: int = 0) -> Project:
     project = Project.init(folder / "screen", ProjectConfig(name="screen", classes=("organoid",)))
-    for seed, (name, count) in enumerate({"train": train, "test": test}.items()):
+    for seed, (name, count) in enumerate({"train": train, "test": test, "val": val}.items()):
         if count:
             labels = folder / f"{name}.json"
             write_micrographs(folder / name, count, seed=seed, labels=labels, size_hw=(96, 96))
@@ -80,8 +80,7 @@ def test_the_simulated_person_gives_the_truth_and_nothing_else_is_known(
             assert (iou.max(axis=1) > 0.75).all()
         with scratch.ledger.read() as session:
             known = {row.image_id for row in session.query(LabelRow)}
-        test = {image.id for image in scratch.images(split="test")}
-        assert known == {image.id for image in labelled} | test
+        assert known == {image.id for image in labelled}
 
 
 def test_every_task_says_which_arm_chose_it_why_and_what_it_should_cost(
@@ -192,6 +191,15 @@ def test_without_test_images_a_fixed_fifth_measures_and_is_never_asked_about(tmp
     asked = {task.image_id for record in rounds(scratch) for task in round_tasks(scratch, record.id)}
     assert len(asked) == 14
     assert not asked & set(settings["test"])
+
+
+def test_test_images_measure_the_promoted_models_where_others_validate(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=5, val=2)
+    result = simulate(project, replace(REQUEST, strategies=("random",), rounds=1))
+    assert [point["n"] for point in result["strategies"]["random"]] == [3, 3]
+    scratch = Project.open(Path(result["folder"]) / "seed-0" / "random")
+    assert scratch.images(split="test", labelled=True) == []
+    assert scratch.run("round-1").result["split"] == "val"
 
 
 @pytest.mark.parametrize(
