@@ -1,6 +1,7 @@
 """Strategies: which images a person should look at, under a budget of tasks or of minutes.
 
-- ``random``: every image of the pool is as likely as any other.
+- ``random``: every image of the pool is as likely as any other, so the draw ends at the first that does not
+  fit: going on to those that do would favour the cheap ones.
 - ``foreground-random``: likewise, but two thirds of the tasks show at least one object (the baseline that no
   method reliably beat in nnActive, arXiv 2511.19183).
 - ``uncertainty``: those that the model doubts most.
@@ -114,7 +115,7 @@ def choose(
     """
     picking = _Picking(pool, budget, rng)
     if strategy == "random":
-        picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random")
+        picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random", fair=True)
     elif strategy == "foreground-random":
         picking.fill(_seeing(pool, rng), strategy, lambda i: "drawn at random", share=FOREGROUND_SHARE)
         picking.fill(_random(pool, rng), strategy, lambda i: "drawn at random")
@@ -129,9 +130,8 @@ def choose(
 
 def _auto(picking: _Picking, round_number: int) -> None:
     pool, rng = picking.pool, picking.rng
-    picking.fill(
-        _random(pool, rng), RANDOM_ARM, lambda i: "drawn at random, to compare with", share=RANDOM_SHARE
-    )
+    why = "drawn at random, to compare with"
+    picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: why, share=RANDOM_SHARE, fair=True)
     if pool.doubt is None:
         order = _covering_groups(pool, picking.wanted(), rng)
         picking.fill(order, "diversity", lambda i: "typical of images like it", no_duplicates=True)
@@ -173,22 +173,37 @@ class _Picking:
         *,
         share: float = 1.0,
         no_duplicates: bool = False,
+        fair: bool = False,
     ) -> None:
-        """Picks in this order what fits; up to a share of the whole budget."""
+        """Picks in this order what fits; up to a share of the whole budget.
+
+        Args:
+            order: Indices in the pool.
+            arm: Of the picks.
+            why: For people, by index.
+            share: Of the budget.
+            no_duplicates: Passes over what looks like something known or picked.
+            fair: Passes over nothing for its cost, as that would favour what is cheap: the first that does
+                not fit is the last, taken by a chance that makes the expected cost the share, if the whole
+                budget has room for it.
+        """
         room = min(self._left, share * self._total) if share < 1 else self._left
         cheapest = float(self._cost.min()) if len(self._cost) else 0.0
         for i in order:
             cost = float(self._cost[i])
             first = not self.picks and self._left == self._total
-            if self._taken[i] or (cost > room + 1e-9 and not (first and share == 1.0)):
+            fits = cost <= room + 1e-9 or (first and share == 1.0)
+            if self._taken[i] or not (fits or fair):
                 continue
+            if not fits and (cost > self._left + 1e-9 or self.rng.random() >= room / cost):
+                break
             if no_duplicates and is_near_duplicate(self.pool.vectors[i], self._seen()):
                 continue
             self._taken[i] = True
             self.picks.append(Pick(index=int(i), arm=arm, why=why(int(i))))
             self._left -= cost
             room -= cost
-            if room < cheapest - 1e-9:
+            if not fits or room < (0 if fair else cheapest) - 1e-9:
                 break
 
     def _seen(self) -> Vectors:

@@ -7,8 +7,8 @@ Run by hand; it can be stopped at any time and goes on when called again:
 DATA holds the sets as folders with COCO files; WORK keeps projects and simulations. Results go to
 tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each finished lane below SET/, so that
 WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
-nothing. Every labelled training image is the pool, its truth hidden; the test images measure every model,
-and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at once: what the best
+nothing. The labelled training images, or a draw of them, are the pool, their truth hidden; the test images
+measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at once: what the best
 choice could come to.
 """
 
@@ -51,6 +51,7 @@ class StudySet:
         unlabelled: Further images, or None.
         minutes: Budget of each round.
         start: Labelled images before the first round.
+        pool: So many of the training images are the pool, drawn once; None for all.
     """
 
     classes: tuple[str, ...]
@@ -58,13 +59,16 @@ class StudySet:
     unlabelled: str | None
     minutes: float
     start: int = 5
+    pool: int | None = None
 
 
 SETS = {
     "m-orgaquant": StudySet(
         classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=10.0
     ),
-    "dsb2018": StudySet(classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=30.0),
+    "dsb2018": StudySet(
+        classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=30.0, pool=140
+    ),
 }
 
 
@@ -75,12 +79,23 @@ def project_of(name: str, data: Path, work: Path) -> Project:
         return Project.open(root)
     project = Project.init(root, ProjectConfig(name=name, classes=chosen.classes))
     labels, images = chosen.train
-    add_labels(project, str(data / name / labels), images=str(data / name / images))
+    drawn = data / name / labels if chosen.pool is None else root / "pool.json"
+    if chosen.pool is not None:
+        drawn.write_text(json.dumps(some_images(json.loads((data / name / labels).read_text()), chosen.pool)))
+    add_labels(project, str(drawn), images=str(data / name / images))
     if chosen.unlabelled is not None:
         add_images(project, [str(data / name / chosen.unlabelled)])
     test = str(data / name / "test")
     add_labels(project, str(data / name / "test.json"), images=test, split="test")
     return project
+
+
+def some_images(coco: dict[str, Any], n: int) -> dict[str, Any]:
+    """So many images of a COCO document, drawn once, with what is annotated in them."""
+    order = np.random.default_rng(0).permutation(len(coco["images"]))[:n]
+    images = [coco["images"][i] for i in sorted(order.tolist())]
+    ids = {image["id"] for image in images}
+    return {**coco, "images": images, "annotations": [a for a in coco["annotations"] if a["image_id"] in ids]}
 
 
 class Lines(Silent):

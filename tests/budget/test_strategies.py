@@ -92,6 +92,30 @@ def test_the_random_arm_of_auto_is_drawn_from_the_whole_pool() -> None:
     assert 0.15 < sum(drawn[i] for i in range(10)) / drawn.total() < 0.35  # a quarter of the pool
 
 
+@pytest.mark.parametrize("strategy", ["auto", "random"])
+def test_a_random_draw_in_minutes_does_not_favour_what_is_cheap(strategy: Strategy) -> None:
+    minutes = 0.25 + np.random.default_rng(0).gamma(1.0, 1.5, 600)  # 15 s, then so much for each correction
+    a_pool = pool(600, minutes=minutes)
+    drawn = [
+        pick.index
+        for seed in range(100)
+        for pick in choose(a_pool, Budget(minutes=30), strategy, np.random.default_rng(seed))
+        if pick.arm == RANDOM_ARM
+    ]
+    worked, all_worked = minutes[drawn] - 0.25, minutes - 0.25
+    assert worked.sum() / minutes[drawn].sum() == pytest.approx(all_worked.sum() / minutes.sum(), rel=0.03)
+
+
+def test_auto_has_a_random_arm_even_where_a_budget_is_worth_three_images() -> None:
+    a_pool = pool(60, minutes=np.full(60, 3.0))
+    arms = [
+        Counter(pick.arm for pick in choose(a_pool, Budget(minutes=10), "auto", np.random.default_rng(seed)))
+        for seed in range(40)
+    ]
+    assert all(sum(each.values()) == 3 for each in arms)
+    assert sum(each[RANDOM_ARM] for each in arms) / 40 == pytest.approx(2.5 / 3, abs=0.15)
+
+
 def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
     """Where many images are near-duplicates, most of a budget is drawn from what the clever arm left over."""
     rng = np.random.default_rng(0)
