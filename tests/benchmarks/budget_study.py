@@ -8,8 +8,8 @@ DATA holds the sets as folders with COCO files; WORK keeps projects and simulati
 tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each finished lane below SET/, so that
 WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
 nothing. The labelled training images, or a draw of them, are the pool, their truth hidden; the test images
-measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at once: what the best
-choice could come to.
+measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at
+once: what the best choice could come to.
 """
 
 from __future__ import annotations
