@@ -7,20 +7,24 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import pycocotools.mask as mask_utils
 from sqlalchemy import select
 
 from labelloop.budget.effort import Z_80, EffortModel
 from labelloop.budget.expected_edits import EditRates
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
 from labelloop.budget.work import Work, mean_outline_px
+from labelloop.instances import Instances
 from labelloop.metrics.estimate import Estimate
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, PredictionRow, ReviewTaskRow
+from labelloop.project.tables import AnnotationRow, PredictionRow, ReviewTaskRow, RoundRow
+from labelloop.review.rounds import SUSPECTS
 
 FEWEST = 5  # timed images
 LOOKED_AT = 100  # images, for what is expected before
 MIN_SCORE = 0.5  # what scores higher would be shown
+LEAST_KNOWN = 0.05  # share of an image that says something of the whole
 LONGEST = 5.0  # times the median: what took longer was left open, and counts so much
 
 
@@ -30,9 +34,9 @@ def minutes_per_image(project: Project) -> Estimate:
     Where fewer than five were timed it is what the effort model expects, with its wide interval, and not
     ``reliable``: of correcting what the newest run saw in the pool, or of drawing as many objects as labelled
     images have.
-    Skipped tasks, annotations that were deleted and those accepted in bulk do not count. The interval is that
-    of the mean of logarithms (Cox's method; Zhou and Gao, Statistics in Medicine 16:783, 1997, section 2), as
-    working times are skewed.
+    Skipped tasks, annotations that were deleted, those accepted in bulk and rounds of suspicious labels do
+    not count. The interval is that of the mean of logarithms (Cox's method; Zhou and Gao, Statistics in
+    Medicine 16:783, 1997, section 2), as working times are skewed.
     """
     seconds = _seconds_by_image(project)
     n = len(seconds)
@@ -87,12 +91,22 @@ def _corrections(project: Project) -> list[Work]:
 
 
 def _drawings(project: Project) -> list[Work]:
-    """Of the objects of labelled images, some, each drawn by hand."""
+    """Of the objects of labelled images, some, each drawn by hand; as many again where nobody has looked."""
     labelled = _some([image.id for image in project.images(split="train", labelled=True)])
-    return [
-        Work(objects=0.0, edits={"added": float(len(each))}, outline_px=mean_outline_px(each))
-        for each in project.labels(labelled).values()
-    ]
+    works = []
+    for each in project.labels(labelled).values():
+        objects, known = each.select(~each.crowd), 1 - _unknown_share(each)
+        if known >= LEAST_KNOWN:
+            added = len(objects) / known
+            works.append(Work(objects=0.0, edits={"added": added}, outline_px=mean_outline_px(objects)))
+    return works
+
+
+def _unknown_share(labels: Instances) -> float:
+    """0..1, of the image's area."""
+    unknown = labels.select(labels.crowd).coco_rles()
+    height, width = labels.size_hw
+    return float(mask_utils.area(mask_utils.merge(unknown))) / (height * width) if unknown else 0.0
 
 
 def _some(image_ids: Sequence[int]) -> list[int]:
@@ -102,13 +116,18 @@ def _some(image_ids: Sequence[int]) -> list[int]:
 
 
 def _seconds_by_image(project: Project) -> list[float]:
-    """Lead time of each image over its tasks, by the last state of each annotation."""
+    """Lead time of each image over its tasks, by the last state of each annotation.
+
+    Rounds that looked labels through do not count: an image costs more than that.
+    """
     statement = (
         select(
             AnnotationRow.task_key, AnnotationRow.server_id, ReviewTaskRow.image_id,
             AnnotationRow.lead_time_s, AnnotationRow.skipped, AnnotationRow.bulk, AnnotationRow.gone_at,
         )
         .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
+        .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
+        .where(RoundRow.strategy != SUSPECTS)
         .order_by(AnnotationRow.id)
     )  # fmt: skip
     with project.ledger.read() as session:

@@ -20,6 +20,7 @@ from labelloop.project.tables import (
     ImageRow,
     LabelRow,
     PredictionRow,
+    ProposalRow,
     ReviewTaskRow,
     RoundRow,
     RunRow,
@@ -45,16 +46,20 @@ def project(tmp_path):
     return Project.init(tmp_path / "timed", ProjectConfig(name="timed", classes=("a",)))
 
 
-def review(project, looks):
+def review(project, looks, strategy="random"):
     with project.ledger.write() as session:
-        facts = {"run": None, "which": None, "model_version": "", "server": "s", "strategy": "random"}
+        facts = {"run": None, "which": None, "model_version": "", "server": "s", "strategy": strategy}
         session.add(RoundRow(id=1, min_score=0.5, **facts))
         for image in {look.image for look in looks}:
             session.add(ImageRow(id=image, sha256=str(image), path="x", file_name="x", height=9, width=9))
         session.flush()
+        nothing = encode_instances(Instances(size_hw=(9, 9)))
+        for image in {look.image for look in looks}:
+            session.add(ProposalRow(round_id=1, image_id=image, keys=[], instances=nothing))
+        tile = {"box": (0, 0, 9, 9), "core": (0, 0, 9, 9), "inner": (0, 0, 9, 9), "shown": [], "owned": []}
         for task, image in {(look.task or str(look.image), look.image) for look in looks}:
             row = ReviewTaskRow(
-                key=task, round_id=1, image_id=image, tile={}, confidence=1.0, state="reviewed"
+                key=task, round_id=1, image_id=image, tile=tile, confidence=1.0, state="reviewed"
             )
             session.add(row)
         session.flush()
@@ -118,11 +123,13 @@ def test_without_times_and_labels_nobody_knows(project):
     assert "it is of 0" in cost.reason
 
 
-def label(project, n_objects, images):
-    """Labelled images of so many discs each."""
+def label(project, n_objects, images, *, unknown_rows=0, n_classes=1):
+    """Labelled images of so many discs each; the last rows are unknown, to every class."""
     rows, columns = np.mgrid[:64, :64]
     discs = [(rows - 20) ** 2 + (columns - 12 * i) ** 2 <= 25 for i in range(n_objects)]
-    instances = Instances.from_dense(np.array(discs), size_hw=(64, 64))
+    masks = [*discs, *[rows >= 64 - unknown_rows] * (n_classes if unknown_rows else 0)]
+    dense = Instances.from_dense(np.array(masks), size_hw=(64, 64))
+    instances = dataclasses.replace(dense, crowd=np.arange(len(masks)) >= n_objects)
     with project.ledger.write() as session:
         for image in images:
             session.add(ImageRow(id=image, sha256=str(image), path="x", file_name="x", height=64, width=64))
@@ -141,6 +148,24 @@ def test_before_reviews_were_timed_an_image_costs_what_drawing_its_objects_does(
     assert cost.value == pytest.approx(by_hand.value, rel=0.05)
     assert (cost.n, cost.reliable) == (0, False)
     assert cost.low < by_hand.low < by_hand.high < cost.high  # 95 % is wider than 80 %
+
+
+def test_rounds_that_look_labels_through_do_not_say_what_an_image_costs(project):
+    label(project, 5, range(21, 24))
+    by_hand = minutes_per_image(project).value
+    review(project, [Look(image=i, seconds=15.0) for i in range(1, 8)], strategy="suspects")
+    cost = minutes_per_image(project)
+    assert (cost.n, cost.reliable) == (0, False)
+    assert cost.value > by_hand / 2
+
+
+def test_objects_of_which_half_an_image_is_known_are_as_many_again_in_the_other_half(project):
+    label(project, 5, range(1, 4))
+    whole = minutes_per_image(project).value
+    label(project, 5, range(4, 100), unknown_rows=32, n_classes=2)
+    model, px = EffortModel.prior(), 2 * np.pi * 5
+    ten = model.predict(Work(objects=0, edits={"added": 10.0}, outline_px=px)).value
+    assert minutes_per_image(project).value == pytest.approx((3 * whole + 96 * ten) / 99, rel=0.05)
 
 
 def test_images_of_the_whole_pool_stand_for_it_and_not_those_that_were_added_first(project, monkeypatch):
