@@ -16,15 +16,15 @@ import numpy.typing as npt
 
 from labelloop.errors import UsageError
 from labelloop.formats.catalog import AUTO, LabelReader, read_labels
-from labelloop.formats.outlines import draw_outlines
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.classes import keep_classes
-from labelloop.project.finding import ImageIndex, find_files, folder_files
+from labelloop.project.finding import find_files
+from labelloop.project.matching import with_images
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
-from labelloop.project.storing import KnownImages, LabelledFile, NewClasses, Revisions
+from labelloop.project.storing import KnownImages, NewClasses, Revisions
 from labelloop.project.tables import ImageRow
 
 __all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
@@ -151,7 +151,7 @@ def add_labels(
         kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
         label_set = replace(label_set, records=kept)
     classes, records = _in_classes(label_set, project.config.classes, path)
-    labelled, skipped = _with_images(project, records, place, images, label_set, progress)
+    labelled, skipped = with_images(project, records, place, images, label_set, progress)
     if not labelled:
         return AddReport(skipped=(*label_set.skipped, *skipped))
     with NewClasses(project, classes) as new_classes, project.ledger.write() as session:
@@ -227,69 +227,6 @@ def _with_labels(record: LabelledImage, position: npt.NDArray[np.int64]) -> Labe
     )
 
 
-def _with_images(
-    project: Project,
-    records: Sequence[LabelledImage],
-    place: Path,
-    images: str | None,
-    label_set: LabelSet,
-    progress: Progress,
-) -> tuple[list[LabelledFile], list[SkippedFile]]:
-    """The records whose images are found, usable and of the right size."""
-    skipped: list[SkippedFile] = []
-    found: list[tuple[Path, LabelledImage]] = []
-    find = _finder(project, place, images, label_set)
-    for record in records:
-        file = find(record)
-        if isinstance(file, Path):
-            found.append((file, record))
-        else:
-            skipped.append(SkippedFile(path=record.image, reason=file))
-    distinct = list(dict.fromkeys(file for file, _ in found))
-    read, unusable = read_files(distinct, page=0, channel=-1, progress=progress)
-    by_path = {image.path: image for image in read}
-    labelled: list[LabelledFile] = []
-    for file, record in found:
-        image = by_path.get(file)
-        if image is None:
-            continue
-        labels, faults = record.instances, list[str]()
-        if record.any_size:
-            labels, faults = draw_outlines(record.outlines, image.size_hw)
-            skipped += [SkippedFile(path=record.image, reason=fault) for fault in faults]
-        if labels.size_hw != image.size_hw:
-            skipped.append(SkippedFile(path=str(file), reason=_size_fault(labels.size_hw, image.size_hw)))
-        elif faults and not len(labels):
-            skipped.append(SkippedFile(path=str(file), reason="none of its objects can be used"))
-        else:
-            labelled.append(LabelledFile(image=image, labels=labels, void=record.void))
-    return labelled, [*skipped, *unusable]
-
-
-def _finder(
-    project: Project, place: Path, images: str | None, label_set: LabelSet
-) -> Callable[[LabelledImage], Path | str]:
-    """What finds the image file of a record, or says why there is none."""
-    folder = label_set.image_folder or (place if place.is_dir() else place.parent)
-    if images is not None:
-        folder = plain_path(Path(images))
-        if not folder.is_dir():
-            raise UsageError("there is no such folder of images", value=images)
-    index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
-    if images is not None:
-        return index.find
-    others = ImageIndex((image.path for image in project.images()), project.root)
-
-    def find(record: LabelledImage) -> Path | str:
-        found = index.find(record)
-        if isinstance(found, str):
-            known = others.find(record)
-            return known if isinstance(known, Path) else f"{found} ({folder}); say where with --images"
-        return found
-
-    return find
-
-
 def _new_row(
     project: Project, image: ReadFile, split: str, group_of: Callable[[Path], str | None]
 ) -> ImageRow:
@@ -344,8 +281,3 @@ def _grouping(group_by: str | None) -> Callable[[Path], str | None]:
 def _require_split(split: str) -> None:
     if split not in SPLITS:
         raise UsageError("there is no such split", value=split, way_out=f"Splits: {', '.join(SPLITS)}.")
-
-
-def _size_fault(labels_hw: tuple[int, int], image_hw: tuple[int, int]) -> str:
-    labels, image = (f"{width} x {height} px" for height, width in (labels_hw, image_hw))
-    return f"its labels are for {labels}, but the image has {image}"

@@ -1,16 +1,14 @@
-"""Which image files a person means: by folder, glob or file, and by what annotations call them."""
+"""Which image files a person means by folders, globs and files."""
 
 from __future__ import annotations
 
 import glob
 import os
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelloop.formats.label_image import bare_stem, is_named_as_labels
-from labelloop.formats.records import LabelledImage, SkippedFile
+from labelloop.formats.records import SkippedFile
 from labelloop.images import IMAGE_SUFFIXES
 from labelloop.paths import plain_path
 
@@ -65,51 +63,6 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
     return FoundFiles(files=tuple(usable), skipped=tuple(skipped))
 
 
-class ImageIndex:
-    """Finds image files by what annotations call them: by relative path, else by a base name that is unique.
-
-    Args:
-        files: All files that can be meant.
-        root: Folder that relative names start from.
-    """
-
-    def __init__(self, files: Iterable[Path], root: Path) -> None:
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_stem_path: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        for file in files:
-            inside = file.is_relative_to(root)
-            relative = _key(file.relative_to(root).as_posix() if inside else str(file))
-            stem = bare_stem(relative)
-            for table, key in (
-                (self._by_path, relative),
-                (self._by_name, relative.rpartition("/")[2]),
-                (self._by_stem_path, stem),
-                (self._by_stem, stem.rpartition("/")[2]),
-            ):
-                table.setdefault(key, []).append(file)
-
-    def find(self, record: LabelledImage) -> Path | str:
-        """The file of these labels, or the reason why there is none."""
-        name = _key(record.image).removeprefix("./")
-        stem = bare_stem(name)
-        lookups = [(self._by_path, name)]
-        if record.by_stem:
-            lookups += [(self._by_stem_path, stem), (self._by_stem, stem.rpartition("/")[2])]
-        else:
-            lookups += [(self._by_name, name.rpartition("/")[2])]
-        for table, key in lookups:
-            files = table.get(key, [])
-            if record.by_stem:  # x.png and x_masks.png are of one stem
-                files = [file for file in files if not is_named_as_labels(file)] or files
-            if len(files) == 1:
-                return files[0]
-            if files:
-                return f"several images could be meant: {', '.join(map(str, files[:3]))}"
-        return "its image is not there"
-
-
 def folder_files(folder: Path) -> Iterator[Path]:
     """All images under a folder by their names, absolute and sorted; hidden ones are left out."""
     for path in _in_folder(folder, (), []):
@@ -148,7 +101,3 @@ def _is_unicode(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name.replace("\\", "/"))

@@ -337,6 +337,51 @@ def test_images_are_found_by_relative_path_then_by_base_name(project, tmp_path):
     assert "several images" in reasons(ambiguous)["x.png"]
 
 
+@pytest.mark.parametrize("prefix", ["", "/lab/data/"])
+def test_labels_of_a_missing_image_do_not_take_the_image_of_others(project, tmp_path, prefix):
+    save(tmp_path / "plate2" / "A01.tif", pixels(1))
+    wrong, right = [(square(2, 2), 1)], [(square(9, 9), 1)]
+    names = {f"{prefix}plate1/A01.tif": wrong, f"{prefix}plate2/A01.tif": right}
+    report = add_labels(project, coco(tmp_path / "l.json", names))
+    assert (report.added, report.objects) == (1, 1)
+    assert project.labels([1])[1].boxes_xywh.tolist() == [[9, 9, 6, 6]]
+    (skipped,) = report.skipped
+    assert skipped.path == f"{prefix}plate1/A01.tif"
+    assert f"is the image of {prefix}plate2/A01.tif" in skipped.reason
+
+
+def test_label_images_of_a_missing_image_do_not_take_the_image_of_others(project, tmp_path):
+    save(tmp_path / "images" / "plate2" / "A01.png", pixels(1))
+    label_image(tmp_path / "masks" / "plate1" / "A01.png")
+    save(tmp_path / "masks" / "plate2" / "A01.png", np.eye(H, W, dtype=np.uint8))
+    report = add_labels(project, str(tmp_path / "masks"), images=str(tmp_path / "images"))
+    assert (report.added, report.objects) == (1, 1)
+    assert "is not there" in reasons(report)["A01.png"]
+
+
+def test_images_of_the_project_are_told_apart_by_their_folders(project, tmp_path):
+    save(tmp_path / "plate2" / "A01.tif", pixels(2))
+    add_images(project, [str(tmp_path / "plate2")])
+    objects = [(square(2, 2), 1)]
+    path = coco(tmp_path / "labels" / "l.json", {"plate1/A01.tif": objects, "plate2/A01.tif": objects})
+    assert "plate2/A01.tif" in add_labels(project, path).skipped[0].reason
+    save(tmp_path / "plate1" / "A01.tif", pixels(1))
+    add_images(project, [str(tmp_path / "plate1")])
+    report = add_labels(project, path)
+    assert (report.revised, report.known, report.skipped) == (1, 1, ())
+
+
+def test_an_image_that_several_labels_could_mean_gets_none_of_them(project, tmp_path):
+    save(tmp_path / "flat" / "A01.tif", pixels(1))
+    objects = [(square(2, 2), 1)]
+    path = coco(tmp_path / "flat" / "l.json", {"plate1/A01.tif": objects, "plate2/A01.tif": objects})
+    report = add_labels(project, path)
+    assert report.added == 0
+    assert ["could as well be the image of" in skipped.reason for skipped in report.skipped] == [True, True]
+    alone = add_labels(project, coco(tmp_path / "flat" / "one.json", {"plate1/A01.tif": objects}))
+    assert alone.added == 1
+
+
 def test_without_a_folder_the_images_of_the_project_are_searched(project, pool, tmp_path):
     add_images(project, [str(pool)])
     path = coco(tmp_path / "elsewhere" / "l.json", {"0.png": [(square(2, 2), 1)], "no.png": []})
