@@ -123,7 +123,10 @@ def _summary(report: AddReport) -> str:
         parts.append(f"{report.known} known already")
     if report.skipped:
         parts.append(f"{len(report.skipped)} skipped")
-    objects = f" ({report.objects} objects)" if report.objects else ""
+    held = [f"{report.objects} objects"] if report.objects or report.crowds else []
+    if report.crowds:
+        held.append(f"{report.crowds} areas marked as crowd, which are neither learnt nor measured")
+    objects = f" ({', '.join(held)})" if held else ""
     if report.empty:
         objects += f"; in {report.empty} there is no object"
     return f"Images: {', '.join(parts)}{objects}."

@@ -19,6 +19,7 @@ from labelloop.instances import Instances
 NAME = "coco"
 
 _SHOWN_FAULTS = 3
+_DESCRIPTION = "labelloop"
 
 
 @dataclass(kw_only=True)
@@ -77,8 +78,9 @@ def read_coco(path: Path) -> LabelSet:
     """Reads a COCO file.
 
     An image without annotations counts as looked at and empty. Image entries that share a file name are one
-    image. Objects that cannot be used are skipped with their reason; an image all of whose objects are
-    unusable is skipped too, since it is not known to be empty.
+    image. Run lengths that only stand for how an object was drawn, and not for a crowd, are objects. Objects
+    that cannot be used are skipped with their reason; an image all of whose objects are unusable is skipped
+    too, since it is not known to be empty.
 
     Raises:
         FormatError: It is no COCO file.
@@ -93,10 +95,11 @@ def read_coco(path: Path) -> LabelSet:
     skipped: list[SkippedFile] = []
     images = _images(document["images"], skipped)
     names, label_of = _categories(document.get("categories"))
+    drawn = _draws_with_crowds(document)
     for number, entry in enumerate(document["annotations"]):
         place = _place(entry, number)
         try:
-            _take_annotation(entry, images, label_of)
+            _take_annotation(entry, images, label_of, drawn)
         except Unusable as fault:
             image = images.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
             if image is not None:
@@ -130,7 +133,7 @@ def coco_dataset(
     for image_id, objects in enumerate(instances, start=1):
         annotations.extend(coco_annotations(objects, image_id=image_id, first_id=len(annotations) + 1))
     return {
-        "info": {"description": "labelloop"},
+        "info": {"description": _DESCRIPTION},
         "images": [
             {"id": number, "file_name": name, "width": width, "height": height}
             for number, (name, (height, width)) in enumerate(images, start=1)
@@ -214,7 +217,28 @@ def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
     return (tuple(names), label_of) if names else (None, {})
 
 
-def _take_annotation(entry: Any, images: dict[Any, _Image], label_of: dict[Any, int]) -> None:
+def _draws_with_crowds(document: dict[str, Any]) -> bool:
+    """Whether a tool calls every mask a crowd, since run lengths and crowds are one to it.
+
+    labelloop's own files mean what they say.
+    """
+    info = document.get("info")
+    own = isinstance(info, dict) and info.get("description") == _DESCRIPTION
+    entries = [entry for entry in document["annotations"] if isinstance(entry, dict)]
+    return not own and all(_is_crowd(entry) and _has_run_lengths(entry) for entry in entries)
+
+
+def _is_crowd(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("iscrowd", 0))
+
+
+def _has_run_lengths(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("segmentation"), dict)
+
+
+def _take_annotation(
+    entry: Any, images: dict[Any, _Image], label_of: dict[Any, int], drawn_with_crowds: bool
+) -> None:
     if not isinstance(entry, dict):
         raise Unusable("it is no annotation")
     image = images.get(_key(entry.get("image_id")))
@@ -224,7 +248,9 @@ def _take_annotation(entry: Any, images: dict[Any, _Image], label_of: dict[Any, 
     if label_of and category not in label_of:
         raise Unusable(f"it names the category id {entry.get('category_id')}, which the file has not")
     rle = rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
-    image.add(rle, label_of.get(category, 0), bool(entry.get("iscrowd", 0)))
+    # CVAT writes what was drawn with a brush as a crowd, and its own attributes with it.
+    is_object = _has_run_lengths(entry) and (drawn_with_crowds or "attributes" in entry)
+    image.add(rle, label_of.get(category, 0), _is_crowd(entry) and not is_object)
 
 
 def _key(value: Any) -> Any:

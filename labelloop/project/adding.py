@@ -44,6 +44,7 @@ class AddReport:
         known: Images that the project had, and about whose objects nothing new was said.
         revised: Images that the project had, and that got labels or other labels.
         objects: Objects in the label revisions that were written.
+        crowds: Areas marked as crowd in them: neither learnt nor measured.
         skipped: What could not be used, with reasons.
         empty: Images that were labelled now as holding no object.
     """
@@ -52,6 +53,7 @@ class AddReport:
     known: int = 0
     revised: int = 0
     objects: int = 0
+    crowds: int = 0
     skipped: tuple[SkippedFile, ...] = ()
     empty: int = 0
 
@@ -169,6 +171,7 @@ def add_labels(
         known=revisions.known,
         revised=revisions.revised,
         objects=revisions.objects,
+        crowds=revisions.crowds,
         skipped=(*label_set.skipped, *skipped, *revisions.skipped),
         empty=revisions.empty,
     )

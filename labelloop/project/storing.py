@@ -95,6 +95,7 @@ class Revisions:
         known: Old images whose labels say nothing new.
         revised: Old images that got labels.
         objects: Objects in the revisions written.
+        crowds: Areas marked as crowd in them.
         empty: Revisions without an object.
         skipped: Second labels for one image.
     """
@@ -105,7 +106,7 @@ class Revisions:
         self._source = source
         self._taken: dict[ImageRow, LabelledFile] = {}
         self._newest = newest_labels(session, known.ids)
-        self.known = self.revised = self.objects = self.empty = 0
+        self.known = self.revised = self.objects = self.crowds = self.empty = 0
         self.skipped: list[SkippedFile] = []
 
     def take(self, row: ImageRow, item: LabelledFile) -> None:
@@ -133,6 +134,10 @@ class Revisions:
         )
         self.revised += is_old
         self.objects += n_objects
+        # What is void is a crowd of every class, and still one area.
+        self.crowds += len(
+            {rle for rle, crowd in zip(item.labels.rles, item.labels.crowd, strict=True) if crowd}
+        )
         self.empty += n_objects == 0
 
 

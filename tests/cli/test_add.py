@@ -78,6 +78,21 @@ def test_labels_bring_their_images_and_their_split(labelloop, project: Path, tmp
     assert found["objects"] == 6
 
 
+def test_crowds_are_counted_and_said(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path, 2)
+    document = json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
+    document["annotations"][1]["iscrowd"] = 1
+    (tmp_path / "labels.json").write_text(json.dumps(document), encoding="utf-8")
+    ran = labelloop("add", "labels", tmp_path / "labels.json", "-C", project)
+    assert ran.code == 0
+    assert "1 objects, 1 areas marked as crowd" in ran.out
+    document["annotations"][0]["iscrowd"] = 1
+    (tmp_path / "labels.json").write_text(json.dumps(document), encoding="utf-8")
+    again = labelloop("add", "labels", tmp_path / "labels.json", "-C", project, "--json")
+    found = {name: again.document[name] for name in ("revised", "objects", "crowds", "empty")}
+    assert found == {"revised": 1, "objects": 0, "crowds": 1, "empty": 1}
+
+
 def test_an_export_of_label_studio_is_added(labelloop, project: Path, tmp_path: Path) -> None:
     _write_images(tmp_path, 2)
     corners = [[20, 20], [60, 20], [60, 60], [20, 60]]

@@ -80,6 +80,31 @@ def test_crowds_and_classes_are_kept(tmp_path):
     assert instances.labels.tolist() == [0, 1]
 
 
+def brush(**changes):
+    """A mask as CVAT writes it: uncompressed run lengths that are called a crowd."""
+    runs = counts_to_runs(coco_mask.encode(np.asfortranarray(square_mask().astype(np.uint8)))["counts"])
+    return {"segmentation": {"size": [H, W], "counts": runs.tolist()}, "iscrowd": 1} | changes
+
+
+@pytest.mark.parametrize(
+    ("annotations", "crowd"),
+    [
+        pytest.param(
+            [brush(attributes={"occluded": False}), {"segmentation": [SQUARE], "attributes": {}}],
+            [False, False],
+            id="cvat-beside-polygons",
+        ),
+        pytest.param([brush(), brush()], [False, False], id="nothing-but-crowds"),
+        pytest.param([brush(), {"segmentation": [SQUARE]}], [True, False], id="crowds-of-coco"),
+        pytest.param(
+            [{"segmentation": [SQUARE], "iscrowd": 1, "attributes": {}}], [True], id="polygon-that-is-a-crowd"
+        ),
+    ],
+)
+def test_masks_that_a_tool_calls_crowds_are_objects(tmp_path, annotations, crowd):
+    assert only(tmp_path, *annotations).crowd.tolist() == crowd
+
+
 def test_an_object_partly_outside_is_clipped(tmp_path):
     instances = only(tmp_path, {"segmentation": [[-10, -10, 10, -10, 10, 10, -10, 10]]})
     assert instances.areas.tolist() == [100]
