@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import select
 
 from labelloop.budget.effort import EffortModel, Minutes
 from labelloop.budget.strategies import Budget
@@ -21,8 +22,10 @@ from labelloop.errors import NothingToReviewError
 from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.project import Project
+from labelloop.project.tables import LabelRow, ReviewTaskRow, RoundRow
 from labelloop.review.choice import Choice
-from labelloop.review.rounds import SUSPECTS, RoundRecord, plan_round
+from labelloop.review.rejoin import REVIEW
+from labelloop.review.rounds import DROPPED, SUSPECTS, UNSETTLED, RoundRecord, plan_round
 from labelloop.review.tiles import review_tiles
 
 STRATEGY = SUSPECTS
@@ -40,6 +43,8 @@ def open_suspects_round(
 ) -> RoundRecord:
     """Plans a round of the labelled images with the most suspicious labels, whole images at a time.
 
+    An image is not asked about again, unless its labels have changed for another reason.
+
     Args:
         project: Whose labelled training images; those with unknown area are left out.
         server: Where the tasks will be.
@@ -56,9 +61,9 @@ def open_suspects_round(
     foremost = [s for s in ranked[: max(round(LOOKED_AT * len(ranked)), 1)] if s.score > 0]
     effort = EffortModel.fit(timed_tasks(project))
     choices: list[Choice] = []
-    spent = 0.0
+    spent, asked = 0.0, _asked(project)
     for index in dict.fromkeys(suspect.image for suspect in foremost):
-        if seen.truth[index].crowd.any():
+        if seen.truth[index].crowd.any() or seen.images[index].id in asked:
             continue
         choice = _choice(seen, index, [s for s in foremost if s.image == index], effort)
         minutes = sum(float(task["minutes"]["value"]) for task in choice.chosen)
@@ -69,7 +74,7 @@ def open_suspects_round(
         choices.append(choice)
     if not choices:
         raise NothingToReviewError(
-            "no label is suspicious",
+            "no label is suspicious that nobody was asked about" if asked else "no label is suspicious",
             value=f"{len(seen.images)} images",
             way_out="labelloop check --labels lists how sure the models are of each.",
         )
@@ -83,6 +88,24 @@ def open_suspects_round(
         strategy=STRATEGY,
         settings={"budget": asdict(budget), "suspects": len(foremost)},
     )
+
+
+def _asked(project: Project) -> set[int]:
+    """Images that wait for a person, or whose labels were looked through as they are now."""
+    tasks = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.round_id, RoundRow.opened_at)
+    tasks = tasks.join(RoundRow, RoundRow.id == ReviewTaskRow.round_id).where(ReviewTaskRow.state != DROPPED)
+    waiting = tasks.where(ReviewTaskRow.state.in_(UNSETTLED))
+    newest = select(LabelRow.image_id, LabelRow.source, LabelRow.added_at).order_by(LabelRow.revision)
+    with project.ledger.read() as session:
+        asked = {row.image_id for row in session.execute(waiting)}
+        labels = {row.image_id: row for row in session.execute(newest)}
+        for row in session.execute(tasks.where(RoundRow.strategy == SUSPECTS)):
+            known = labels.get(row.image_id)
+            if known is not None and (
+                known.added_at <= row.opened_at or known.source == f"{REVIEW}round-{row.round_id}"
+            ):
+                asked.add(row.image_id)
+    return asked
 
 
 def _choice(seen: OutOfFold, index: int, suspects: Sequence[Suspect], effort: EffortModel) -> Choice:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from labelloop.budget.strategies import Budget
 from labelloop.budget.suspects_round import STRATEGY, open_suspects_round
 from labelloop.data.label_errors import OutOfFoldSettings
 from labelloop.data.synthetic_set import write_micrographs
+from labelloop.errors import NothingToReviewError
 from labelloop.instances import Instances
 from labelloop.progress import Silent
 from labelloop.project.adding import add_labels
@@ -17,7 +19,7 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
-from labelloop.review.rounds import is_known_key, proposals, round_tasks
+from labelloop.review.rounds import RoundRecord, is_known_key, mark_sent, pack_json, proposals, round_tasks
 
 QUICK = OutOfFoldSettings(folds=2, steps=3)
 
@@ -80,6 +82,33 @@ def test_a_budget_in_tasks_is_kept_and_one_image_is_always_asked_about(both: tup
     assert len(round_tasks(project, one.id)) == 1
     little = open_suspects_round(project, "little", Budget(minutes=0.01), Silent(), settings=QUICK)
     assert len(round_tasks(project, little.id)) == 1
+
+
+def test_no_image_is_asked_about_again_unless_its_labels_changed_for_another_reason(
+    both: tuple[Project, Project],
+) -> None:
+    project, truth = both
+
+    def ask(tasks: int = 1) -> set[int]:
+        record = open_suspects_round(project, "here", Budget(tasks=tasks), Silent(), settings=QUICK)
+        opened.append(record)
+        return {task.image_id for task in round_tasks(project, record.id)}
+
+    opened: list[RoundRecord] = []
+    [first] = ask()
+    mark_sent(project, [(task.key, 1, pack_json([])) for task in round_tasks(project, opened[0].id)])
+    again: set[int] = set()
+    with suppress(NothingToReviewError):
+        again |= ask()  # while it waits
+    review_round(project, truth, opened[0], annotator="perfect", seed=0)
+    with suppress(NothingToReviewError):
+        again |= ask()
+    assert first not in again
+    with project.ledger.write() as session:
+        lost = LabelRow(image_id=first, revision=9, source="lost", n_objects=0)
+        lost.instances = encode_instances(Instances(size_hw=project.images()[0].size_hw))
+        session.add(lost)
+    assert first in ask(20)
 
 
 def test_images_with_unknown_area_are_left_out(both: tuple[Project, Project]) -> None:
