@@ -41,13 +41,12 @@ def objects_of(instances: Instances) -> SoftObjects:
     """
     kept, crops, offsets = [], [], []
     crowds: set[bytes] = set()
-    for i, (x, y, w, h) in enumerate(instances.boxes_xywh):
+    for i in range(len(instances)):
         if instances.crowd[i]:
             if instances.rles[i] in crowds:
                 continue
             crowds.add(instances.rles[i])
-        left, top, right, bottom = int(x), int(y), int(np.ceil(x + w)), int(np.ceil(y + h))
-        crop = instances.mask(i)[top:bottom, left:right]
+        crop, top, left = instances.crop(i)
         if crop.any():
             kept.append(i)
             crops.append(np.where(crop, np.uint8(255), np.uint8(0)))

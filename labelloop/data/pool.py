@@ -162,7 +162,8 @@ class ImageLoader:
     Args:
         parts: The images, or parts of images, that may be asked for.
         intensity_percentile: Low and high percentile of the whole image that become 0 and 1.
-        cache_bytes: Decoded pixels kept at most.
+        cache_bytes: Decoded pixels kept at most; an image that is larger is kept alone, as its windows are
+            often asked for one after another.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class ImageLoader:
             while record.id not in self._cache and self._cache and self._room < pixels.nbytes:
                 _, (old, _, _) = self._cache.popitem(last=False)
                 self._room += old.nbytes
-            if record.id not in self._cache and self._room >= pixels.nbytes:
+            if record.id not in self._cache:
                 self._cache[record.id] = loaded
                 self._room -= pixels.nbytes
         return loaded

@@ -8,6 +8,7 @@ from PIL import Image
 
 from labelloop.data.parts import image_of, parts_of, whole
 from labelloop.data.pool import ImageLoader
+from labelloop.errors import ImageError
 from labelloop.project.project import ImageRecord
 
 
@@ -47,3 +48,16 @@ def test_a_part_is_normalised_as_its_whole_image_is(tmp_path, dtype):
     assert np.array_equal(np.concatenate([load(left.id), load(right.id)], axis=2), load(image.id))
     assert np.array_equal(load(right.id, (10, 20, 30, 40)), load(right.id)[:, 10:40, 20:60])
     assert load.size_hw(right.id) == (120, 130)
+
+
+def test_windows_of_an_image_larger_than_the_memory_for_decoded_ones_are_cut_from_one_reading(tmp_path):
+    images = [record(i, (120, 260), tmp_path / f"{i}.png") for i in (1, 2)]
+    for image in images:
+        Image.fromarray(np.full(image.size_hw, 10 * image.id, np.uint8)).save(image.path)
+    load = ImageLoader(map(whole, images), intensity_percentile=(0.5, 99.5), cache_bytes=1000)
+    for image in images:
+        first = load(image.id, (0, 0, 10, 10))
+        image.path.unlink()  # what is asked for now cannot be read again
+        assert np.array_equal(load(image.id, (50, 50, 10, 10)), first)
+    with pytest.raises(ImageError):
+        load(1)  # it made room for the next
