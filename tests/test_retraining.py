@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 from sqlalchemy import delete
 
 from labelloop.data.synthetic_set import write_micrographs
+from labelloop.distill.naming import claimed
 from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
@@ -18,25 +22,63 @@ from labelloop.project.tables import LabelRow, PredictionRow
 from labelloop.retraining import gate_trained, last_gate, new_labels, proposer, retrain
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """Labelled images of which one came back from review after the only run, and images for validation."""
+def make_screen(tmp_path: Path, first: TrainRequest, **splits: int) -> Project:
+    """Labelled images, of which one came back from review after the only run."""
     made = Project.init(tmp_path / "screen", ProjectConfig(name="screen", classes=("organoid",)))
-    for split, count in (("train", 3), ("val", 6)):
-        labels = tmp_path / f"{split}.json"
-        write_micrographs(tmp_path / split, count, seed=count, labels=labels, size_hw=(96, 96))
-        add_labels(made, str(labels), images=str(tmp_path / split), split=split)
-    write_micrographs(tmp_path / "pool", 1, seed=9, labels=None, size_hw=(96, 96))
+    for split, count in splits.items():
+        add_split(made, tmp_path, split, count)
+    write_micrographs(tmp_path / "pool", 3, seed=9, labels=None, size_hw=(96, 96))
     add_images(made, [str(tmp_path / "pool")])
-    train(made, TrainRequest(method="supervised", iterations=2, name="first"))
-    [image] = made.images(labelled=False)
-    with made.ledger.write() as session:
+    train(made, first)
+    review_one(made)
+    return made
+
+
+def add_split(project: Project, tmp_path: Path, split: str, count: int) -> None:
+    labels = tmp_path / f"{split}.json"
+    write_micrographs(tmp_path / split, count, seed=count, labels=labels, size_hw=(96, 96))
+    add_labels(project, str(labels), images=str(tmp_path / split), split=split)
+
+
+def review_one(project: Project) -> None:
+    """One more image of the pool comes back from review: nothing is in it."""
+    image, *_ = project.images(labelled=False)
+    with project.ledger.write() as session:
         labels_row = LabelRow(
             image_id=image.id, revision=1, source="review:round-1", n_objects=0,
             instances=encode_instances(Instances(size_hw=image.size_hw)),
         )  # fmt: skip
         session.add(labels_row)
-    return made
+
+
+FIRST = TrainRequest(method="supervised", iterations=2, name="first")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """With images for validation."""
+    return make_screen(tmp_path, FIRST, train=3, val=6)
+
+
+@pytest.fixture
+def unvalidated(tmp_path: Path) -> Project:
+    """Without images for validation: the run was made again without parts of its labels."""
+    return make_screen(tmp_path, replace(FIRST, folds=2), train=3)
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+
+class StoppedInTraining(Silent):
+    """Ctrl-C in the middle of a run."""
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        raise KeyboardInterrupt
 
 
 class StoppedAtTheGate(Silent):
@@ -94,3 +136,91 @@ def test_a_run_that_a_person_trained_is_left_to_the_person(project: Project) -> 
     assert decided is not None
     assert decided["new"] == trained
     assert proposer(project) in ("first", trained)
+
+
+def begin(project: Project, request: TrainRequest) -> None:
+    """A person begins a run and stops it."""
+    with pytest.raises(KeyboardInterrupt):
+        train(project, request, StoppedInTraining())
+
+
+def learnt(project: Project, run: str) -> set[int]:
+    return set(project.run(run).config["train_images"])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_run_that_a_person_began_is_left_and_all_labels_are_learnt(
+    project: Project, *, named: bool
+) -> None:
+    begin(project, replace(FIRST, labels="1", name="by-hand" if named else None))
+    [by_hand] = {run.name for run in project.runs()} - {"first"}
+    trained = retrain(project, Silent())
+    assert trained not in (None, by_hand)
+    assert learnt(project, str(trained)) == {
+        image.id for image in project.images(split="train", labelled=True)
+    }
+    assert project.run(by_hand).state != "finished"
+
+
+def test_a_run_that_a_person_began_under_the_name_of_one_that_never_began_is_left(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match="not where they were"):
+        retrain(project, Silent())
+    (tmp_path / "elsewhere").rename(tmp_path / "train")
+    begin(project, replace(FIRST, name=None))
+    [by_hand] = {run.name for run in project.runs()} - {"first"}
+    assert retrain(project, Silent()) not in (None, by_hand)
+
+
+def test_a_loop_killed_in_the_middle_of_its_training_goes_on_with_it(project: Project) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        retrain(project, StoppedInTraining())
+    [began] = {run.name for run in project.runs()} - {"first"}
+    begin(project, replace(FIRST, labels="1", name="by-hand"))
+    assert retrain(project, Silent()) == began
+    assert project.run(began).state == "finished"
+
+
+def test_a_run_that_cannot_go_on_is_said_and_another_is_trained(project: Project) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        retrain(project, StoppedInTraining())
+    [began] = {run.name for run in project.runs()} - {"first"}
+    shutil.rmtree(project.runs_dir / began)
+    watching = Notes()
+    trained = retrain(project, watching)
+    assert trained not in (None, began)
+    assert project.run(trained).state == "finished"
+    assert any(began in told and "cannot be read" in told for told in watching.told)
+
+
+def test_a_run_that_another_process_trains_is_said_and_waited_for(project: Project) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        retrain(project, StoppedInTraining())
+    [began] = {run.name for run in project.runs()} - {"first"}
+    watching = Notes()
+    with claimed(project.runs_dir / began):
+        assert retrain(project, watching) is None
+    assert any(began in told and "another process" in told for told in watching.told)
+    assert retrain(project, Silent()) == began
+
+
+def test_without_validation_images_a_run_that_learnt_fewer_images_does_not_propose(
+    unvalidated: Project,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        retrain(unvalidated, StoppedInTraining())
+    review_one(unvalidated)
+    train(unvalidated, replace(FIRST, folds=2, name="by-hand"))
+    trained = retrain(unvalidated, Silent())
+    decided = last_gate(unvalidated)
+    assert decided is not None
+    assert (decided["new"], decided["old"], decided["promote"]) == (trained, "by-hand", False)
+    assert "4 images" in decided["reason"]
+    assert "5" in decided["reason"]
+    assert proposer(unvalidated) == "by-hand"
+
+
+def test_without_validation_images_a_run_that_learnt_more_images_proposes(unvalidated: Project) -> None:
+    assert retrain(unvalidated, Silent()) == proposer(unvalidated) != "first"

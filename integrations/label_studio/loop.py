@@ -7,8 +7,8 @@ labelloop.toml is read anew in every turn, so a class that is added there is tak
 
 1. Pull.
 2. Train when ``retrain_after`` images have labels from review that no finished run has seen, or when the
-   round is finished and one has. The new run trains as the newest one did, on all labels; an unfinished run
-   goes on.
+   round is finished and one has. The new run trains as the newest one did, on all labels; one of the loop's
+   own that was interrupted goes on. Runs that a person began are left alone.
 3. The new model proposes from now on, unless the gate shows it worse than the one before it on validation
    images (labelloop/promotion.py). One that finished in a turn that was stopped is compared in the next.
 4. Push: completes the open round, or opens the next when every task of it is settled.
