@@ -92,11 +92,11 @@ def pixel_hash(pixels: npt.NDArray[Any]) -> str:
 
 
 def why_blank(pixels: npt.NDArray[Any]) -> str | None:
-    """Why nothing can be seen in an image, or None.
+    """Why nothing can be seen in an image, or None. Of colours the channel that varies most counts.
 
     Pixels of pure noise do not know of each other, so means of 8x8 of them vary 8 times less than they do.
     """
-    gray = pixels if pixels.ndim == 2 else pixels[..., 1]
+    gray = pixels if pixels.ndim == 2 else _widest_channel(pixels)
     if gray.min() == gray.max():
         return f"every pixel is {gray.flat[0]}"
     height, width = (side // _BLOCK for side in gray.shape)
@@ -108,6 +108,14 @@ def why_blank(pixels: npt.NDArray[Any]) -> str | None:
     if coarse.size >= 64 and float(coarse.std()) * _BLOCK < _STRUCTURE * fine:
         return "nothing but noise"
     return None
+
+
+def _widest_channel(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The channel that varies most."""
+    step = _sampling(pixels, _SAMPLE_PX)
+    channels = [pixels[..., channel] for channel in range(pixels.shape[2])]
+    spreads = [(float(c[::step, ::step].std(dtype=np.float64)), c.min() < c.max()) for c in channels]
+    return channels[spreads.index(max(spreads))]
 
 
 def saturated_share(pixels: npt.NDArray[Any]) -> float:

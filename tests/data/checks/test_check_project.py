@@ -72,6 +72,15 @@ def test_a_sound_project_has_no_findings(project: Project) -> None:
     assert (report.images_checked, report.labels_checked) == (6, 6)
 
 
+@pytest.mark.parametrize("channel", [0, 2])
+def test_a_leak_between_images_with_content_in_one_colour_is_found(project: Project, channel: int) -> None:
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    pixels[..., channel] = field(1)
+    add(project, "a.png", pixels)
+    add(project, "b.png", pixels[:, ::-1], split="test")
+    assert {finding.kind for finding in check_project(project).findings} == {"leak"}
+
+
 def test_an_empty_project_has_no_findings(project: Project) -> None:
     assert check_project(project).as_dict() == {
         "images_checked": 0,

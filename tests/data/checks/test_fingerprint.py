@@ -29,6 +29,21 @@ def test_a_micrograph_is_neither_blank_nor_saturated(seed: int) -> None:
     assert saturated_share(pixels) == 0
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
+@pytest.mark.parametrize("noise", [0, 2])
+def test_an_image_with_content_in_one_colour_is_not_blank(channel: int, noise: int) -> None:
+    gray, _ = organoid_micrograph(np.random.default_rng(1))
+    pixels = np.random.default_rng(2).integers(0, noise + 1, (*gray.shape, 3)).astype(np.uint8)
+    pixels[..., channel] = gray
+    assert why_blank(pixels) is None
+
+
+def test_a_single_spot_of_a_large_image_is_not_one_value() -> None:
+    pixels = np.zeros((3000, 3000, 3), np.uint8)
+    pixels[1001, 1001, 2] = 9
+    assert why_blank(pixels) != "every pixel is 0"
+
+
 def test_a_narrow_range_of_a_wide_type_is_not_blank() -> None:
     pixels, _ = organoid_micrograph(np.random.default_rng(1))
     assert why_blank(pixels.astype(np.uint16) // 4 + 200) is None
