@@ -54,7 +54,7 @@ def retrain(project: Project, progress: Progress) -> str | None:
         else:
             gate_trained(project, progress)
             return began.name
-    request = replace(_request(project.run()), labels="all", resume=False)
+    request = _request(project)
     name = free_name(project, run_stem(request))
     _train(project, replace(request, name=name), progress)
     gate_trained(project, progress)
@@ -101,10 +101,13 @@ def gate_trained(project: Project, progress: Progress) -> None:
         _choose_proposer(project, trained["new"], trained["old"], progress)
 
 
-def _request(run: RunRecord) -> TrainRequest:
-    asked: dict[str, Any] = dict(run.config["request"])
+def _request(project: Project) -> TrainRequest:
+    """As the newest run was asked for, on all labels; without folds where there are images that validate."""
+    asked: dict[str, Any] = dict(project.run().config["request"])
     known = TrainRequest.__dataclass_fields__
-    return TrainRequest(**{name: value for name, value in asked.items() if name in known})
+    request = TrainRequest(**{name: value for name, value in asked.items() if name in known})
+    folds = 0 if project.images(split="val", labelled=True) else request.folds
+    return replace(request, labels="all", resume=False, folds=folds)
 
 
 def _choose_proposer(project: Project, new: str, before: str, progress: Progress) -> None:

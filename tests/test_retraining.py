@@ -224,3 +224,11 @@ def test_without_validation_images_a_run_that_learnt_fewer_images_does_not_propo
 
 def test_without_validation_images_a_run_that_learnt_more_images_proposes(unvalidated: Project) -> None:
     assert retrain(unvalidated, Silent()) == proposer(unvalidated) != "first"
+
+
+def test_validation_images_that_came_after_a_run_with_folds_decide_instead(
+    unvalidated: Project, tmp_path: Path
+) -> None:
+    add_split(unvalidated, tmp_path, "val", 6)
+    trained = retrain(unvalidated, Silent())
+    assert unvalidated.run(trained).config["folds"] == []
