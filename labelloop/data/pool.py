@@ -22,6 +22,7 @@ from labelloop.project.project import ImageRecord
 
 FEWEST_FOR_VALIDATION = 20  # drawn labels from which a fifth of them validates
 FEWEST_VALIDATION_IMAGES = 5
+MOST_VALIDATION = 1 / 3  # of the drawn labels, where the rest of a group is added
 
 
 def parse_label_budget(text: str, *, pool: int) -> int | None:
@@ -56,7 +57,8 @@ class LabelDraw:
         train: Images to learn from.
         val: Images taken from the draw for validation; empty where the draw is small or the project has a
             validation split.
-        pool: All other images of the train split; their labels, if any, are not used.
+        pool: All other images of the train split; their labels, if any, are not used. Of a group that is too
+            large to validate whole it holds the rest.
     """
 
     train: tuple[ImageRecord, ...]
@@ -94,19 +96,31 @@ def draw_labels(
     rng = np.random.default_rng([seed, 1])
     order = _grouped_order(labelled, rng)
     drawn = order if budget is None else order[:budget]
+    train: list[ImageRecord] = list(drawn)
     val: list[ImageRecord] = []
     if validation_share > 0 and len(drawn) >= FEWEST_FOR_VALIDATION:
         wanted = max(math.ceil(len(drawn) * validation_share), FEWEST_VALIDATION_IMAGES)
-        val = _grouped_order(drawn, np.random.default_rng([seed, 2]))[:wanted]
-        in_val = {image.group for image in val if image.group is not None} | {image.id for image in val}
-        train = [i for i in drawn if i.id not in in_val and (i.group is None or i.group not in in_val)]
-        if not train:  # one group holds everything: groups cannot be kept apart
-            chosen = {image.id for image in val}
-            train = [image for image in drawn if image.id not in chosen]
-    else:
-        train = list(drawn)
-    used = {image.id for image in drawn}
+        train, val = _without_shared_groups(drawn, wanted, np.random.default_rng([seed, 2]))
+    used = {image.id for image in (*train, *val)}
     return LabelDraw(train=tuple(train), val=tuple(val), pool=tuple(i for i in images if i.id not in used))
+
+
+def _without_shared_groups(
+    drawn: Sequence[ImageRecord], wanted: int, rng: np.random.Generator
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """What trains and what validates, so many: no group does both.
+
+    The group that crosses the number validates whole, unless that were more than a third of all; its rest
+    does neither then.
+    """
+    order = _grouped_order(drawn, rng)
+    groups = {image.group for image in order[:wanted]} - {None}
+    whole = [image for i, image in enumerate(order) if i < wanted or image.group in groups]
+    val = whole if len(whole) <= MOST_VALIDATION * len(order) else order[:wanted]
+    chosen = {image.id for image in val}
+    train = [image for image in drawn if image.id not in chosen and image.group not in groups]
+    # Where one group holds everything groups cannot be kept apart.
+    return train or [image for image in drawn if image.id not in chosen], val
 
 
 def _grouped_order(images: Sequence[ImageRecord], rng: np.random.Generator) -> list[ImageRecord]:
@@ -125,7 +139,8 @@ def data_stats(
     Args:
         labels: Of the images that will be trained on.
         classes: Class names.
-        longest_view_px: Not used by networks themselves: larger images are seen in crops of this side.
+        longest_view_px: Networks see larger images in crops of this side, so that no more objects count than
+            lie in such a crop or little around it.
 
     Raises:
         TrainingError: There is not one object in them.
@@ -145,7 +160,7 @@ def data_stats(
     height, width = (int(s) for s in np.median(sizes, axis=0))
     if longest_view_px is not None:
         height, width = min(height, int(longest_view_px)), min(width, int(longest_view_px))
-    counts = [int((~i.crowd).sum()) for i in labels]
+    counts = [_most_in_view(i, longest_view_px) for i in labels]
     box = np.percentile(sides, (5, 50, 95))
     return DataStats(
         classes=classes,
@@ -154,6 +169,17 @@ def data_stats(
         box_side_px=(float(box[0]), float(box[1]), float(box[2])),
         objects_per_image=(float(np.mean(counts)), float(max(counts))),
     )
+
+
+def _most_in_view(labels: Instances, side_px: float | None) -> int:
+    """At least as many objects as any square view holds, at most those of three halves of its side."""
+    boxes = labels.boxes_xyxy[~labels.crowd]
+    if side_px is None or max(labels.size_hw) <= side_px or not len(boxes):
+        return len(boxes)
+    cells = ((boxes[:, :2] + boxes[:, 2:]) / side_px).astype(np.int64)  # of middles, half a view each
+    grid = np.zeros(cells.max(axis=0) + 3, np.int64)
+    np.add.at(grid, (cells[:, 0], cells[:, 1]), 1)
+    return int(np.lib.stride_tricks.sliding_window_view(grid, (3, 3)).sum(axis=(2, 3)).max())
 
 
 class ImageLoader:

@@ -218,6 +218,12 @@ def _new_run(
     )
     if asked.budget is not None and asked.budget > len(asked.image_ids):
         progress.note(f"{asked.budget} labels asked for, {len(asked.image_ids)} there are: all are used")
+    unused = min(asked.budget or len(asked.image_ids), len(asked.image_ids)) - len(draw.train) - len(draw.val)
+    if unused:
+        progress.note(
+            f"note: {unused} labelled images are used without their labels, as others of their group"
+            " validate; labelloop add labels --split val names validation images"
+        )
     judges = [*project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
     require_files([*draw.train, *draw.val, *judges])
     draw = replace(draw, pool=pool_there(draw.pool, progress))

@@ -23,7 +23,7 @@ class DataStats:
         image_size_hw: Median height and width of the labelled images, px.
         diameter_px: 5th, 50th and 95th percentile of the objects' equivalent diameter 2*sqrt(area/pi), px.
         box_side_px: 5th, 50th and 95th percentile of the longer side of the objects' boxes, px.
-        objects_per_image: Mean and maximum of the objects in an image (at full size, uncropped).
+        objects_per_image: Mean and maximum of the objects in an image, or in the fullest view of a large one.
         intensity_percentile: Low and high percentiles (0..100) that images are normalised between.
     """
 
