@@ -39,3 +39,6 @@ def export(
         return
     parts = f"{report.labelled} with labels and {report.predicted} with predictions"
     say(f"{report.images} tasks, {parts}: {report.out}")
+    if report.partly_labelled:
+        why = "a part of the image is unknown and would come back as background"
+        say(f"labels left out: {report.partly_labelled} ({why})")

@@ -25,22 +25,25 @@ class ExportReport:
     Attributes:
         out: The file.
         images: Tasks in it.
-        labelled: Images with labels.
+        labelled: Images with labels in it.
         predicted: Images with predictions of the newest finished run.
+        partly_labelled: Images whose labels are left out, since a part of them is unknown (a crowd).
     """
 
     out: Path
     images: int
     labelled: int
     predicted: int
+    partly_labelled: int
 
 
 def export_project(project: Project, out: Path) -> ExportReport:
     """Writes every image that has labels or stored predictions as a task: ``out``/label-studio.json.
 
-    Labels are annotations, in their newest revision. Predictions are those that the ledger has of the
-    promoted model of the newest finished run (from ``evaluate`` or ``push``), scored at its working score or
-    more.
+    Labels are annotations, in their newest revision. Where a part of the image is unknown they are left out:
+    Label Studio has no word for it, so it would come back as background. Predictions are those that the
+    ledger has of the promoted model of the newest finished run (from ``evaluate`` or ``push``), scored at its
+    working score or more.
 
     Args:
         project: What to export.
@@ -53,6 +56,7 @@ def export_project(project: Project, out: Path) -> ExportReport:
     images = project.images()
     labels = project.labels([image.id for image in images])
     predictions = _predictions(project)
+    whole = {image_id: of_it for image_id, of_it in labels.items() if not of_it.crowd.any()}
     told = [image for image in images if image.id in labels or image.id in predictions]
     if not told:
         raise ProjectError(
@@ -63,7 +67,7 @@ def export_project(project: Project, out: Path) -> ExportReport:
     write_export(
         path,
         [
-            (name, _without_crowd(labels.get(image.id)), predictions.get(image.id))
+            (name, whole.get(image.id), predictions.get(image.id))
             for name, image in zip(names, told, strict=True)
         ],
         project.config.classes,
@@ -71,8 +75,9 @@ def export_project(project: Project, out: Path) -> ExportReport:
     return ExportReport(
         out=path,
         images=len(told),
-        labelled=_count(told, labels),
+        labelled=len(whole),
         predicted=_count(told, predictions),
+        partly_labelled=len(labels) - len(whole),
     )
 
 
@@ -94,10 +99,6 @@ def _predictions(project: Project) -> dict[int, Instances]:
 def _min_score(run: RunRecord) -> float:
     thresholds = (run.result or {}).get("min_score", {})
     return float(thresholds.get(run.promoted, 0.5))
-
-
-def _without_crowd(labels: Instances | None) -> Instances | None:
-    return None if labels is None else labels.select(~labels.crowd)
 
 
 def _count(images: list[ImageRecord], told: dict[int, Instances]) -> int:

@@ -1,0 +1,113 @@
+"""A project's labels and predictions as a file of tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from labelloop.cli.app import app
+from labelloop.instances import Instances
+from labelloop.integrations.label_studio.exporting import ExportReport, export_project
+from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
+from labelloop.project.project import Project, RunRecord
+from labelloop.project.tables import ImageRow, LabelRow, PredictionRow
+
+H, W = 40, 60
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """With a finished run, and no image yet."""
+    made = Project.init(tmp_path / "screen", ProjectConfig(name="screen", classes=("cell",)))
+    made.save_run(
+        RunRecord(
+            name="first", state="finished", method="supervised", model="mask-rcnn-lite", seed=0,
+            promoted="supervised", config={}, result={},
+        )
+    )  # fmt: skip
+    return made
+
+
+def squares(
+    *corners: tuple[int, int], crowd: Instances | None = None, score: float | None = None
+) -> Instances:
+    """Objects of 8 px by their upper left corners, and an area that is unknown."""
+    masks = np.zeros((len(corners), H, W), np.bool_)
+    for mask, (y, x) in zip(masks, corners, strict=True):
+        mask[y : y + 8, x : x + 8] = True
+    scores = None if score is None else [score] * len(corners)
+    found = Instances.from_dense(masks, scores=scores)
+    if crowd is None:
+        return found
+    return Instances(
+        size_hw=(H, W),
+        rles=(*found.rles, *crowd.rles),
+        labels=np.zeros(len(found) + len(crowd), np.int64),
+        crowd=np.array([False] * len(found) + [True] * len(crowd)),
+    )
+
+
+def add(
+    project: Project, name: str, labels: Instances | None = None, predicted: Instances | None = None
+) -> None:
+    with project.ledger.write() as session:
+        image = ImageRow(sha256=name, path=name, file_name=name, height=H, width=W)
+        session.add(image)
+        session.flush()
+        if labels is not None:
+            session.add(
+                LabelRow(
+                    image_id=image.id, revision=1, source="coco:x", n_objects=len(labels),
+                    instances=encode_instances(labels),
+                )
+            )  # fmt: skip
+        if predicted is not None:
+            session.add(
+                PredictionRow(
+                    run="first", which="supervised", image_id=image.id, instances=encode_instances(predicted)
+                )
+            )
+
+
+def tasks(report: ExportReport) -> dict[str, dict[str, Any]]:
+    written = json.loads(report.out.read_text(encoding="utf-8"))
+    return {task["data"]["image"].rpartition("=")[2]: task for task in written}
+
+
+def test_labels_of_an_image_with_unknown_area_are_left_out_and_counted(
+    project: Project, tmp_path: Path
+) -> None:
+    partly = squares((4, 4), crowd=squares((20, 20)))
+    add(project, "whole.png", squares((4, 4)), squares((4, 4), score=0.9))
+    add(project, "partly.png", partly, squares((4, 4), (20, 20), score=0.9))
+    add(project, "unseen.png", partly)
+    report = export_project(project, tmp_path / "out")
+    assert (report.images, report.labelled, report.predicted, report.partly_labelled) == (3, 1, 2, 2)
+    written = tasks(report)
+    assert {name: len(task["annotations"]) for name, task in written.items()} == {
+        "whole.png": 1, "partly.png": 0, "unseen.png": 0,
+    }  # fmt: skip
+    assert len(written["partly.png"]["predictions"][0]["result"]) == 2
+
+
+def test_the_command_says_how_many_labels_it_leaves_out_and_why(project: Project, tmp_path: Path) -> None:
+    def export(*more: str) -> str:
+        command = ["export", "--format", "label-studio", "--out", str(tmp_path / "out"), "-C"]
+        ran = CliRunner().invoke(app, [*command, str(project.root), *more], catch_exceptions=False)
+        assert ran.exit_code == 0
+        return ran.stdout
+
+    add(project, "whole.png", squares((4, 4)))
+    assert "unknown" not in export()
+    add(project, "partly.png", squares((4, 4), crowd=squares((20, 20))))
+    assert json.loads(export("--json"))["partly_labelled"] == 1
+    said = export()
+    assert "2 tasks, 1 with labels" in said
+    assert "labels left out: 1 " in said
+    assert "unknown" in said
