@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +12,13 @@ import numpy as np
 
 from labelloop.errors import FormatError, ImageError, UsageError
 from labelloop.formats import ade20k, cityscapes, coco, label_image, mask_folder, orgasegment, yolo
+from labelloop.formats.layouts import images_and_labels
 from labelloop.formats.records import LabelSet
 from labelloop.images import IMAGE_SUFFIXES, read_numbers
 
 AUTO = "auto"
+
+_PROBED = 60  # files that auto looks into
 
 Holder = Literal["file", "folder", "either"]
 
@@ -144,21 +148,52 @@ def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return label_image.NAME
     else:
+        if images_and_labels(path) is not None:
+            return label_image.NAME
         files = list(label_image.image_files(path))
         folders = mask_folder.mask_folders(path)
         here = {file.stem for file in files if file.parent == path}
-        if any(masks != named for masks, named in folders.items()):
-            return mask_folder.NAME
+        if inside := [masks for masks, named in folders.items() if masks != named]:
+            some = islice((file for masks in inside for file in label_image.image_files(masks)), _PROBED)
+            return label_image.NAME if any(map(_holds_numbers, some)) else mask_folder.NAME
         if folders and {named.name for named in folders.values()} <= here:  # images and their folders
             return mask_folder.NAME
-        if here:
-            return label_image.NAME
-        if folders:
-            first = label_image.image_files(next(iter(folders)))
-            return mask_folder.NAME if all(map(_is_one_mask, first)) else label_image.NAME
+        if not here and folders and all(map(_is_one_mask, label_image.image_files(next(iter(folders))))):
+            return mask_folder.NAME
         if files:
+            _require_no_coco_file(path, files)
             return label_image.NAME
     raise FormatError("no known annotations are here", value=path, way_out=f"Formats: {_forms(readers)}.")
+
+
+def _require_no_coco_file(path: Path, files: Sequence[Path]) -> None:
+    """Images beside a COCO file are no labels, unless they are named so."""
+    if any(map(label_image.is_named_as_labels, files)):
+        return
+    documents = islice(
+        (file for depth in ("*", "*/*") for file in sorted(path.glob(f"{depth}.json"))), _PROBED
+    )
+    found = [str(file) for file in documents if _is_coco_file(file)]
+    if found:
+        raise FormatError(
+            "the folder holds images whose annotations are in a COCO file",
+            value=path,
+            way_out=f"Add that file: {', '.join(found)}. Label images are added with --format label-image.",
+        )
+
+
+def _is_coco_file(path: Path) -> bool:
+    try:
+        return coco.is_coco(coco.load_json(path))
+    except FormatError:
+        return False
+
+
+def _holds_numbers(path: Path) -> bool:
+    try:
+        return mask_folder.object_numbers(mask_folder.brightest(read_numbers(path))) > 0
+    except ImageError:
+        return False
 
 
 def _is_one_mask(path: Path) -> bool:

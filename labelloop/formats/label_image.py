@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from labelloop.errors import FormatError, ImageError
+from labelloop.formats.layouts import images_and_labels
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.formats.rle import numbers_to_counts
 from labelloop.images import IMAGE_SUFFIXES, read_numbers
@@ -47,40 +48,57 @@ def read_label_images(path: Path) -> LabelSet:
     """Reads a label image, or all in a folder and the folders in it.
 
     In a folder where some names end as those of label images do, only these are taken; the others are images.
+    Where a folder has ``images`` and ``masks`` in it, the second holds labels and the first their images.
 
     Raises:
         FormatError: There are none.
     """
-    files = [path] if path.is_file() else list(image_files(path))
-    named = [file for file in files if is_named_as_labels(file)]
-    if not files:
+    if path.is_file():
+        return read_label_files({path: path.name})
+    images: dict[Path, str] = {}
+    alone: list[Path] = []
+    for parent, folders, files in _folders_of_images(path):
+        paired = images_and_labels(parent)
+        if paired is None:
+            alone += files
+            continue
+        folders.clear()
+        for labels in paired[1]:
+            for file in _that_are_labels(list(image_files(labels))):
+                images[file] = (paired[0] / file.relative_to(labels)).relative_to(path).as_posix()
+    others = [file for file in alone if is_named_as_labels(file)] if images else _that_are_labels(alone)
+    images |= {file: file.relative_to(path).as_posix() for file in others}
+    if not images:
         raise FormatError("the folder has no label images", value=path)
-    return read_label_files(named or files, path.parent if path.is_file() else path)
+    return read_label_files(images)
 
 
-def read_label_files(files: Sequence[Path], root: Path) -> LabelSet:
+def _that_are_labels(files: Sequence[Path]) -> Sequence[Path]:
+    """Those that are named as labels, if any are; else all."""
+    return [file for file in files if is_named_as_labels(file)] or files
+
+
+def read_label_files(images: Mapping[Path, str]) -> LabelSet:
     """Reads these label images.
 
     Where one and the same number is all that they hold, and that in more than two pieces each on average,
     they are masks of all objects together, and those in several pieces are refused.
 
     Args:
-        files: Label images, whatever their names.
-        root: Folder that the names of their images start from.
+        images: What the image of each label image is called; no matter what its name ends in.
     """
     read: dict[Path, LabelledImage] = {}
     skipped: list[SkippedFile] = []
     pieces: dict[Path, int] = {}  # of the only object of a file
     numbers: set[int] = set()  # of those objects
-    for file in files:
-        relative = file.relative_to(root).as_posix()
+    for file, image in images.items():
         try:
             plane = _one_plane(read_numbers(file))
             instances = numbers_to_instances(plane)
         except ImageError as error:
             skipped.append(SkippedFile(path=str(file), reason=error.what))
             continue
-        read[file] = LabelledImage(image=relative, instances=instances, by_stem=True)
+        read[file] = LabelledImage(image=image, instances=instances, by_stem=True)
         if len(instances) == 1:
             pieces[file] = _pieces(plane)
             numbers.add(int(plane.max()))
@@ -94,7 +112,7 @@ def read_label_files(files: Sequence[Path], root: Path) -> LabelSet:
         records=tuple(read.values()),
         classes=None,
         skipped=tuple(skipped),
-        files=frozenset(files),
+        files=frozenset(images),
     )
 
 
@@ -127,11 +145,17 @@ def _together(pieces: int) -> str:
 
 def image_files(folder: Path) -> Iterator[Path]:
     """The files under a folder whose names end as those of images do, sorted; hidden ones are left out."""
+    for _, _, files in _folders_of_images(folder):
+        yield from files
+
+
+def _folders_of_images(folder: Path) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """As ``os.walk``: a folder, the names of the folders in it, and its images."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(parent) / name
+        here = [name for name in sorted(names) if not name.startswith(".")]
+        files = [Path(parent) / name for name in here if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        yield Path(parent), folders, files
 
 
 def _one_plane(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -1,8 +1,12 @@
-"""Where published data sets keep the images of their labels: in a folder of another name."""
+"""Where data sets keep the images of their labels: in a folder of another name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+_IMAGES = frozenset(("images", "image", "imgs", "img", "raw"))
+_LABELS = frozenset(("masks", "mask", "labels", "label", "gt"))
 
 
 def sibling_folder(path: Path, names: dict[str, str]) -> Path | None:
@@ -21,3 +25,16 @@ def sibling_folder(path: Path, names: dict[str, str]) -> Path | None:
             found = Path(*parts[:place], names[parts[place]], *parts[place + 1 :])
             return found if found.is_dir() else None
     return None
+
+
+def images_and_labels(folder: Path) -> tuple[Path, list[Path]] | None:
+    """The folder of images and those of labels in a folder that has both, as ``images`` and ``masks``.
+
+    Args:
+        folder: What they lie in.
+    """
+    with os.scandir(folder) as entries:  # it knows of most files what they are without another look
+        inside = sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    images = [child for child in inside if child.name.lower() in _IMAGES]
+    labels = [child for child in inside if child.name.lower() in _LABELS]
+    return (images[0], labels) if len(images) == 1 and labels else None

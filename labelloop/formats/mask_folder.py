@@ -17,6 +17,8 @@ from labelloop.instances import Instances
 
 NAME = "mask-folder"
 
+_INSIDE = (1, 255, 65535)  # what a mask of one object has inside
+
 
 def mask_folders(path: Path) -> dict[Path, Path]:
     """The folders that hold masks, each with the folder named after its image, sorted."""
@@ -40,7 +42,11 @@ def read_mask_folders(path: Path) -> LabelSet:
     skipped: list[SkippedFile] = []
     folders = mask_folders(path)
     for masks, named in folders.items():
-        instances = _read_masks(masks, skipped)
+        try:
+            instances = _read_masks(masks, skipped)
+        except FormatError as error:
+            skipped.append(SkippedFile(path=str(masks), reason=error.what))
+            continue
         if instances is None:
             skipped.append(SkippedFile(path=str(masks), reason="none of its masks can be used"))
         else:
@@ -49,6 +55,15 @@ def read_mask_folders(path: Path) -> LabelSet:
         raise FormatError("the folder has no folders of masks", value=path)
     files = frozenset(file for masks in folders for file in image_files(masks))
     return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=files)
+
+
+def object_numbers(plane: npt.NDArray[Any]) -> int:
+    """The greatest of the numbers of several objects in a plane; 0 if it is the mask of one.
+
+    The soft edge of a mask has more than two values too, but its inside is then the greatest of its type.
+    """
+    greatest = int(plane.max(initial=0))
+    return greatest if greatest not in _INSIDE and len(np.unique(plane)) > 2 else 0
 
 
 def _image_of(path: Path, named: Path) -> str:
@@ -63,12 +78,16 @@ def _read_masks(folder: Path, skipped: list[SkippedFile]) -> Instances | None:
     size_hw: tuple[int, int] | None = None
     for file in image_files(folder):
         try:
-            numbers = read_numbers(file)
-            plane = _brightest(numbers)
+            plane = brightest(read_numbers(file))
             size = (int(plane.shape[0]), int(plane.shape[1]))
             if size_hw is not None and size != size_hw:
                 raise ImageError(
                     f"its size is {size}, but the masks before it have {size_hw} (height, width)"
+                )
+            if greatest := object_numbers(plane):
+                raise FormatError(
+                    f"{file.name} holds the numbers of several objects, up to {greatest}, and no mask of one;"
+                    " add the labels with --format label-image"
                 )
             greatest = plane.max()
             if not greatest > 0:
@@ -83,7 +102,7 @@ def _read_masks(folder: Path, skipped: list[SkippedFile]) -> Instances | None:
     return Instances(size_hw=size_hw, rles=tuple(rles), labels=np.zeros(len(rles), np.int64))
 
 
-def _brightest(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def brightest(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(h, w): the greatest of red, green and blue; alpha does not count."""
     if numbers.ndim == 2:
         return numbers

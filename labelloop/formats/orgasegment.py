@@ -27,5 +27,6 @@ def read_orgasegment(path: Path) -> LabelSet:
     files = [path] if path.is_file() else [file for file in image_files(path) if file.name.endswith(_ENDING)]
     if not files:
         raise FormatError("there are no masks of OrgaSegment", value=path, way_out=f"They end in {_ENDING}.")
-    labels = read_label_files(files, path if path.is_dir() else path.parent)
+    root = path if path.is_dir() else path.parent
+    labels = read_label_files({file: file.relative_to(root).as_posix() for file in files})
     return replace(labels, format=NAME, classes=CLASSES)

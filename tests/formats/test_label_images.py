@@ -184,6 +184,59 @@ def test_masks_that_cannot_be_used_are_skipped_with_their_reasons(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("value", [1, 7, 255, 65535])
+def test_masks_with_soft_edges_are_masks(tmp_path, value):
+    mask = np.zeros((12, 16), np.float32 if value == 1 else np.uint16)
+    mask[2:8, 2:8] = value
+    if value != 7:
+        mask[2, 2:8] = value * 0.7
+    save(tmp_path / "x" / "masks" / "1.tif", mask)
+    assert read_mask_folders(tmp_path).records[0].instances.areas.tolist() == [36]
+    assert find_format(tmp_path) == "mask-folder"
+
+
+def test_a_label_image_is_never_read_as_one_mask(tmp_path):
+    one_mask_each(tmp_path / "x" / "masks")
+    save(tmp_path / "y" / "masks" / "1.png", (two_objects() > 0).astype(np.uint8))
+    save(tmp_path / "y" / "masks" / "2.png", two_objects())
+    labels = read_mask_folders(tmp_path)
+    assert [record.image for record in labels.records] == ["x.png"]
+    (skipped,) = labels.skipped
+    assert Path(skipped.path) == tmp_path / "y" / "masks"
+    assert "2.png holds the numbers of several objects, up to 2" in skipped.reason
+    assert "--format label-image" in skipped.reason
+
+
+@pytest.mark.parametrize("parents", [["train", "test"], ["s1"], [""]])
+@pytest.mark.parametrize("names", [("images", "masks"), ("Images", "labels"), ("raw", "gt")])
+def test_folders_of_images_and_of_label_images_are_told_apart(tmp_path, parents, names):
+    for parent in parents:
+        for name in ("a", "b"):
+            save(tmp_path / parent / names[0] / f"{name}.png", two_objects() * 100)
+            save(tmp_path / parent / names[1] / f"{name}.png", two_objects())
+    save(tmp_path / "preview.png", two_objects() * 100)
+    labels = read_labels(tmp_path)
+    assert labels.format == "label-image"
+    assert {record.image for record in labels.records} == {
+        (Path(parent) / names[0] / f"{name}.png").as_posix() for parent in parents for name in ("a", "b")
+    }
+    assert not any(file.parent.name == names[0] for file in labels.files)
+
+
+@pytest.mark.parametrize("where", ["labels.json", "annotations/train.json"])
+def test_images_beside_a_coco_file_are_no_labels(tmp_path, where):
+    save(tmp_path / "x.png", two_objects() * 100)
+    (tmp_path / where).parent.mkdir(exist_ok=True)
+    (tmp_path / "meta.json").write_text("[]")
+    assert find_format(tmp_path) == "label-image"
+    (tmp_path / where).write_text('{"images": [], "annotations": []}')
+    with pytest.raises(FormatError, match=where) as caught:
+        find_format(tmp_path)
+    assert "--format label-image" in str(caught.value)
+    save(tmp_path / "x_masks.png", two_objects())
+    assert find_format(tmp_path) == "label-image"
+
+
 def test_auto_finds_out_which_format_it_is(tmp_path):
     (tmp_path / "coco.json").write_text('{"images": [], "annotations": []}')
     save(tmp_path / "labels" / "x.png", two_objects())
