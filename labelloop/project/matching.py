@@ -85,7 +85,8 @@ def _places(
     index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
     if images is not None:
         return folder, [index]
-    return folder, [index, ImageIndex((image.path for image in project.images()), project.root)]
+    known = (image.path for image in project.images() if image.path not in label_set.files)
+    return folder, [index, ImageIndex(known, project.root)]
 
 
 class ImageIndex:

@@ -478,6 +478,25 @@ def test_a_label_image_is_never_taken_for_its_own_image(project, tmp_path):
     assert add_labels(project, str(tmp_path / "labels")).revised == 1
 
 
+def test_an_image_of_the_project_is_never_its_own_label_image(project, tmp_path):
+    for plate in ("a", "b"):
+        save(tmp_path / plate / "x.png", pixels(ord(plate)) % 5)
+    add_images(project, [str(tmp_path / "a")])
+    report = add_labels(project, str(tmp_path / "a"), format="label-image")
+    assert (report.revised, report.objects) == (0, 0)
+    assert "is not there" in reasons(report)["x.png"]
+
+
+@pytest.mark.parametrize("parents", [["train", "test"], [""]])
+def test_images_added_before_get_the_label_images_of_the_folder_beside_theirs(project, tmp_path, parents):
+    for parent in parents:
+        save(tmp_path / "data" / parent / "images" / "x.png", pixels(len(parent)))
+        label_image(tmp_path / "data" / parent / "masks" / "x.png")
+    add_images(project, [str(tmp_path / "data")])
+    report = add_labels(project, str(tmp_path / "data"))
+    assert (report.revised, report.objects, report.skipped) == (len(parents), 2 * len(parents), ())
+
+
 def test_folders_of_masks_find_their_images(project, tmp_path):
     for name in ("x", "y"):
         save(tmp_path / "data" / name / "images" / f"{name}.png", pixels(ord(name)))
