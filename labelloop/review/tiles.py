@@ -50,13 +50,17 @@ def review_tiles(
         max_objects: No tile shows more, unless they lie over each other.
         max_side_px: No tile is longer.
     """
-    sides = instances.boxes_xywh[:, 2:].max(axis=1) if len(instances) else np.zeros(1)
+    boxes, areas = instances.boxes_xyxy, instances.areas
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) if len(instances) else np.zeros(1)
     overlap = math.ceil(OVERLAP_PER_BOX_SIDE * float(np.percentile(sides, 95))) + 2 * _MARGIN_PX
     pieces = 1
     while True:
         tiles, side = _plan(instances.size_hw, pieces, overlap)
-        if side <= max_side_px:
-            views = _views(instances, tiles)
+        room = len(tiles) * max_objects >= len(instances) or side <= SMALLEST_SIDE_PX
+        if (
+            side <= max_side_px and room
+        ):  # where there is none, no way to share the objects out keeps the limit
+            views = _views(instances, boxes, areas, tiles)
             if side <= SMALLEST_SIDE_PX or max(len(view.shown) for view in views) <= max_objects:
                 return views
         pieces += 1
@@ -86,10 +90,14 @@ def _plan(size_hw: tuple[int, int], pieces: int, overlap: int) -> tuple[tuple[Ti
     return plan_tiles(size_hw, layout), side
 
 
-def _views(instances: Instances, tiles: tuple[Tile, ...]) -> tuple[TileView, ...]:
-    inside = np.stack([areas_inside(instances, tile.box) for tile in tiles])
-    owner = _owners(instances, tiles, inside)
-    areas = instances.areas
+def _views(
+    instances: Instances,
+    boxes: npt.NDArray[np.float64],
+    areas: npt.NDArray[np.int64],
+    tiles: tuple[Tile, ...],
+) -> tuple[TileView, ...]:
+    inside = np.stack([_inside(instances, boxes, areas, tile.box) for tile in tiles])
+    owner = _owners(boxes, tiles, inside)
     views = []
     for t, tile in enumerate(tiles):
         enough = enough_to_show(inside[t], areas, tile.size_hw)
@@ -115,32 +123,39 @@ def enough_to_show(
 
 
 def _owners(
-    instances: Instances, tiles: tuple[Tile, ...], inside: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float64], tiles: tuple[Tile, ...], inside: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """int64 (n,), the tile that holds most of each object; of several the one whose core has its centre."""
-    boxes = instances.boxes_xyxy
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    owner = np.zeros(len(instances), np.int64)
-    for i, (x, y) in enumerate(centres):
-        most = np.flatnonzero(inside[:, i] == inside[:, i].max())
-        owner[i] = next((t for t in most if tiles[t].owns(y, x)), most[0])
+    best = inside == inside.max(axis=0)
+    owner = best.argmax(axis=0)
+    for i in np.flatnonzero(best.sum(axis=0) > 1):
+        x, y = centres[i]
+        owner[i] = next((t for t in np.flatnonzero(best[:, i]) if tiles[t].owns(y, x)), owner[i])
     return owner
 
 
 def areas_inside(instances: Instances, box: tuple[int, int, int, int]) -> npt.NDArray[np.int64]:
     """int64 (n,), how many px of each object lie in a box (top, left, bottom, right)."""
-    boxes = instances.boxes_xyxy
+    return _inside(instances, instances.boxes_xyxy, instances.areas, box)
+
+
+def _inside(
+    instances: Instances,
+    boxes: npt.NDArray[np.float64],
+    areas: npt.NDArray[np.int64],
+    box: tuple[int, int, int, int],
+) -> npt.NDArray[np.int64]:
+    """``areas_inside`` of objects whose boxes and areas are known; only those on an edge are decoded."""
     top, left, bottom, right = box
-    areas = instances.areas.copy()
-    for i, (x0, y0, x1, y1) in enumerate(boxes):
-        if x0 >= left and y0 >= top and x1 <= right and y1 <= bottom:
-            continue
-        if x1 <= left or y1 <= top or x0 >= right or y0 >= bottom:
-            areas[i] = 0
-        else:
-            mask, at_top, at_left = instances.crop(i)
-            areas[i] = int(_window(mask, at_top, at_left, box).sum())
-    return areas
+    x0, y0, x1, y1 = boxes.T
+    whole = (x0 >= left) & (y0 >= top) & (x1 <= right) & (y1 <= bottom)
+    outside = (x1 <= left) | (y1 <= top) | (x0 >= right) | (y0 >= bottom)
+    inside: npt.NDArray[np.int64] = np.where(whole, areas, 0)
+    for i in np.flatnonzero(~whole & ~outside):
+        mask, at_top, at_left = instances.crop(i)
+        inside[i] = int(_window(mask, at_top, at_left, box).sum())
+    return inside
 
 
 def cut_to_box(instances: Instances, box: tuple[int, int, int, int]) -> Instances:
