@@ -128,7 +128,7 @@ def _owners(
     """int64 (n,), the tile that holds most of each object; of several the one whose core has its centre."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     best = inside == inside.max(axis=0)
-    owner = best.argmax(axis=0)
+    owner: npt.NDArray[np.int64] = best.argmax(axis=0)
     for i in np.flatnonzero(best.sum(axis=0) > 1):
         x, y = centres[i]
         owner[i] = next((t for t in np.flatnonzero(best[:, i]) if tiles[t].owns(y, x)), owner[i])
