@@ -85,7 +85,7 @@ class PullReport:
         annotations_changed: Known ones that were changed.
         annotations_gone: Known ones that were deleted.
         edits: How many of each kind, in the annotations that count.
-        minutes: That people had the new and changed annotations open.
+        minutes: That people had annotations open since the last pull.
         images: Images whose labels are new.
         unusable: Regions that were left out, with reasons.
         tasks_deleted: Tasks that are no longer on the server.

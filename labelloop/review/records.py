@@ -183,7 +183,9 @@ class _Pull:
         for annotation in fresh:
             self.report.annotations_new += annotation.server_id not in known
             self.report.annotations_changed += annotation.server_id in known
-            self.report.minutes += (annotation.lead_time_s or 0) / 60
+            before = known.get(annotation.server_id)
+            counted = 0.0 if before is None else before.lead_time_s or 0.0  # the server adds to it
+            self.report.minutes += max((annotation.lead_time_s or 0.0) - counted, 0.0) / 60
         self._session.add_all(added)
         self._results |= zip(added, (annotation.result for annotation in fresh), strict=True)
         states += added

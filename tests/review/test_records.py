@@ -359,3 +359,15 @@ def test_a_tile_that_was_declined_is_not_asked_about_again(field: Field, *, dele
     field.pull((last, [annotation()]))
     assert field.unknown > 0
     assert partly_reviewed(field.project) == {}
+
+
+def test_the_time_of_a_changed_annotation_counts_as_far_as_it_was_not_counted_before(field: Field) -> None:
+    task, *_ = field.ask(TRUTH, tiles(TRUTH))
+
+    def minutes(when: str, seconds: float | None, number: int = 1) -> float:
+        return field.pull((task, [replace(annotation(number, when), lead_time_s=seconds)])).minutes
+
+    assert minutes(EARLY, 60.0) == 1.0
+    assert minutes(LATE, 90.0) == 0.5
+    assert minutes(LATEST, 30.0) == 0.0
+    assert minutes(LATEST, 30.0, number=2) == 0.5
