@@ -62,6 +62,12 @@ class MeasuredPoint:
     split: str
     metrics: Mapping[str, Mapping[str, Any]]
 
+    def undefined(self, name: str) -> str | None:
+        """Why a metric has no value; None where it has one, or nobody knows why."""
+        estimate = self.metrics.get(name, {})
+        reason = estimate.get("reason")
+        return f"{name} has no value: {reason}" if estimate.get("value") is None and reason else None
+
     def of_metric(self, name: str) -> CurvePoint | None:
         """The point for one metric; None where the metric is not defined."""
         estimate = self.metrics.get(name, {})

@@ -41,17 +41,24 @@ WIDEST_FACTOR = 2.5  # where the check wants intervals wider than so, the curves
 _GRID = 160
 
 
-def forecast(points: Sequence[CurvePoint], question: Question, *, level: Level | None = None) -> Forecast:
+def forecast(
+    points: Sequence[CurvePoint],
+    question: Question,
+    *,
+    level: Level | None = None,
+    undefined: str | None = None,
+) -> Forecast:
     """Answers from points.
 
     Args:
         points: Models trained on subsets of the labels, all with the same schedule.
         question: What is asked.
         level: A finished run that sets the height of the curve; None to forecast the short trainings.
+        undefined: Why the metric has no value for models that were measured; None where it has for all.
     """
     why_not = _too_little(points, question.labelled)
     if why_not is not None:
-        return _silent(points, question, why_not)
+        return _silent(points, question, undefined or why_not)
     curves = fit_curves(points)
     widened = widening(points)
     if len(curves.noise) < FEWEST_DRAWS:

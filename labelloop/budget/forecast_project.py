@@ -118,7 +118,8 @@ def forecast_project(
         minutes=request.minutes,
         minutes_per_image=minutes_per_image(project),
     )
-    answer = forecast(points, question, level=level_of(project, request.metric))
+    undefined = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
+    answer = forecast(points, question, level=level_of(project, request.metric), undefined=undefined)
     lines = in_words(answer)
     notes = _notes(answer, measured)
     plots = write_curve(project.root / PICTURES, answer, [*lines, *notes])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from labelloop.budget.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REACHABLE, REACHED, Level, Question
+from labelloop.budget.curve_points import MeasuredPoint
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.forecast import forecast, widening
 from labelloop.metrics.estimate import Estimate
@@ -121,6 +122,16 @@ def test_nothing_is_told_from_fewer_than_three_sizes(sizes):
     assert answer.verdict == CANNOT_TELL
     assert "3 sizes" in answer.reason
     assert answer.band is None
+
+
+def test_a_metric_that_the_labels_do_not_allow_says_so_instead_of_asking_for_more_labels():
+    nothing = {"aji": {"value": None, "reason": "masks overlap", "n": 9}, "pq": {"value": 0.5, "n": 9}}
+    measured = [MeasuredPoint(n_images=n, seed=0, split="val", metrics=nothing) for n in SIZES]
+    assert [point.of_metric("aji") for point in measured] == [None] * 4
+    why = measured[0].undefined("aji")
+    answer = forecast([], question(metric="aji", target=0.7), undefined=why)
+    assert (answer.verdict, answer.reason) == (CANNOT_TELL, "aji has no value: masks overlap")
+    assert measured[0].undefined("pq") is None
 
 
 def test_minutes_buy_images_and_those_the_metric(points):
