@@ -128,12 +128,18 @@ def read_numbers(path: Path) -> npt.NDArray[Any]:
     """Reads a label image: the stored numbers, (h, w) or (h, w, c), palette numbers rather than colours.
 
     Raises:
-        ImageError: It cannot be read; the reason is in the message.
+        ImageError: It cannot be read, or has several planes; the reason is in the message.
     """
     kind, data = _open(path)
     try:
         if kind == "TIFF":
-            _require_size(tiff.tiff_layout(path).size_hw)
+            layout = tiff.tiff_layout(path)
+            _require_size(layout.size_hw)
+            if layout.planes > 1:
+                raise ImageError(
+                    f"it has {layout.planes} planes (pages or channels), but labels have one; save that which"
+                    " belongs to the image as a file of its own"
+                )
             return tiff.read_tiff(path, page=0, channel=-1, colours=False)
         if kind == "JPEG":
             raise ImageError("a JPEG cannot hold labels, it changes the numbers")

@@ -47,6 +47,7 @@ class TiffLayout:
         size_hw: Height and width of a plane, px.
         pages: Planes, counted over z, time and all other axes but the channels, series after series.
         channels: Channels of a plane; the samples of RGB count as channels too.
+        planes: Pages times channels, where the colours of a pixel and its transparency are one channel.
         dtype: Type of the stored samples.
         pixel_size_um: Side of a pixel, µm, if the file says.
     """
@@ -54,6 +55,7 @@ class TiffLayout:
     size_hw: tuple[int, int]
     pages: int
     channels: int
+    planes: int
     dtype: str
     pixel_size_um: float | None
 
@@ -70,6 +72,7 @@ def tiff_layout(path: Path, page: int = 0) -> TiffLayout:
             size_hw=_size_hw(series),
             pages=pages,
             channels=_channels(series),
+            planes=pages * _axis_length(series, _CHANNELS) * _gray_samples(series),
             dtype=str(series.dtype),
             pixel_size_um=_pixel_size_um(tif),
         )
@@ -158,6 +161,20 @@ def _channels(series: Any) -> int:
     return channels if channels > 1 else _axis_length(series, _SAMPLES)
 
 
+def _gray_samples(series: Any) -> int:
+    """The samples of a pixel that are neither colours nor transparency."""
+    page = series.keyframe
+    if _is_coloured(page):
+        return 1
+    return max(1, _axis_length(series, _SAMPLES) - sum(int(extra) != 0 for extra in page.extrasamples))
+
+
+def _is_coloured(page: Any) -> bool:
+    return page.photometric in (
+        tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.SEPARATED,
+    )  # fmt: skip
+
+
 def _has_palette(series: Any) -> bool:
     page = series.keyframe
     is_palette = page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.samplesperpixel == 1
@@ -215,10 +232,7 @@ def _select_samples(plane: npt.NDArray[Any], axes: str, series: Any, channel: in
         return plane.T if axes == "XY" else plane
     plane = np.moveaxis(plane, axes.index(_SAMPLES), -1)
     if _axis_length(series, _CHANNELS) > 1 or channel < 0:
-        coloured = series.keyframe.photometric in (
-            tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.SEPARATED,
-        )  # fmt: skip
-        return plane if coloured and plane.shape[-1] >= 3 else plane[..., 0]
+        return plane if _is_coloured(series.keyframe) and plane.shape[-1] >= 3 else plane[..., 0]
     return plane[..., channel]
 
 

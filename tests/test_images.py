@@ -368,6 +368,41 @@ def test_numbers_of_a_palette_are_kept_as_labels(tmp_path):
         np.testing.assert_array_equal(read_numbers(path), numbers)
 
 
+@pytest.mark.parametrize(
+    ("data", "planes"),
+    [
+        pytest.param(tiff_bytes(STACK[0, :, 0], photometric="minisblack"), 4, id="pages"),
+        pytest.param(tiff_bytes(STACK[0, 0], imagej=True, metadata={"axes": "CYX"}), 2, id="imagej-channels"),
+        pytest.param(tiff_bytes(STACK, ome=True, metadata={"axes": "TZCYX"}), 24, id="ome"),
+        pytest.param(
+            tiff_bytes(np.dstack([GRAY, GRAY]), photometric="minisblack", planarconfig="contig"),
+            2,
+            id="samples",
+        ),
+    ],
+)
+def test_labels_of_several_planes_are_refused(tmp_path, data, planes):
+    path = tmp_path / "labels.tif"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=f"it has {planes} planes"):
+        read_numbers(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(tiff_bytes(GRAY[None, None], imagej=True, metadata={"axes": "ZCYX"}), id="imagej"),
+        pytest.param(pil_bytes(Image.fromarray(np.dstack([GRAY, GRAY]), "LA"), "TIFF"), id="gray-and-alpha"),
+        pytest.param(tiff_bytes(np.dstack([GRAY] * 3), photometric="rgb"), id="gray-as-rgb"),
+    ],
+)
+def test_labels_of_one_plane_are_read_however_it_is_stored(tmp_path, data):
+    path = tmp_path / "labels.tif"
+    path.write_bytes(data)
+    numbers = read_numbers(path)
+    np.testing.assert_array_equal(numbers if numbers.ndim == 2 else numbers[..., 0], GRAY)
+
+
 def test_a_jpeg_is_no_label_image(tmp_path):
     path = tmp_path / "labels.png"
     path.write_bytes(pil_bytes(GRAY, "JPEG"))
