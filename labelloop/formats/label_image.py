@@ -26,6 +26,7 @@ _LABEL_ENDING = re.compile(
     r"[ _.-](?:cp_masks|masks?_organoid|inst(?:ance)?s?|masks?|labels?|lbl|seg(?:mentation)?|gt)$",
     re.IGNORECASE,
 )
+_DRAWN_ENDING = re.compile(r"[ _.-](?:cp_output|flows|(?:cp_)?outlines)$", re.IGNORECASE)  # by Cellpose
 _IMAGE_ENDING = re.compile(r"[ _.-](?:img|image|raw)$", re.IGNORECASE)
 
 
@@ -42,6 +43,15 @@ def bare_stem(name: str) -> str:
     folder, _, base = unicodedata.normalize("NFC", name).rpartition("/")
     stem = _IMAGE_ENDING.sub("", _LABEL_ENDING.sub("", _stem(base)))
     return f"{folder}/{stem}" if folder else stem
+
+
+def made_from(path: Path) -> str | None:
+    """What the name of an image of labels, or of flows or outlines, has in common with that of its image.
+
+    None where the name is that of an image.
+    """
+    stem = _DRAWN_ENDING.sub("", _stem(path.name))
+    return bare_stem(f"{stem}.tif") if stem != _stem(path.name) or is_named_as_labels(path) else None
 
 
 def read_label_images(path: Path) -> LabelSet:

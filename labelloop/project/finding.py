@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelloop.formats.label_image import bare_stem, made_from
 from labelloop.formats.records import SkippedFile
 from labelloop.images import IMAGE_SUFFIXES
 from labelloop.paths import plain_path
@@ -30,13 +31,15 @@ class FoundFiles:
 def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> FoundFiles:
     """The files that folders (with the folders in them), globs and file names stand for.
 
-    In folders and globs, hidden files and those that are no images by their names are passed over.
+    In folders and globs, hidden files and those that are no images by their names are passed over, and so are
+    those that are labels of an image beside them by theirs, with a reason.
 
     Args:
         paths: As a person types them, relative to the working folder.
         leave_out: Folders that are not entered.
     """
     found: dict[Path, None] = {}
+    named: set[Path] = set()
     skipped: list[SkippedFile] = []
     for text in paths:
         path = plain_path(Path(text))
@@ -44,6 +47,7 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
             found.update(dict.fromkeys(_in_folder(path, leave_out, skipped)))
         elif path.exists():
             found[path] = None
+            named.add(path)
         elif glob.has_magic(text):
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
             if not matches:
@@ -55,12 +59,38 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
                     found[match] = None
         else:
             skipped.append(SkippedFile(path=text, reason="there is no such file or folder"))
-    usable = [path for path in found if _is_unicode(path)]
+    neighbours = _Neighbours()
+    usable = []
     for path in found:
-        if not _is_unicode(path):
+        if _is_unicode(path):
+            image = None if path in named else neighbours.image_of(path)
+            if image is None:
+                usable.append(path)
+                continue
+            reason = f"it is named as labels of {image}, beside it; to have it as an image, name the file"
+            skipped.append(SkippedFile(path=str(path), reason=reason))
+        else:
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
             skipped.append(SkippedFile(path=shown, reason="its name is no Unicode text; rename it"))
     return FoundFiles(files=tuple(usable), skipped=tuple(skipped))
+
+
+class _Neighbours:
+    """Finds the image beside a file that is named as its labels."""
+
+    def __init__(self) -> None:
+        self._images: dict[Path, dict[str, str]] = {}  # by folder and by what it has in common with labels
+
+    def image_of(self, path: Path) -> str | None:
+        """The name of the image that this file is labels of, or None where it is an image itself."""
+        stem = made_from(path)
+        if stem is None:
+            return None
+        if path.parent not in self._images:
+            names = (name for name in sorted(os.listdir(path.parent)) if _is_wanted(name))
+            images = (name for name in names if made_from(Path(name)) is None)
+            self._images[path.parent] = {bare_stem(name): name for name in images}
+        return self._images[path.parent].get(stem)
 
 
 def folder_files(folder: Path) -> Iterator[Path]:

@@ -108,6 +108,20 @@ def test_what_is_no_image_by_its_name_is_passed_over_in_a_folder(project, pool):
     assert (report.added, report.skipped) == (4, ())
 
 
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_what_is_named_as_labels_of_an_image_beside_it_is_left_out_and_said(project, tmp_path, pattern):
+    folder = tmp_path / "cellpose"
+    names = ("x_img.tif", "x_img_cp_masks.tif", "x_img_flows.tif", "x_img_cp_output.png", "y.png", "y_GT.png")
+    for i, name in enumerate((*names, "z_masks.png", "z_seg.png", "cell flows.png")):
+        save(folder / name, pixels(i))
+    report = add_images(project, [str(folder / pattern)])
+    added = [record.file_name for record in project.images()]
+    assert added == ["cell flows.png", "x_img.tif", "y.png", "z_masks.png", "z_seg.png"]
+    assert set(reasons(report)) == set(names) - {"x_img.tif", "y.png"}
+    assert "labels of x_img.tif" in reasons(report)["x_img_flows.tif"]
+    assert add_images(project, [str(folder / "y_GT.png"), str(folder)]).added == 1
+
+
 def test_a_file_that_is_named_is_not_passed_over(project, pool):
     (pool / "notes.txt").write_text("no image")
     report = add_images(project, [str(pool / "notes.txt"), str(pool / "0.png"), "nowhere", "no*thing.png"])
