@@ -44,6 +44,8 @@ def _show(found: dict[str, Any]) -> None:
             f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
             f"{waiting['tasks']} tasks wait{left}"
         )
+        for server, tasks in waiting["elsewhere"].items():
+            say(f"          {tasks} tasks wait at {server}, which the project is not tied to now")
     if found["next_hour"]:
         say(f"forecast  {found['next_hour']['advice']}")
     if found["audit"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -24,10 +25,12 @@ def project_status(project: Project) -> dict[str, Any]:
         are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``,
         oldest first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``;
         ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
-        of review; ``waiting``: ``tasks`` that nobody has reviewed and the ``minutes`` that they should cost
-        (None where that was not predicted); ``audit``: of the newest round's server, or None;
-        ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not asked
-        since the labels changed; ``next``: commands that make sense now, each with its reason.
+        of review; ``waiting``: ``tasks`` that nobody has reviewed where the project is tied to now, the
+        ``minutes`` that they should cost (None where that was not predicted), and ``elsewhere``: how many
+        wait where it was tied to before, by server and project there; ``audit``: of the newest round's
+        server, or None; ``next_hour``: what an hour of annotation is expected to bring, None where
+        ``forecast`` was not asked since the labels changed; ``next``: commands that make sense now, each
+        with its reason.
     """
     images = _count_images(project)
     runs = project.runs()
@@ -104,15 +107,27 @@ def _headline(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     return {name: metrics[name] for name in HEADLINE if name in metrics} if metrics else None
 
 
-def _waiting(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any]:
+def tied_rounds(project: Project, reviewed: Sequence[RoundRecord]) -> list[RoundRecord]:
+    """The rounds where the project is tied to now; nothing comes back from any other."""
+    tied = project.config.label_studio
+    return [record for record in reviewed if tied and record.server == f"{tied.url}#{tied.project}"]
+
+
+def _waiting(project: Project, reviewed: Sequence[RoundRecord]) -> dict[str, Any]:
+    tied = tied_rounds(project, reviewed)
     tasks = [
         task
-        for record in reviewed
+        for record in tied
         if record.unsettled
         for task in round_tasks(project, record.id)
         if task.state in UNSETTLED
     ]
-    return {"tasks": len(tasks), "minutes": predicted_minutes(tasks) if tasks else 0.0}
+    elsewhere: Counter[str] = Counter()
+    for record in reviewed:
+        if record.unsettled and record not in tied:
+            elsewhere[record.server] += record.unsettled
+    minutes = predicted_minutes(tasks) if tasks else 0.0
+    return {"tasks": len(tasks), "minutes": minutes, "elsewhere": dict(elsewhere)}
 
 
 def _audit(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any] | None:
@@ -150,7 +165,7 @@ def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord
 
 
 def _next_reviews(project: Project, reviewed: list[RoundRecord], newest: RunRecord | None) -> list[str]:
-    waiting = sum(record.unsettled for record in reviewed)
+    waiting = sum(record.unsettled for record in tied_rounds(project, reviewed))
     if waiting:
         return [f"labelloop pull   ({waiting} tasks wait for review)"]
     if newest is None:

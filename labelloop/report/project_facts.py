@@ -19,7 +19,7 @@ from labelloop.evaluating import evaluate_run, predict_known_images, to_project_
 from labelloop.progress import Progress
 from labelloop.project.looks import Look, looks
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.status import project_status
+from labelloop.project.status import project_status, tied_rounds
 from labelloop.project.tables import CurvePointRow
 from labelloop.report.measured import MeasuredImage
 from labelloop.review.rounds import (
@@ -97,7 +97,7 @@ class ProjectFacts:
         forecast: From the points that are stored; None without any.
         rounds: Of review, oldest first.
         edits: What people did to objects, by kind.
-        waiting: Tasks that wait for review.
+        waiting: Tasks that wait for review where the project is tied to now.
         looks: At the test images, oldest first; whoever sees the same numbers again learns nothing new, so
             each result is there once.
         settings: labelloop.toml.
@@ -135,7 +135,8 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
     if record is not None:
         measurement, why = _measure(project, record, device, progress)
     reviewed = reviewed_tasks(project)
-    tasks = {each.id: round_tasks(project, each.id) for each in rounds(project)}
+    asked = rounds(project)
+    tasks = {each.id: round_tasks(project, each.id) for each in asked}
     return ProjectFacts(
         status=project_status(project),
         run=record,
@@ -143,9 +144,9 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         measurement=measurement,
         not_measured=why,
         forecast=stored_forecast(project),
-        rounds=[_round_facts(each, tasks[each.id], reviewed) for each in rounds(project)],
+        rounds=[_round_facts(each, tasks[each.id], reviewed) for each in asked],
         edits=Counter(edit.kind for each in reviewed for edit in each.edits),
-        waiting=_waiting(project, [task for found in tasks.values() for task in found]),
+        waiting=_waiting(project, [task for each in tied_rounds(project, asked) for task in tasks[each.id]]),
         looks=_looks(project),
         settings=project.config.model_dump(mode="json"),
     )

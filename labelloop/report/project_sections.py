@@ -66,16 +66,26 @@ def budget_section(found: ProjectFacts) -> list[Child]:
 def next_section(found: ProjectFacts) -> list[Child]:
     """What waits for review, and why it was chosen."""
     waiting = found.waiting
+    elsewhere = [
+        note(f"{_wait(tasks)} at {server}, which the project is not tied to now.")
+        for server, tasks in found.status["waiting"]["elsewhere"].items()
+    ]
     if not waiting:
-        return [_not_yet("Nothing waits for review.", "labelloop push", "chooses what to ask next.")]
+        nothing = _not_yet("Nothing waits for review.", "labelloop push", "chooses what to ask next.")
+        return [nothing, *elsewhere]
     minutes = found.status["waiting"]["minutes"]
     cost = f", about {minutes_text(float(minutes))} of work" if minutes is not None else ""
     shown = waiting[:MOST_TASKS]
     more = f"; {len(shown)} of {len(waiting)}" if len(shown) < len(waiting) else ""
     return [
-        paragraph(f"{plural(len(waiting), 'task')} wait{'s' if len(waiting) == 1 else ''} for review{cost}."),
+        paragraph(f"{_wait(len(waiting))} for review{cost}."),
         _tasks_table(f"The least sure first{more}", shown),
+        *elsewhere,
     ]
+
+
+def _wait(tasks: int) -> str:
+    return f"{plural(tasks, 'task')} wait{'s' if tasks == 1 else ''}"
 
 
 def looks_section(found: ProjectFacts) -> list[Child] | None:

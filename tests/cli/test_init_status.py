@@ -7,9 +7,14 @@ import pytest
 from sqlalchemy import select
 
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio.connecting import server_name
+from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import ImageRow, LabelRow
+from labelloop.review.choice import Choice
+from labelloop.review.rounds import plan_round
+from labelloop.review.tiles import whole_view
 
 
 def test_init_writes_what_it_was_told(labelloop, tmp_path: Path) -> None:
@@ -101,6 +106,51 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     assert "+0.020 [-0.011, +0.050]" in shown
     assert "no true object" in shown
     assert "train --resume --name cut" in shown
+
+
+def _ask(project: Project, server: LabelStudioConfig, *names: str) -> None:
+    """A round on a server, which the project is tied to afterwards."""
+    nothing = Instances(size_hw=(8, 8))
+    choices = [
+        Choice(
+            image=image, proposed=nothing, views=(whole_view(nothing),), confidence=0.5,
+            chosen=({"arm": "auto", "minutes": {"value": 2.0, "low": 1.0, "high": 4.0}},),
+        )
+        for image in project.images() if image.file_name in names
+    ]  # fmt: skip
+    project.set_label_studio(server)
+    plan_round(
+        project, choices, run=None, which=None, server=server_name(server), min_score=0.5, strategy="auto"
+    )
+
+
+def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest(
+    labelloop, project: Path
+) -> None:
+    opened = Project.open(project)
+    for name in ("a", "b", "c"):
+        _add(opened, name, "train", None)
+    old, new = (LabelStudioConfig(url="http://127.0.0.1:8080", project=number) for number in (1, 2))
+    _ask(opened, old, "a", "b")
+    _ask(opened, new, "c")
+    found = labelloop("status", "-C", project, "--json").document
+    assert found["waiting"] == {"tasks": 1, "minutes": 2.0, "elsewhere": {"http://127.0.0.1:8080#1": 2}}
+    assert [step for step in found["next"] if "pull" in step] == [
+        "labelloop pull   (1 tasks wait for review)"
+    ]
+    shown = labelloop("status", "-C", project).out
+    assert "1 tasks wait, about 2 minutes" in shown
+    assert "2 tasks wait at http://127.0.0.1:8080#1, which the project is not tied to now" in shown
+
+
+def test_nothing_is_pulled_from_where_the_project_is_not_tied_to_any_more(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    _add(opened, "a", "train", None)
+    _ask(opened, LabelStudioConfig(url="http://127.0.0.1:8080", project=1), "a")
+    opened.set_label_studio(LabelStudioConfig(url="http://127.0.0.1:9090", project=1))
+    found = labelloop("status", "-C", project, "--json").document
+    assert (found["waiting"]["tasks"], found["waiting"]["minutes"]) == (0, 0.0)
+    assert not any("labelloop pull" in step for step in found["next"])
 
 
 COMMANDS = [

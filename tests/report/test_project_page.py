@@ -15,8 +15,9 @@ from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.project.adding import add_images, add_labels
-from labelloop.project.config import ProjectConfig
+from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, CurvePointRow, EditRow, ImageRow, PredictionRow, RunRow
 from labelloop.report.page import write_report
@@ -25,6 +26,7 @@ from labelloop.review.rounds import pack_json, plan_round, round_tasks, set_stat
 from labelloop.review.tiles import whole_view
 
 SIZE_HW = (96, 96)
+SERVER = LabelStudioConfig(url="http://127.0.0.1:8080", project=1)
 
 
 def _project(folder: Path) -> Project:
@@ -60,7 +62,8 @@ def titles(page: str, check_page) -> list[str]:
 
 
 def review(project: Project, *, seconds: list[float], waiting: int = 0) -> None:
-    """A round of which some tasks have come back and others wait."""
+    """A round of which some tasks have come back and others wait, where the project is tied to now."""
+    project.set_label_studio(SERVER)
     pool = project.images(split="train", labelled=False)
     choices = [
         Choice(
@@ -75,8 +78,9 @@ def review(project: Project, *, seconds: list[float], waiting: int = 0) -> None:
         for image in pool[: len(seconds) + waiting]
     ]
     made = plan_round(
-        project, choices, run="first", which="guided", server="s", min_score=0.5, strategy="auto"
-    )
+        project, choices, run="first", which="guided", server=server_name(SERVER), min_score=0.5,
+        strategy="auto",
+    )  # fmt: skip
     keys = [task.key for task in round_tasks(project, made.id)]
     with project.ledger.write() as session:
         for number, (key, spent) in enumerate(zip(keys, seconds, strict=False)):
@@ -165,6 +169,17 @@ def test_rounds_say_what_they_cost_and_what_waits(project: Project, check_page) 
     assert "added" in text
     rounds = next(e for e in check_page(page).named("table") if "Rounds" in e.text)
     assert "4.0 min4.0 min" in rounds.text  # predicted and reported
+
+
+def test_what_waits_where_the_project_is_not_tied_to_any_more_is_said_apart(
+    project: Project, check_page
+) -> None:
+    review(project, seconds=[90.0, 150.0], waiting=1)
+    project.set_label_studio(LabelStudioConfig(url="http://127.0.0.1:8080", project=2))
+    text = check_page(write_report(project).read_text(encoding="utf-8")).named("main")[0].text
+    assert "Nothing waits for review." in text
+    assert "1 task waits at http://127.0.0.1:8080#1, which the project is not tied to now." in text
+    assert "doubt <b>first</b>" not in text
 
 
 def test_a_plot_of_minutes_needs_two_rounds(project: Project, check_page) -> None:
