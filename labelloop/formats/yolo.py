@@ -46,7 +46,7 @@ def read_yolo(path: Path) -> LabelSet:
     """Reads all text files under a folder, or one file. An empty file is an image without objects.
 
     Raises:
-        FormatError: There are none, or ``classes.txt`` is missing and needed.
+        FormatError: There are none, or ``classes.txt`` is missing and needed, or cannot be used.
     """
     root = path if path.is_dir() else path.parent
     files = list(_label_files(path))
@@ -91,7 +91,7 @@ def _label_files(path: Path) -> Iterator[Path]:
 
 def _objects(file: Path) -> Iterator[RelativeOutline]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # some editors mark the start
     except (OSError, UnicodeDecodeError) as error:
         raise Unusable(f"it cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):
@@ -115,7 +115,7 @@ def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
     for folder in (root, *root.resolve().parents[:_LEVELS_UP]):
         file = folder / _CLASSES_FILE
         if file.is_file():
-            names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in _text(file).splitlines() if line.strip()]
             if len(set(names)) != len(names) or largest >= len(names):
                 raise FormatError(
                     f"the labels name class {largest}, the names are {len(names)}, {len(set(names))} of them"
@@ -131,3 +131,23 @@ def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
             way_out="Write them there, one a line, the name of class 0 first.",
         )
     return None
+
+
+def _text(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FormatError(
+            f"the names of the classes cannot be read ({error.strerror})",
+            value=file,
+            way_out="Make it readable.",
+        ) from error
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 without a mark is UTF-8 with zeros
+        raise FormatError(
+            "the names of the classes are in another encoding than UTF-8",
+            value=file,
+            way_out="Save the file as UTF-8 in a text editor.",
+        )
+    return text

@@ -336,6 +336,23 @@ def test_a_yolo_line_that_cannot_be_used_is_named(tmp_path, line, reason):
     assert "line 2" in labels.skipped[0].reason
 
 
+def test_marks_that_editors_put_at_the_start_of_a_text_are_no_part_of_it(tmp_path):
+    folder = yolo_set(tmp_path, ["\ufeff0 0.1 0.1 0.5 0.1 0.5 0.5"], classes="\ufeffcell\n")
+    labels = yolo.read_yolo(folder)
+    assert (labels.classes, labels.skipped) == (("cell",), ())
+    assert len(labels.records[0].outlines) == 1
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_yolo_classes_in_another_encoding_are_one_error_with_the_way_out(tmp_path, encoding):
+    folder = yolo_set(tmp_path, ["0 0.1 0.1 0.5 0.1 0.5 0.5"])
+    (file,) = tmp_path.rglob("classes.txt")
+    file.write_bytes("zellkörper\n".encode(encoding))
+    with pytest.raises(FormatError, match=r"UTF-8.*classes\.txt.*Save") as caught:
+        yolo.read_yolo(folder)
+    assert caught.value.value == str(file)
+
+
 def test_several_yolo_classes_need_their_names(tmp_path):
     folder = yolo_set(tmp_path, ["1 0.1 0.1 0.5 0.1 0.5 0.5"], classes="")
     with pytest.raises(FormatError, match=r"names of the classes are missing"):
