@@ -293,5 +293,7 @@ def _positive(text: str) -> float | None:
 
 
 def _ratio(value: Any) -> float | None:
-    numerator, denominator = value
-    return numerator / denominator if numerator > 0 and denominator > 0 else None
+    """What a resolution tag says: two numbers as it should, or one, as some programs write."""
+    parts = value if isinstance(value, tuple) else (value,)
+    usable = all(isinstance(part, int | float) and 0 < part < math.inf for part in parts)
+    return parts[0] / (*parts, 1)[1] if len(parts) in (1, 2) and usable else None

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import warnings
 
 import numpy as np
@@ -170,6 +171,28 @@ def test_samples_that_are_no_colours_are_channels(tmp_path):
     path.write_bytes(tiff_bytes(RGB, photometric="minisblack", planarconfig="contig"))
     np.testing.assert_array_equal(read_image(path).pixels, RGB[..., 0])
     np.testing.assert_array_equal(read_image(path, channel=1).pixels, RGB[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value", "pixel_size_um"),
+    [
+        pytest.param(11, 1, struct.pack("<f", 20_000), 0.5, id="float"),
+        pytest.param(3, 1, struct.pack("<HH", 20_000, 0), 0.5, id="short"),
+        pytest.param(11, 1, struct.pack("<f", np.inf), None, id="infinite"),
+        pytest.param(3, 2, struct.pack("<HH", 20_000, 0), None, id="by-zero"),
+        pytest.param(1, 4, bytes(4), None, id="four-numbers"),
+        pytest.param(2, 4, b"1/2\0", None, id="text"),
+    ],
+)
+def test_a_resolution_of_another_type_does_not_spoil_an_image(tmp_path, kind, count, value, pixel_size_um):
+    path = tmp_path / "x.tif"
+    data = bytearray(tiff_bytes(GRAY, resolution=(1, 1), resolutionunit="CENTIMETER", metadata=None))
+    path.write_bytes(data)
+    with tifffile.TiffFile(path) as tif:
+        entry = tif.pages.first.tags["XResolution"].offset
+    data[entry + 2 : entry + 12] = struct.pack("<HI", kind, count) + value
+    path.write_bytes(data)
+    assert read_image(path).pixel_size_um == pixel_size_um
 
 
 @pytest.mark.parametrize(
