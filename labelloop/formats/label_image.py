@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +74,16 @@ def read_label_images(path: Path) -> LabelSet:
             continue
         folders.clear()
         for labels in paired[1]:
-            for file in _that_are_labels(list(image_files(labels))):
+            for file in image_files(labels):
+                if made_from(file) is not None and not is_named_as_labels(file):
+                    continue  # flows and outlines
                 images[file] = (paired[0] / file.relative_to(labels)).relative_to(path).as_posix()
-    others = [file for file in alone if is_named_as_labels(file)] if images else _that_are_labels(alone)
+    named = [file for file in alone if is_named_as_labels(file)]
+    others = named if images else named or alone
     images |= {file: file.relative_to(path).as_posix() for file in others}
     if not images:
         raise FormatError("the folder has no label images", value=path)
     return read_label_files(images)
-
-
-def _that_are_labels(files: Sequence[Path]) -> Sequence[Path]:
-    """Those that are named as labels, if any are; else all."""
-    return [file for file in files if is_named_as_labels(file)] or files
 
 
 def read_label_files(images: Mapping[Path, str]) -> LabelSet:

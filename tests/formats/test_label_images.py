@@ -223,6 +223,13 @@ def test_folders_of_images_and_of_label_images_are_told_apart(tmp_path, parents,
     assert not any(file.parent.name == names[0] for file in labels.files)
 
 
+def test_all_files_of_a_labels_folder_are_labels_but_for_what_cellpose_draws(tmp_path):
+    for name in ("images/a.png", "images/b.png", "masks/a.png", "masks/b_cp_masks.png", "masks/b_flows.png"):
+        save(tmp_path / name, two_objects())
+    labels = read_label_images(tmp_path)
+    assert [record.image for record in labels.records] == ["images/a.png", "images/b_cp_masks.png"]
+
+
 @pytest.mark.parametrize("where", ["labels.json", "annotations/train.json"])
 def test_images_beside_a_coco_file_are_no_labels(tmp_path, where):
     save(tmp_path / "x.png", two_objects() * 100)
