@@ -148,7 +148,14 @@ def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return label_image.NAME
     else:
-        if images_and_labels(path) is not None:
+        if paired := images_and_labels(path):
+            images, (labels, *_) = paired
+            if any(label_image.image_files(labels)) and find_format(labels, readers) == mask_folder.NAME:
+                raise FormatError(
+                    "the masks lie in a folder of their own, apart from the images",
+                    value=path,
+                    way_out=f"Add {labels} with --images {images}.",
+                )
             return label_image.NAME
         files = list(label_image.image_files(path))
         folders = mask_folder.mask_folders(path)

@@ -230,6 +230,16 @@ def test_all_files_of_a_labels_folder_are_labels_but_for_what_cellpose_draws(tmp
     assert [record.image for record in labels.records] == ["images/a.png", "images/b_cp_masks.png"]
 
 
+def test_folders_of_masks_apart_from_the_images_name_the_way_out(tmp_path):
+    save(tmp_path / "images" / "x.png", two_objects() * 100)
+    one_mask_each(tmp_path / "masks" / "x")
+    with pytest.raises(FormatError, match="--images") as caught:
+        find_format(tmp_path)
+    assert str(tmp_path / "masks") in caught.value.way_out
+    (record,) = read_labels(tmp_path / "masks").records
+    assert len(record.instances) == 2
+
+
 @pytest.mark.parametrize("where", ["labels.json", "annotations/train.json"])
 def test_images_beside_a_coco_file_are_no_labels(tmp_path, where):
     save(tmp_path / "x.png", two_objects() * 100)
