@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +20,7 @@ _CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")  # as 
 
 def write_export(
     path: Path,
-    images: Sequence[tuple[str, Instances | None, Instances | None]],
+    images: Iterable[tuple[str, Instances | None, Instances | None]],
     classes: Sequence[str],
     *,
     controls: ControlNames = _CONTROLS,
@@ -34,21 +34,23 @@ def write_export(
     Args:
         path: The JSON file.
         images: File name (relative, with forward slashes), annotation or None, and prediction or None, of
-            each image. An annotation without objects says that the image is empty.
+            each image; read one by one. An annotation without objects says that the image is empty.
         classes: Class names by label.
         controls: What the labelling configuration calls its parts.
 
     Raises:
         OutputError: It cannot be written.
     """
-    tasks = [
-        _task(name, annotation, prediction, classes, controls) for name, annotation, prediction in images
-    ]
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            partial.write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
+            with partial.open("w", encoding="utf-8") as file:
+                file.write("[")
+                for number, (name, annotation, prediction) in enumerate(images):
+                    task = _task(name, annotation, prediction, classes, controls)
+                    file.write((", " if number else "") + json.dumps(task, ensure_ascii=False))
+                file.write("]")
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)

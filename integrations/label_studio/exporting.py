@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
@@ -13,9 +16,11 @@ from labelloop.integrations.label_studio.export_writer import write_export
 from labelloop.predict.names import unique_names
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.project.storing import newest_labels
 from labelloop.project.tables import PredictionRow
 
 FILE_NAME = "label-studio.json"
+CHUNK = 20  # images in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,52 +59,76 @@ def export_project(project: Project, out: Path) -> ExportReport:
         OutputError: It cannot be written.
     """
     images = project.images()
-    labels = project.labels([image.id for image in images])
-    predictions = _predictions(project)
-    whole = {image_id: of_it for image_id, of_it in labels.items() if not of_it.crowd.any()}
-    told = [image for image in images if image.id in labels or image.id in predictions]
+    run = _promoted_run(project)
+    has_any = project.newest_label_revisions([image.id for image in images]).keys() | _predicted(project, run)
+    told = [image for image in images if image.id in has_any]
     if not told:
         raise ProjectError(
             "no image has labels or predictions", value=project.root, way_out="Add labels, or train and push."
         )
     names = unique_names([image.file_name for image in told], [image.path for image in told])
-    path = out / FILE_NAME
-    write_export(
-        path,
-        [
-            (name, whole.get(image.id), predictions.get(image.id))
-            for name, image in zip(names, told, strict=True)
-        ],
-        project.config.classes,
-    )
+    path, counts = out / FILE_NAME, Counter[str]()
+    write_export(path, _read(project, run, told, names, counts), project.config.classes)
     return ExportReport(
         out=path,
         images=len(told),
-        labelled=len(whole),
-        predicted=_count(told, predictions),
-        partly_labelled=len(labels) - len(whole),
+        labelled=counts["labelled"],
+        predicted=counts["predicted"],
+        partly_labelled=counts["partly_labelled"],
     )
 
 
-def _predictions(project: Project) -> dict[int, Instances]:
+def _read(
+    project: Project,
+    run: RunRecord | None,
+    images: Sequence[ImageRecord],
+    names: Sequence[str],
+    counts: Counter[str],
+) -> Iterator[tuple[str, Instances | None, Instances | None]]:
+    """Name, labels and prediction of each image, a few in memory at a time; counts what it gives."""
+    for start in range(0, len(images), CHUNK):
+        some = slice(start, start + CHUNK)
+        ids = [image.id for image in images[some]]
+        with project.ledger.read() as session:
+            newest, predictions = newest_labels(session, ids), _predictions(session, run, ids)
+        for image_id, name in zip(ids, names[some], strict=True):
+            _, labels = newest.get(image_id, (0, None))
+            if labels is not None and labels.crowd.any():
+                counts["partly_labelled"] += 1
+                labels = None
+            prediction = predictions.get(image_id)
+            counts["labelled"] += labels is not None
+            counts["predicted"] += prediction is not None
+            yield name, labels, prediction
+
+
+def _promoted_run(project: Project) -> RunRecord | None:
     finished = [run for run in project.runs() if run.state == "finished" and run.promoted]
-    if not finished:
-        return {}
-    run = finished[-1]
-    statement = select(PredictionRow.image_id, PredictionRow.instances).where(
-        PredictionRow.run == run.name, PredictionRow.which == run.promoted
-    )
+    return finished[-1] if finished else None
+
+
+def _predicted(project: Project, run: RunRecord | None) -> set[int]:
+    """Images with predictions of the run's promoted model."""
+    if run is None:
+        return set()
     with project.ledger.read() as session:
-        return {
-            image_id: decode_instances(stored).above(_min_score(run))
-            for image_id, stored in session.execute(statement)
-        }
+        return set(session.scalars(select(PredictionRow.image_id).where(_of_run(run))))
+
+
+def _predictions(session: Session, run: RunRecord | None, image_ids: Sequence[int]) -> dict[int, Instances]:
+    if run is None:
+        return {}
+    statement = select(PredictionRow.image_id, PredictionRow.instances).where(
+        _of_run(run), PredictionRow.image_id.in_(image_ids)
+    )
+    rows = session.execute(statement)
+    return {image_id: decode_instances(stored).above(_min_score(run)) for image_id, stored in rows}
+
+
+def _of_run(run: RunRecord) -> ColumnElement[bool]:
+    return (PredictionRow.run == run.name) & (PredictionRow.which == run.promoted)
 
 
 def _min_score(run: RunRecord) -> float:
     thresholds = (run.result or {}).get("min_score", {})
     return float(thresholds.get(run.promoted, 0.5))
-
-
-def _count(images: list[ImageRecord], told: dict[int, Instances]) -> int:
-    return sum(image.id in told for image in images)

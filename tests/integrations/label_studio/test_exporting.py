@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from labelloop.cli.app import app
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio.export_writer import write_export
 from labelloop.integrations.label_studio.exporting import ExportReport, export_project
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
@@ -111,3 +114,44 @@ def test_the_command_says_how_many_labels_it_leaves_out_and_why(project: Project
     assert "2 tasks, 1 with labels" in said
     assert "labels left out: 1 " in said
     assert "unknown" in said
+
+
+def test_an_export_needs_less_memory_than_its_file_has(project: Project, tmp_path: Path) -> None:
+    ragged = Instances.from_dense(np.random.default_rng(0).random((1, 64, 64)) < 0.5)
+    seen = Instances(size_hw=ragged.size_hw, rles=ragged.rles, labels=ragged.labels, scores=np.ones(1, "f4"))
+    add(project, "first.png", ragged, seen)
+    export_project(project, tmp_path / "out")  # what is kept for the next time is not counted
+    for number in range(60):
+        add(project, f"{number}.png", ragged, seen)
+    tracemalloc.start()
+    report = export_project(project, tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.images == len(tasks(report)) == 61
+    assert peak < report.out.stat().st_size
+
+
+def test_the_file_is_one_json_document_as_any_writer_would_write_it(project: Project, tmp_path: Path) -> None:
+    for number in range(45):
+        add(project, f"{number} ü.png", squares((number % 30, number)) if number % 3 else None,
+            squares((4, 4), score=0.9) if number % 2 else None)  # fmt: skip
+    report = export_project(project, tmp_path / "out")
+    text = report.out.read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), ensure_ascii=False)
+    assert (report.images, report.labelled, report.predicted) == (37, 30, 22)
+    names = [f"{number}%20%C3%BC.png" for number in range(45) if number % 3 or number % 2]
+    assert list(tasks(report)) == names
+
+
+def test_an_export_that_is_stopped_leaves_the_file_of_before(project: Project, tmp_path: Path) -> None:
+    def stopped() -> Iterator[tuple[str, Instances, None]]:
+        yield "a.png", squares((4, 4)), None
+        raise KeyboardInterrupt
+
+    add(project, "a.png", squares((4, 4)))
+    report = export_project(project, tmp_path / "out")
+    before = report.out.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        write_export(report.out, stopped(), ("cell",))
+    assert report.out.read_bytes() == before
+    assert list(report.out.parent.iterdir()) == [report.out]
