@@ -12,7 +12,7 @@ import typer
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import format_seconds, headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
-from labelloop.durations import parse_duration
+from labelloop.durations import parse_duration, parse_iterations
 from labelloop.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,12 @@ TimeOption = Annotated[
     str | None, typer.Option("--time", metavar="20m", help="Time for the whole run: 90s, 20m, 1h30m.")
 ]
 IterationsOption = Annotated[
-    int | None, typer.Option("--iterations", metavar="N", min=1, help="Length of the run instead of a time.")
+    str | None,
+    typer.Option(
+        "--iterations",
+        metavar="N",
+        help="Length of the run instead of a time: steps of teacher and student, 1200 or 1000+200.",
+    ),
 ]
 RecipeOption = Annotated[
     str | None,
@@ -127,6 +132,7 @@ def train(
     `labelloop train --recipe coco-1-mask2former-r50 --data coco`
     """
     time_s = None if time is None else parse_duration(time)
+    steps, teacher_steps = (None, None) if iterations is None else parse_iterations(iterations)
     opened, asked = _asked(recipe, data, project, labels=labels, model=model, resume=resume)
     from labelloop.distill.train import TrainRequest
     from labelloop.distill.train import train as train_project
@@ -135,7 +141,8 @@ def train(
         **asked,
         method=method.value,
         time_s=time_s,
-        iterations=iterations,
+        iterations=steps,
+        teacher_iterations=teacher_steps,
         recipe=recipe,
         seed=seed,
         folds=folds,
@@ -210,12 +217,18 @@ def _show_protocol(protocol: dict[str, Any] | None) -> None:
     print_estimates(columns, signed=["difference"])
 
 
+def _length(result: dict[str, Any]) -> str:
+    """As ``--iterations`` takes it to train the same again."""
+    teacher = result["schedule"]["teacher"]
+    return f"{teacher}+{result['iterations'] - teacher}" if result["method"] == "guided" else f"{teacher}"
+
+
 def show_training(result: dict[str, Any]) -> None:
     """Prints what ``train`` returns."""
     labels = result["labels"]
     say(
         f"Run {result['run']}: {result['method']} {result['model']}, seed {result['seed']}, "
-        f"{result['iterations']} iterations on {result['device']}",
+        f"{_length(result)} iterations on {result['device']}",
         f"labels    {labels['used']} ({labels['requested']} asked for) in a pool of {labels['pool']} images",
     )
     seconds = result["seconds"]

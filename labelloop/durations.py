@@ -1,4 +1,4 @@
-"""Durations as people type them."""
+"""Durations and lengths of runs as people type them."""
 
 from __future__ import annotations
 
@@ -35,3 +35,31 @@ def parse_duration(text: str) -> float:
     if seconds <= 0 or not math.isfinite(seconds):
         raise UsageError("this is no duration", value=text, way_out="Write it like 90s, 20m or 1h30m.")
     return seconds
+
+
+def parse_iterations(text: str) -> tuple[int, int | None]:
+    """The length of a run in steps.
+
+    Args:
+        text: ``1200``, or ``1000+200`` of teacher and student.
+
+    Returns:
+        Steps of teacher and student together, and of the teacher where the text says them; 1 or more.
+
+    Raises:
+        UsageError: The text is neither.
+
+    Example:
+        >>> parse_iterations("1000+200")
+        (1200, 1000)
+    """
+    match = re.fullmatch(r"\s*([0-9]+)\s*(?:\+\s*([0-9]+)\s*)?", text)
+    first = 0 if match is None else int(match[1])
+    second = None if match is None or match[2] is None else int(match[2])
+    if first < 1 or second == 0:
+        raise UsageError(
+            "this is no number of iterations",
+            value=text,
+            way_out="Write it like 1200, or 1000+200 for teacher and student.",
+        )
+    return (first, None) if second is None else (first + second, first)

@@ -54,7 +54,8 @@ def rest_planned(
         write_json(trainer.files.config, record.config)
         project.save_run(record)
         trainer.progress.note(
-            f"{schedule.iterations} iterations fit now; {trainer.schedule.iterations} were planned"
+            f"{schedule.teacher}+{schedule.student} iterations fit now; the student was to have"
+            f" {trainer.schedule.student}"
         )
     return record, replace(trainer, schedule=schedule), seconds
 

@@ -30,7 +30,13 @@ from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_stem, run_to_resume
 from labelloop.distill.recipe import find_recipe, stored_recipe
 from labelloop.distill.runs import choose_device
-from labelloop.distill.schedule import Schedule, guided_schedule, supervised_schedule
+from labelloop.distill.schedule import (
+    SHORTEST_STUDENT,
+    Schedule,
+    guided_schedule,
+    supervised_schedule,
+    with_student,
+)
 from labelloop.distill.timing import Costs, fit_iterations
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.instances import Instances
@@ -53,6 +59,8 @@ class TrainRequest:
         method: guided or supervised.
         time_s: Seconds for the whole run; None to go by ``iterations`` or the recipe.
         iterations: Steps of teacher and student together.
+        teacher_iterations: Of these the teacher's, as a run that was given a time tells them; None as the
+            recipe divides.
         recipe: A recipe's name; None for the default.
         seed: Of everything random.
         folds: Parts without which the run is made again to see how good it is, 2 or more; 0 for none.
@@ -68,6 +76,7 @@ class TrainRequest:
     method: str = "guided"
     time_s: float | None = None
     iterations: int | None = None
+    teacher_iterations: int | None = None
     recipe: str | None = None
     seed: int = 0
     folds: int = 0
@@ -162,6 +171,14 @@ def _check(request: TrainRequest, place: Place | None) -> None:
         raise UsageError("labels are cut into 2 folds or more", value=f"--folds {request.folds}")
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
+    if request.teacher_iterations is not None:
+        student = (request.iterations or 0) - request.teacher_iterations
+        if request.method != "guided" or student < SHORTEST_STUDENT:
+            raise UsageError(
+                f"a teacher's iterations are for guided runs with {SHORTEST_STUDENT} or more of the student",
+                value=f"{request.teacher_iterations}+{student}",
+                way_out="Give one number.",
+            )
 
 
 def _resumed(project: Project, request: TrainRequest, processes: int) -> RunRecord:
@@ -336,8 +353,11 @@ def _lengths(
     def schedule(iterations: int | None) -> Schedule:
         if request.method == "supervised":
             return supervised_schedule(recipe, iterations=iterations, n_labels=len(draw.train))
-        length = iterations or recipe.iterations
-        return guided_schedule(recipe, iterations=length, n_labels=len(draw.train), pool=pool)
+        length, sizes = iterations or recipe.iterations, {"n_labels": len(draw.train), "pool": pool}
+        if request.teacher_iterations is not None:
+            teacher = request.teacher_iterations
+            return with_student(recipe, teacher=teacher, student=length - teacher, **sizes)
+        return guided_schedule(recipe, iterations=length, **sizes)
 
     if request.time_s is None:
         team.tell(None)  # nothing to measure

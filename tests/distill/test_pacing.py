@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from labelloop.distill import timing
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.pacing import rest_planned
 from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule
 from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import UsageError
 from labelloop.progress import Silent
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
@@ -44,6 +46,34 @@ def test_a_run_whose_time_is_over_gets_the_shortest_student_and_goes_on_so(proje
     result = train(project, TrainRequest(resume=True, name="timed"))
     assert result["iterations"] == schedule.iterations
     assert result["schedule"] == config["schedule"]
+
+
+def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_iterations_that_it_tells(
+    project, begun, tmp_path
+):
+    record, trainer = begun
+    rest_planned(project, record, trainer, time.monotonic() - 1)
+    timed = train(project, TrainRequest(resume=True, name="timed"))
+    request = TrainRequest(
+        model=CORE_NET,
+        recipe=str(tmp_path / "quick.toml"),
+        iterations=timed["iterations"],
+        teacher_iterations=timed["schedule"]["teacher"],
+        name="counted",
+    )
+    assert train(project, request)["schedule"] == timed["schedule"]
+    for which in ("supervised", "guided"):
+        first, second = (
+            torch.load(project.runs_dir / run / f"{which}.pt", weights_only=True)["model"]
+            for run in ("timed", "counted")
+        )
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_teachers_iterations_leave_some_for_the_student(project):
+    with pytest.raises(UsageError, match="3 or more of the student") as caught:
+        train(project, TrainRequest(model=CORE_NET, iterations=12, teacher_iterations=11))
+    assert caught.value.value == "11+1"
 
 
 def test_a_student_gets_more_steps_where_more_time_is_left(project, begun):
