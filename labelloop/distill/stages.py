@@ -173,7 +173,8 @@ def train_step(
         The losses, and the pseudo-labels per image, of the whole step.
 
     Raises:
-        NonFiniteLossError: In every process, before the optimiser step.
+        NonFiniteLossError: The loss or the norm of its gradient is NaN or infinite; in every process, before
+            the optimiser step.
     """
     for group in learner.optimiser.param_groups:
         group["lr"] = group["peak_lr"] * learning_rate(step, plan.schedule, plan.optimiser)
@@ -194,21 +195,27 @@ def train_step(
         facts = average(learner.student.module(), facts, fabric.device, team)
     loss = facts["loss"] + plan.unlabelled_weight * facts.get("pseudo_loss", 0.0)
     if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss of step {step} is {loss}",
-            value=named,
-            way_out=f"The step saw images {list(batches[0].image_ids) if batches else []} of the ledger;"
-            " labelloop check looks at them. The last checkpoint is whole; a smaller learning rate in the"
-            " recipe may help.",
-        )
+        raise _not_finite(f"the loss of step {step} is {loss}", named, batches)
     trained = [p for p in learner.student.module().parameters() if p.grad is not None]
-    torch.nn.utils.clip_grad_norm_(trained, plan.optimiser.clip_norm)
+    norm = float(torch.nn.utils.clip_grad_norm_(trained, plan.optimiser.clip_norm))  # alike in every process
+    if not math.isfinite(norm):
+        raise _not_finite(f"the norm of the gradient of step {step} is {norm}", named, batches)
     learner.optimiser.step()
     if plan.ema_decay is not None:
         age = math.inf if plan.ema_from is None else step - plan.ema_from
         decay = plan.ema_decay if age == math.inf else min(plan.ema_decay, (1 + age) / (10 + age))
         ema_update(learner.average.module(), learner.student.module(), decay=decay)
     return facts
+
+
+def _not_finite(what: str, losses: Mapping[str, float], batches: Sequence[Batch]) -> NonFiniteLossError:
+    return NonFiniteLossError(
+        what,
+        value=losses,
+        way_out=f"The step saw images {list(batches[0].image_ids) if batches else []} of the ledger;"
+        " labelloop check looks at them. The last checkpoint is whole; a smaller learning rate in the"
+        " recipe may help.",
+    )
 
 
 def _learn(
