@@ -88,19 +88,14 @@ def out_of_fold(
     labels = project.labels([image.id for image in images])
     cuts = cut_folds(images, settings.folds, seed=settings.seed)
     folds = [_Fold.of(project, images, held, labels, settings) for held in cuts]
-    unseen = [fold for fold in folds if fold.missing()]
-    if unseen:
+    if any(fold.missing() for fold in folds):
         root = project.cache_dir / "out-of-fold"
         root.mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as lock:
             wait_for_lock(lock, progress, "waiting for another check of this project")
-            with stage(progress, "training on the other labels", len(unseen) * settings.steps) as bar:
-                for number, fold in enumerate(unseen, 1):
-                    if fold.missing():
-                        _train(project, fold, labels, settings, _OneOfMany(bar, number, len(unseen)))
-            with stage(progress, "predicting labelled images", sum(len(f.missing()) for f in unseen)):
-                for fold in unseen:
-                    _predict(project, fold, labels, settings, progress)
+            unseen = [fold for fold in folds if fold.missing()]  # the other one may have seen some, or all
+            if unseen:
+                _see(project, unseen, labels, settings, progress)
     seen = {image.id: fold.seen(image) for fold in folds for image in fold.held}
     return OutOfFold(
         images=tuple(images),
@@ -149,6 +144,22 @@ class _Fold:
     def seen(self, image: ImageRecord) -> Instances:
         """What the model of this fold sees in a held image."""
         return decode_instances(self.path(image).read_bytes())
+
+
+def _see(
+    project: Project,
+    unseen: Sequence[_Fold],
+    labels: Mapping[int, Instances],
+    settings: OutOfFoldSettings,
+    progress: Progress,
+) -> None:
+    """Trains a model for each of the folds, and predicts what they hold out."""
+    with stage(progress, "training on the other labels", len(unseen) * settings.steps) as bar:
+        for number, fold in enumerate(unseen, 1):
+            _train(project, fold, labels, settings, _OneOfMany(bar, number, len(unseen)))
+    with stage(progress, "predicting labelled images", sum(len(fold.missing()) for fold in unseen)):
+        for fold in unseen:
+            _predict(project, fold, labels, settings, progress)
 
 
 def _train(

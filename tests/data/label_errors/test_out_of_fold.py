@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -73,6 +74,34 @@ def test_predictions_are_made_once_and_again_only_where_labels_changed(tmp_path:
     add_labels(project, str(tmp_path / "labels.json"), images=str(tmp_path / "images"))
     out_of_fold(project, SETTINGS, third)
     assert third.steps == {"training on the other labels": 2, "predicting labelled images": 2}
+
+
+class OtherCheckEnds(Watched):
+    """As soon as this check waits, the other one has seen all images and lets it go on."""
+
+    def __init__(self, cache: Path, seen: Path) -> None:
+        super().__init__()
+        self._cache, self._seen = cache, seen
+        self._lock = (cache / ".lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def note(self, message: str) -> None:
+        assert message == "waiting for another check of this project"
+        for folder in self._seen.iterdir():
+            folder.rename(self._cache / folder.name)
+        self._lock.close()
+
+
+def test_what_another_check_sees_while_this_one_waits_is_not_made_again(tmp_path: Path) -> None:
+    project = labelled(tmp_path)
+    made = out_of_fold(project, SETTINGS)
+    cache = project.cache_dir / "out-of-fold"
+    cache.rename(tmp_path / "seen")
+    cache.mkdir()
+    (tmp_path / "seen" / ".lock").unlink()
+    waiting = OtherCheckEnds(cache, tmp_path / "seen")
+    assert out_of_fold(project, SETTINGS, waiting).predicted == made.predicted
+    assert waiting.steps == {}
 
 
 @pytest.fixture(scope="module")
