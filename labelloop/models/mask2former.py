@@ -40,8 +40,8 @@ class Mask2FormerFit:
 def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -> Mask2FormerFit:
     """What the labelled data ask for.
 
-    There are more queries than the fullest labelled image has objects, but not more than objects of the
-    median size fit side by side into the largest view: of a large field a model sees crops and tiles.
+    There are as many queries as the fullest labelled view has objects, and half as many again as long as
+    objects of the median size fit side by side into a view. Of a large field a model sees crops and tiles.
 
     Args:
         stats: Of the labelled images.
@@ -51,7 +51,8 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -
     scale = input_scale(stats, target_diameter_px=target_diameter_px)
     view_px = (LARGEST_VIEW * input_side_px / scale) ** 2
     fit = view_px / (math.pi / 4 * stats.diameter_px[1] ** 2)
-    wanted = min(QUERIES_PER_OBJECT * stats.objects_per_image[1], fit)
+    most = stats.objects_per_image[1]
+    wanted = min(QUERIES_PER_OBJECT * most, max(fit, most))
     return Mask2FormerFit(
         n_classes=len(stats.classes),
         input_scale=scale,

@@ -248,10 +248,10 @@ def test_the_shift_that_changes_least_is_that_of_the_coarsest_cells(model):
 
 @pytest.mark.parametrize(
     ("most", "diameter", "queries"),
-    [(5, 52.0, 50), (100, 52.0, 150), (5000, 52.0, 160)],
-    ids=["few", "half as many again", "what fits into the largest view"],
+    [(5, 52.0, 50), (100, 52.0, 150), (140, 52.0, 160), (280, 52.0, 280)],
+    ids=["few", "half as many again", "what fits into a view", "small ones beside the median"],
 )
-def test_queries_follow_the_fullest_image(lite_stats, most, diameter, queries):
+def test_queries_follow_the_fullest_view(lite_stats, most, diameter, queries):
     crowded = dataclasses.replace(
         lite_stats, objects_per_image=(most / 2, most), diameter_px=(diameter / 2, diameter, diameter * 1.5)
     )
