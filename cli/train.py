@@ -243,6 +243,8 @@ def show_training(result: dict[str, Any]) -> None:
             say("labelloop evaluate prints all metrics.")
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")
-    unverified = "not verified: there was no validation part; --folds makes up for it"
+    gate = result.get("gate")
+    unverified = "there was no validation part; --folds makes up for it" if gate is None else gate["reason"]
+    unverified = f"not verified: {unverified}"
     verified = f"verified on {SPLITS[result['split']]}" if result["verified"] else unverified
     say("", f"Promoted: {result['promoted']} ({verified}).")

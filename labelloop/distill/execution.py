@@ -119,7 +119,9 @@ def _measured(
         **scores,
         "promoted": _promoted(record.method, gate),
         "gate": None if gate is None else gate.as_dict(),
-        "verified": scored is not None and scored.may_choose,
+        "verified": scored is not None
+        and scored.may_choose
+        and (gate is None or gate.difference.low is not None),
         "split": scored.split if scored else None,
         "min_score": thresholds,
         "scores": worth_of_scores(scored, seen, n_classes=n_classes),

@@ -26,7 +26,7 @@ from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images
+from labelloop.project.adding import add_images, add_labels
 from labelloop.project.project import Project
 
 SHORT = TrainRequest(iterations=6)
@@ -55,6 +55,14 @@ def test_result_has_the_contracts_fields_and_both_models_on_the_same_images(proj
     assert set(finished["difference"]) == set(finished["guided"])
     assert {"teacher", "student", "evaluation"} <= set(finished["seconds"])
     assert json.loads((project.runs_dir / "first" / "metrics.json").read_text()) == finished
+
+
+def test_one_validation_image_says_too_little_for_a_run_to_be_verified(project, write_set, tmp_path):
+    folder = write_set("val", 1, seed=8, truth=True)
+    add_labels(project, str(tmp_path / "val.json"), images=str(folder), split="val")
+    result = train(project, dataclasses.replace(SHORT, name="one"))
+    assert (result["split"], result["verified"]) == ("val", False)
+    assert "no interval from 1 image" in result["gate"]["reason"]
 
 
 def test_the_same_request_gives_the_same_weights_bit_for_bit(project, finished):
