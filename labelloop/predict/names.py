@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path, PurePosixPath
 
 
 def unique_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Names of images, made unique by as many of their folders as that takes.
 
+    Pages and channels of one file have no folder that tells them apart: they get numbers.
+
     Args:
         names: What each image is called, with ``/`` between folders.
-        paths: Where each image lies, absolute; an image that is there twice gets a number.
+        paths: Where each image lies, absolute.
     """
     unique = [PurePosixPath(name) for name in names]
     while True:
-        counts = Counter(unique)
+        files = Counter(name for name, _ in set(zip(unique, paths, strict=True)))
         longer = [
-            _with_next_folder(name, path) if counts[name] > 1 else name
+            _with_next_folder(name, path) if files[name] > 1 else name
             for name, path in zip(unique, paths, strict=True)
         ]
         if longer == unique:
-            return _numbered([str(name) for name in unique], by_file_system=False)
+            plain = [str(name) for name in unique]
+            return _numbered(plain, as_one=str, kept=frozenset(plain))
         unique = longer
 
 
@@ -41,7 +44,7 @@ def output_stems(names: Sequence[str]) -> list[str]:
     chosen = [
         name if counts[_as_file_system(stem)] > 1 else stem for name, stem in zip(full, stems, strict=True)
     ]
-    return _numbered(chosen, by_file_system=True)
+    return _numbered(chosen, as_one=_as_file_system)
 
 
 def _with_next_folder(name: PurePosixPath, path: Path) -> PurePosixPath:
@@ -53,17 +56,17 @@ def _with_next_folder(name: PurePosixPath, path: Path) -> PurePosixPath:
     return PurePosixPath(*parts[-depth - 1 :])
 
 
-def _numbered(names: list[str], *, by_file_system: bool) -> list[str]:
-    """Adds -2, -3 ... before the suffix of names that are taken."""
+def _numbered(names: list[str], *, as_one: Callable[[str], str], kept: Set[str] = frozenset()) -> list[str]:
+    """Adds -2, -3 ... before the suffix of names that are taken; no name that is to be kept is made so."""
     taken: set[str] = set()
     unique: list[str] = []
     for name in names:
         candidate, number = name, 1
-        while (_as_file_system(candidate) if by_file_system else candidate) in taken:
+        while as_one(candidate) in taken or (number > 1 and candidate in kept):
             number += 1
             pure = PurePosixPath(name)
             candidate = str(pure.with_name(f"{pure.stem}-{number}{pure.suffix}"))
-        taken.add(_as_file_system(candidate) if by_file_system else candidate)
+        taken.add(as_one(candidate))
         unique.append(candidate)
     return unique
 

@@ -31,7 +31,22 @@ name = st.lists(part, min_size=1, max_size=3).map("/".join)
             id="two more folders",
         ),
         pytest.param(
-            ["a.tif", "a.tif"], ["/a.tif", "/a.tif"], ["a.tif", "a-2.tif"], id="two pages of one file"
+            ["a.tif", "a.tif", "b.tif"],
+            ["/x/p/a.tif", "/x/p/a.tif", "/x/p/b.tif"],
+            ["a.tif", "a-2.tif", "b.tif"],
+            id="two pages of one file are told apart by a number",
+        ),
+        pytest.param(
+            ["a.tif", "a.tif", "a.tif"],
+            ["/x/p/a.tif", "/x/p/a.tif", "/x/q/a.tif"],
+            ["p/a.tif", "p/a-2.tif", "q/a.tif"],
+            id="two pages of one file, and another file of that name",
+        ),
+        pytest.param(
+            ["a.tif", "a.tif", "a-2.tif"],
+            ["/x/a.tif", "/x/a.tif", "/x/a-2.tif"],
+            ["a.tif", "a-3.tif", "a-2.tif"],
+            id="a page takes no other file's name",
         ),
     ],
 )
