@@ -138,7 +138,7 @@ def started(
     others: list[subprocess.Popen[bytes]] = []
     try:
         for rank in range(1, size):
-            with _log(logs, rank).open("wb") as log:
+            with _log(logs, rank, os.getpid()).open("wb") as log:
                 others.append(
                     subprocess.Popen(
                         [sys.executable, *arguments],
@@ -165,8 +165,11 @@ def started(
             process.kill()  # nothing is lost: only this process writes
         for rank, process in enumerate(others, 1):
             process.wait()
-            if process.returncode <= 0 or not _log(logs, rank).stat().st_size:
-                _log(logs, rank).unlink()
+            said = _log(logs, rank, os.getpid())
+            if process.returncode > 0 and _says(said):
+                said.replace(_log(logs, rank))
+            else:
+                said.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -197,8 +200,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _log(logs: Path, rank: int) -> Path:
-    return logs / f"process-{rank + 1}.log"
+def _log(logs: Path, rank: int, leader: int | None = None) -> Path:
+    """Of a process that has failed; until then with a leader's name, as others may have the same folder."""
+    return logs / (f"process-{rank + 1}.log" if leader is None else f".process-{rank + 1}-{leader}.log")
+
+
+def _says(log: Path) -> bool:
+    try:
+        return log.stat().st_size > 0
+    except FileNotFoundError:  # a person may clear the folder
+        return False
 
 
 def _await(store: Store, others: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -221,7 +232,7 @@ def _said(others: Sequence[subprocess.Popen[bytes]], logs: Path) -> str:
     for rank, process in enumerate(others, 1):
         if process.returncode is not None and process.returncode < 0:
             return f"process {rank + 1} of {len(others) + 1}, signal {-process.returncode}"
-        if process.returncode and _log(logs, rank).stat().st_size:
+        if process.returncode and _says(_log(logs, rank, os.getpid())):
             return f"see {_log(logs, rank)}"
     return ""
 

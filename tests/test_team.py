@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -93,6 +95,29 @@ def test_a_process_that_does_not_start_is_not_waited_for(tmp_path):
     log = tmp_path / "process-2.log"
     assert str(log) in caught.value.value
     assert "NameError" in log.read_text()
+
+
+ANOTHER_TEAM = """
+import sys
+from pathlib import Path
+from labelloop.processes import started
+with started(["-c", "pass"], size=2, device_type="cpu", logs=Path(sys.argv[1]), way_out=""):
+    pass
+"""
+
+
+def test_another_team_with_the_same_folder_of_logs_takes_no_log_away(tmp_path):
+    command = [sys.executable, "-c", ANOTHER_TEAM, str(tmp_path)]
+    with pytest.raises(TeamError, match="ZeroDivisionError") as caught:  # noqa: PT012
+        with pair(tmp_path, "print('at work', flush=True); team.wait(); 1 / 0") as team:
+            another = subprocess.run(command, capture_output=True, text=True)
+            team.wait()
+            team.wait()
+    assert "did not start" in another.stderr
+    log = tmp_path / "process-2.log"
+    assert str(log) in caught.value.value
+    assert log.read_text().startswith("at work")
+    assert list(tmp_path.iterdir()) == [log]
 
 
 def test_one_process_alone_talks_to_itself():
