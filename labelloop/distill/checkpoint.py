@@ -7,10 +7,11 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,17 @@ from labelloop.errors import OutputError, TrainingError
 from labelloop.models.protocol import Prediction
 
 CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
+CHECKPOINT_PAUSE = 30.0  # of what a checkpoint takes, which is long for a large model: 5 GB for DINOv2-L
+
+
+def checkpoint_due(since_s: float, took_s: float) -> bool:
+    """Whether another checkpoint is worth its time: checkpoints take a thirtieth of a run at most.
+
+    Args:
+        since_s: Seconds since the last one was there, or since the stage began.
+        took_s: Seconds that the last one took; 0 where there is none.
+    """
+    return since_s > max(CHECKPOINT_EVERY_S, CHECKPOINT_PAUSE * took_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +72,9 @@ class RunFiles:
         return self.folder / "log.jsonl"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file so that whoever reads, even after a power cut, sees the old or the new one.
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write; whoever reads, even after a power cut, sees the old or the new one.
 
     Raises:
         OutputError: The disk is full or cannot be written.
@@ -70,7 +83,7 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -83,16 +96,30 @@ def write_whole(path: Path, data: bytes) -> None:
         ) from error
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Writes readable JSON, whole or not at all."""
     write_whole(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def save_tensors(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes tensors and plain values, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(dict(document), buffer)
-    write_whole(path, buffer.getvalue())
+    """Writes tensors and plain values, whole or not at all, and holds one tensor's copy at a time.
+
+    Raises:
+        OutputError: The disk is full or cannot be written.
+    """
+    with whole_file(path) as file:
+        try:
+            torch.save(dict(document), file)
+        except RuntimeError as error:  # torch goes on after a failed write, and says that bytes are missing
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_tensors(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part, whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.batches import BatchPlan, repeated_ids
-from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_tensors, save_tensors
+from labelloop.distill.checkpoint import RunFiles, checkpoint_due, load_tensors, save_tensors
 from labelloop.distill.ema import ema_update
 from labelloop.distill.interrupts import interrupts_held
 from labelloop.distill.labelling import Labelling
@@ -93,6 +93,7 @@ class Trainer:
             team=self.team,
         )
         self.waited_s = 0.0
+        self.checkpoint_s = 0.0  # that the last checkpoint took
 
     def run(self, *, supervised_only: bool) -> dict[str, float]:
         """Runs every stage that has not been finished; returns the seconds that each took now."""
@@ -244,9 +245,11 @@ class Trainer:
                 stop = self.team.any(interrupted())
                 if self.team.leads:
                     self._log(schedule, name, step, facts)
-                    if stop or step == plan.stop or time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                    begun = time.monotonic()
+                    if stop or step == plan.stop or checkpoint_due(begun - saved, self.checkpoint_s):
                         self._checkpoint(schedule, learner, step)
                         saved = time.monotonic()
+                        self.checkpoint_s = saved - begun
                 if stop:
                     raise KeyboardInterrupt
 

@@ -1,0 +1,84 @@
+"""A run's files: what writing them costs, and what is left where it fails."""
+
+from __future__ import annotations
+
+import resource
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from labelloop.distill import checkpoint
+from labelloop.distill.checkpoint import checkpoint_due, load_tensors, save_tensors
+from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import OutputError
+from labelloop.progress import Silent
+
+
+class Watching(Silent):
+    """Counts the steps of a run, and how many different checkpoints were there after them."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.steps = 0
+        self.checkpoints: set[int] = set()
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        if "loss" in facts:
+            self.steps += steps
+            if self.file.exists():
+                self.checkpoints.add(self.file.stat().st_mtime_ns)
+
+
+def test_what_a_checkpoint_takes_decides_when_the_next_one_is_made(project, monkeypatch):
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_PAUSE", 1e6)
+    watching = Watching(project.runs_dir / "run" / "checkpoint.pt")
+    train(project, TrainRequest(name="run", iterations=5, method="supervised"), watching)
+    assert watching.steps == 5
+    assert (
+        len(watching.checkpoints) == 2
+    )  # the first one, of which nobody knew what it takes, and the last one
+
+
+@pytest.mark.parametrize(("took_s", "least_s"), [(0.0, 60.0), (0.1, 60.0), (2.0, 60.0), (20.0, 600.0)])
+def test_checkpoints_take_a_thirtieth_of_a_run_at_most(took_s, least_s):
+    assert not checkpoint_due(least_s, took_s)
+    assert checkpoint_due(least_s + 0.01, took_s)
+
+
+def test_writing_tensors_holds_no_copy_of_all_of_them(tmp_path):
+    document = {"student": [torch.full((1 << 18,), float(i)) for i in range(16)], "step": 3}  # 16 MiB
+    tracemalloc.start()
+    save_tensors(tmp_path / "checkpoint.pt", document)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    stored = load_tensors(tmp_path / "checkpoint.pt")
+    assert stored["step"] == 3
+    assert all(torch.equal(a, b) for a, b in zip(stored["student"], document["student"], strict=True))
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Files cannot be longer than so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 300_000, 401_500])
+def test_a_disk_that_is_full_half_way_leaves_the_checkpoint_of_before_and_says_so(tmp_path, size):
+    path = tmp_path / "checkpoint.pt"
+    save_tensors(path, {"step": 1})
+    with room_for(size), pytest.raises(OutputError, match="cannot be written") as caught:
+        save_tensors(path, {"step": 2, "student": torch.zeros(100_000)})
+    assert "--resume" in caught.value.way_out
+    assert load_tensors(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
