@@ -1,0 +1,78 @@
+"""Objects in views: what is painted, and what painting costs in a field of any size."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelloop.data.objects import SoftObjects
+from labelloop.data.views import Geometry, GeometryConfig, draw_geometry, view_objects
+from labelloop.masks import resample_mask
+
+
+def soft_objects(crop: np.ndarray, at: tuple[int, int], size_hw: tuple[int, int], *, crowd: bool):
+    return SoftObjects(
+        size_hw=size_hw,
+        labels=np.zeros(1, np.int64),
+        weights=np.ones(1, np.float32),
+        ignore=np.array([crowd]),
+        crops=(crop,),
+        offsets_yx=np.array([at]),
+    )
+
+
+def painted_whole(crop: np.ndarray, at: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """The mask in the view, resampled from all that there is of it."""
+    top, left, height, width = geometry.window
+    scale = np.array([geometry.view_hw[1] / width, geometry.view_hw[0] / height] * 2, np.float32)
+    (y, x), (rows, columns) = at, crop.shape
+    corners = np.array([x, y, x + columns, y + rows]) - [left, top, left, top]
+    box = (corners * scale).astype(np.float32)
+    small, down, across = resample_mask(np.multiply(crop, 1 / 255, dtype=np.float32), box, geometry.view_hw)
+    mask = np.zeros(geometry.view_hw, np.uint8)
+    mask[down : down + small.shape[0], across : across + small.shape[1]] = small
+    return mask
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    zoom=st.sampled_from([0.16, 0.5, 0.75, 1.0, 4 / 3, 3.2]),
+    crop_px=st.integers(4, 60),
+    crowd=st.booleans(),
+    probable=st.booleans(),
+)
+def test_what_is_beyond_a_view_changes_no_pixel_in_it(seed, zoom, crop_px, crowd, probable):
+    rng = np.random.default_rng(seed)
+    size_hw = (int(rng.integers(1, 160)), int(rng.integers(1, 160)))
+    at = (int(rng.integers(size_hw[0])), int(rng.integers(size_hw[1])))
+    shape = [int(rng.integers(1, size - start + 1)) for size, start in zip(size_hw, at, strict=True)]
+    soft = rng.integers(0, 256, shape, dtype=np.uint8)
+    crop = soft if probable else np.where(soft > 40, np.uint8(255), np.uint8(0))
+    geometry = draw_geometry(rng, size_hw, GeometryConfig(zoom=(zoom, zoom), crop_px=crop_px))
+    geometry = Geometry(window=geometry.window, view_hw=geometry.view_hw, turns=0, flip=False)
+    target = view_objects(soft_objects(crop, at, size_hw, crowd=crowd), geometry, least_visible=0.15)
+    if len(target.masks):
+        seen, whole = target.masks[0].numpy().astype(int), painted_whole(crop, at, geometry)
+        assert np.abs(seen - whole).max() <= int(probable)  # a sum of floats may round in another order
+        assert (seen != whole).sum() <= 2
+
+
+def test_a_view_of_a_partly_reviewed_field_costs_the_same_however_large_the_field_is():
+    def peak(side: int) -> int:
+        unknown = np.full((side, side), 255, np.uint8)
+        unknown[:200, :200] = 0
+        field = soft_objects(unknown, (0, 0), (side, side), crowd=True)
+        geometry = Geometry(window=(150, 150, 300, 300), view_hw=(320, 320), turns=0, flip=False)
+        tracemalloc.start()
+        target = view_objects(field, geometry, least_visible=0.15)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert target.ignore.tolist() == [True]
+        assert target.masks[0, 300, 300] == 255
+        assert target.masks[0, 10, 10] == 0
+        return most
+
+    assert peak(4000) < 1.1 * peak(500)
