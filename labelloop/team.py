@@ -7,6 +7,7 @@ nothing for it.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # with a process that does not answer; the first one may measure for a while
 REASON_WITHIN_S = 5.0  # a process that fails says why before its connections close
+MEET_EVERY_S = 0.5  # processes that work apart
 _REASON = "reason"
+_DONE, _AT_WORK, _FAILED = range(3)  # of several processes the greatest counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +110,27 @@ class Team:
         """Until every process is here."""
         self.tell(None)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Work that each process does by itself; the block ends when all have ended theirs, however late.
+
+        Nothing is told in the block. That another process has failed, or is gone, is said at its end.
+        """
+        if self.size == 1:
+            yield
+            return
+        company = _Company()
+        try:
+            yield
+            company.say(_DONE)
+            company.end()
+        except BaseException:
+            company.say(_FAILED)
+            company.end(REASON_WITHIN_S)
+            raise
+        if company.heard != _DONE:
+            raise self._failed() from company.error
+
     def fail(self, error: BaseException) -> None:
         """Leaves the reason why this process ends; the first reason counts."""
         if self.store is not None and not isinstance(error, TeamError):
@@ -144,6 +168,44 @@ class Team:
 
 
 ALONE = Team()
+
+
+class _Company:
+    """A thread that meets those of the other processes, again and again while any of them is at work.
+
+    So each meeting is soon over, and ends with an error where a process is gone.
+
+    Attributes:
+        heard: The greatest of what all said last.
+        error: Of a meeting that came to nothing.
+    """
+
+    def __init__(self) -> None:
+        self.heard = _AT_WORK
+        self.error: RuntimeError | None = None
+        self._says = _AT_WORK
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=self._meet, name="labelloop-team", daemon=True)
+        self._thread.start()
+
+    def say(self, what: int) -> None:
+        """What the others hear from now on."""
+        self._says = what
+        self._news.set()
+
+    def end(self, within_s: float | None = None) -> None:
+        """Waits for the last meeting."""
+        self._thread.join(within_s)
+
+    def _meet(self) -> None:
+        try:
+            while self.heard == _AT_WORK:
+                self._news.wait(MEET_EVERY_S)  # who has nothing new waits for the others in the meeting
+                said = torch.tensor([self._says])
+                dist.all_reduce(said, op=dist.ReduceOp.MAX)
+                self.heard = int(said.item())
+        except RuntimeError as error:
+            self.error = error
 
 
 @contextmanager

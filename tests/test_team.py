@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,14 +17,17 @@ import torch
 
 from labelloop.errors import TeamError
 from labelloop.processes import outside_place, started
-from labelloop.team import ALONE, Team
+from labelloop.team import ALONE, PATIENCE, Team
 
 
-def pair(tmp_path: Path, others_part: str):
-    code = """
+def pair(tmp_path: Path, others_part: str, *, patience: timedelta = PATIENCE):
+    code = f"""
+        import datetime
         import torch
+        from labelloop import team
         from labelloop.errors import ImageError
         from labelloop.processes import take_part
+        team.PATIENCE = {patience!r}
         with take_part(device_type="cpu") as team:
     """
     program = textwrap.dedent(code) + textwrap.indent(textwrap.dedent(others_part), "    ")
@@ -95,6 +102,58 @@ def test_a_process_that_does_not_start_is_not_waited_for(tmp_path):
     log = tmp_path / "process-2.log"
     assert str(log) in caught.value.value
     assert "NameError" in log.read_text()
+
+
+def test_who_has_ended_its_part_waits_for_the_others_longer_than_for_an_answer(tmp_path, monkeypatch):
+    others = """
+        import time
+        with team.apart():
+            time.sleep(12)
+        team.gather("other")
+    """
+    patience = timedelta(seconds=6)
+    monkeypatch.setattr("labelloop.team.PATIENCE", patience)
+    with pair(tmp_path, others, patience=patience) as team:
+        began = time.monotonic()
+        with team.apart():
+            pass
+        assert time.monotonic() - began > 10
+        assert team.gather("leader") == ["leader", "other"]
+
+
+def test_who_waits_for_a_process_that_is_killed_at_work_says_so_soon(tmp_path):
+    others = """
+        import os, signal, time
+        with team.apart():
+            time.sleep(2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    began = time.monotonic()
+    with pytest.raises(TeamError, match="signal 9"), pair(tmp_path, others) as team, team.apart():
+        began = time.monotonic()
+    assert time.monotonic() - began < 60
+
+
+def test_who_waits_is_told_why_another_one_fails_at_work(tmp_path):
+    others = """
+        with team.apart():
+            raise ImageError("the file is torn", value="a.tif", way_out="Copy it again.")
+    """
+    with pytest.raises(TeamError, match=r"the file is torn: a\.tif"), pair(tmp_path, others) as team:
+        with team.apart():
+            pass
+
+
+def test_who_waits_can_be_interrupted(tmp_path):
+    others = """
+        import time
+        with team.apart():
+            time.sleep(300)
+    """
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), pair(tmp_path, others) as team, team.apart():
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert time.monotonic() - began < 100
 
 
 ANOTHER_TEAM = """

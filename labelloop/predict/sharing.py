@@ -78,7 +78,7 @@ def predict_shares(
     """
     told = team.tell(shares)
     assert told is not None  # the leader's
-    with PredictionStore(told.outputs.out, told.outputs.model, part=team.rank) as store:
+    with team.apart(), PredictionStore(told.outputs.out, told.outputs.model, part=team.rank) as store:
         reader = Reader(store=store, stats=stats, layout=told.layout, outputs=told.outputs)
         work = Work(store=store, model=model, reader=reader, progress=progress)
         work.run(told.images, team.share(told.left))

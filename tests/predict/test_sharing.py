@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from labelloop.predict.sharing import left_to_do
 from labelloop.predict.store import PART_NAME, STORE_NAME, PredictionStore, model_key
 from labelloop.predict.tiles import tile_layout
 from labelloop.predict.work import Work
+from labelloop.processes import started
 from labelloop.progress import Silent
 
 FORMATS = ("coco", "label-tiff")
@@ -58,6 +60,48 @@ def test_the_next_call_takes_over_what_a_killed_process_has_predicted(items, com
     ]  # fmt: skip
     for name in ("predictions.json", *(f"label-tiff/{i}.tif" for i in range(5))):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+SLOW_PARTNER = """
+import time
+from datetime import timedelta
+import numpy as np
+from torch import nn
+from labelloop import team
+from labelloop.models.protocol import DataStats, Prediction
+from labelloop.predict.sharing import help_predict
+from labelloop.processes import take_part
+
+class Slow(nn.Module):
+    def module(self):
+        return self
+
+    def predict(self, images, *, min_score=0.05):
+        time.sleep(12)
+        nothing = np.zeros(0, np.float32)
+        return [
+            Prediction(
+                size_hw=tuple(image.shape[1:]), labels=np.zeros(0, np.int64), scores=nothing,
+                quality=nothing, crops=(), offsets_yx=np.zeros((0, 2), np.int64),
+            )
+            for image in images
+        ]
+
+team.PATIENCE = timedelta(seconds=6)
+with take_part(device_type="cpu") as joined:
+    help_predict(Slow(), STATS, joined)
+"""
+
+
+def test_a_share_that_takes_much_longer_than_another_is_waited_for(
+    items, components, stats, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=6))
+    program = SLOW_PARTNER.replace("STATS", repr(stats))
+    with started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="") as team:
+        settings = {"stats": stats, "classes": ("organoid",), "team": team}
+        report = predict_images(components, items, out=tmp_path / "out", **settings)
+    assert (report.images, report.predicted, report.objects) == (5, 5, 3)  # the slow one sees nothing
 
 
 def test_what_is_done_is_not_shared_out_and_what_is_there_twice_is_once(items, components, stats, tmp_path):
