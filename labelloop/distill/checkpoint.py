@@ -142,6 +142,7 @@ def save_predictions(path: Path, predictions: Mapping[int, Prediction]) -> None:
     ids = list(predictions)
     rows = [predictions[i] for i in ids]
     crops = [crop for p in rows for crop in p.crops]
+    sure = [p.class_scores for p in rows if p.class_scores is not None]  # of all, or of none
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -154,6 +155,7 @@ def save_predictions(path: Path, predictions: Mapping[int, Prediction]) -> None:
         offsets=np.concatenate([p.offsets_yx for p in rows]) if rows else np.zeros((0, 2), np.int64),
         shapes=np.array([c.shape for c in crops], np.int64).reshape(-1, 2),
         pixels=np.concatenate([c.ravel() for c in crops]) if crops else np.zeros(0, np.uint8),
+        class_scores=np.concatenate(sure) if sure and len(sure) == len(rows) else np.zeros(0, np.float32),
     )
     write_whole(path, buffer.getvalue())
 
@@ -165,6 +167,7 @@ def load_predictions(path: Path) -> dict[int, Prediction]:
     ends = np.cumsum(a["shapes"].prod(1)) if len(a["shapes"]) else np.zeros(0, np.int64)
     pixels = np.split(a["pixels"], ends[:-1]) if len(ends) else []
     crops = [p.reshape(h, w) for p, (h, w) in zip(pixels, a["shapes"], strict=True)]
+    sure = a.get("class_scores", np.zeros(0, np.float32))  # files of before have none
     predictions, first = {}, 0
     for image_id, (height, width), n in zip(a["ids"], a["sizes"], a["counts"], strict=True):
         part = slice(first, first + int(n))
@@ -175,6 +178,7 @@ def load_predictions(path: Path) -> dict[int, Prediction]:
             quality=a["quality"][part],
             crops=tuple(crops[part]),
             offsets_yx=a["offsets"][part],
+            class_scores=sure[part] if len(sure) == len(a["scores"]) else None,
         )
         first += int(n)
     return predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from torch import Tensor
 from labelloop.data.objects import SoftObjects
 from labelloop.masks import resample_mask
 from labelloop.models.protocol import InstanceModel, Prediction
+
+Thresholded = Literal["model", "class"]
 
 # (quarter turns, flip); those that differ most come first: flipped or not by turns, opposite turns first.
 ORIENTATIONS = (
@@ -26,6 +29,9 @@ class PseudoLabelConfig:
     """Which predictions become labels.
 
     Attributes:
+        score: What decides whether an object is a label, and how sure one: ``model``, the model's score, or
+            ``class``, the probability of the class alone (reference). They differ where a model's score
+            counts its mask too, as Mask2Former's does.
         min_score: Objects below are no labels. Reference: 0.7.
         ignore_score: Objects from here up to ``min_score`` are ignored, neither object nor background; None
             makes them background, as the reference does.
@@ -42,6 +48,7 @@ class PseudoLabelConfig:
         zooms: Sizes of the views, by turns; small organoids show more when they are enlarged.
     """
 
+    score: Thresholded = "model"
     min_score: float = 0.7
     ignore_score: float | None = None
     min_quality: float = 0.0
@@ -138,6 +145,7 @@ def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:
         quality=prediction.quality,
         crops=tuple(np.ascontiguousarray(c) for c in crops),
         offsets_yx=offsets.reshape(-1, 2),
+        class_scores=prediction.class_scores,
     )
 
 
@@ -145,7 +153,7 @@ def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> P
     """Averages what several views of one image show.
 
     Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is
-    the mean over the views that show it; its score is the mean over all views, absent ones counting zero.
+    the mean over the views that show it; its scores are the means over all views, absent ones counting zero.
     """
     rows = sorted(
         ((float(p.scores[i]), v, i) for v, p in enumerate(predictions) for i in range(len(p))),
@@ -154,7 +162,7 @@ def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> P
     clusters: list[_Cluster] = []
     for score, view, i in rows:
         p = predictions[view]
-        crop, label = p.crops[i], int(p.labels[i])
+        crop, label, sure = p.crops[i], int(p.labels[i]), float(p.class_probabilities[i])
         y, x = (int(o) for o in p.offsets_yx[i])
         best, best_iou = None, min_iou
         for cluster in clusters:
@@ -163,13 +171,16 @@ def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> P
                 if overlap >= best_iou:
                     best, best_iou = cluster, overlap
         if best is None:
-            clusters.append(_Cluster(label, {view}, crop, (y, x), [score], [(crop, (y, x))]))
+            clusters.append(_Cluster(label, {view}, crop, (y, x), [score], [sure], [(crop, (y, x))]))
         else:
             best.views.add(view)
             best.scores.append(score)
+            best.sure.append(sure)
             best.members.append((crop, (y, x)))
-    merged = [(sum(c.scores) / len(predictions), *_mean_crop(c.members), c.label) for c in clusters]
+    n = len(predictions)
+    merged = [(sum(c.scores) / n, *_mean_crop(c.members), c.label, sum(c.sure) / n) for c in clusters]
     merged.sort(key=lambda m: -m[0])
+    apart = any(p.class_scores is not None for p in predictions)
     return Prediction(
         size_hw=predictions[0].size_hw,
         labels=np.array([m[3] for m in merged], np.int64),
@@ -177,6 +188,7 @@ def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> P
         quality=np.array([sharpness(m[1]) for m in merged], np.float32),
         crops=tuple(m[1] for m in merged),
         offsets_yx=np.array([m[2] for m in merged], np.int64).reshape(-1, 2),
+        class_scores=np.array([m[4] for m in merged], np.float32) if apart else None,
     )
 
 
@@ -199,15 +211,16 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
     soft_areas = np.array([c.sum(dtype=np.int64) / 255 for c in recut], np.float32)
     least = max(config.min_area_px, config.min_area_share * small_area_px)
     lowest = config.min_score if config.ignore_score is None else config.ignore_score
-    keep = np.flatnonzero((prediction.scores > lowest) & (soft_areas > least))
-    sure = (prediction.scores > config.min_score) & (prediction.quality >= config.min_quality)
+    scores = prediction.class_probabilities if config.score == "class" else prediction.scores
+    keep = np.flatnonzero((scores > lowest) & (soft_areas > least))
+    sure = (scores > config.min_score) & (prediction.quality >= config.min_quality)
     crops = tuple(recut[i] for i in keep)
     if not config.soft_masks:
         crops = tuple(np.where(c > 127, np.uint8(255), np.uint8(0)) for c in crops)
     return SoftObjects(
         size_hw=prediction.size_hw,
         labels=prediction.labels[keep],
-        weights=prediction.scores[keep] if config.soft_scores else np.ones(len(keep), np.float32),
+        weights=scores[keep] if config.soft_scores else np.ones(len(keep), np.float32),
         ignore=~sure[keep],
         crops=crops,
         offsets_yx=prediction.offsets_yx[keep],
@@ -227,6 +240,7 @@ class _Cluster:
     first: npt.NDArray[np.uint8]
     at: tuple[int, int]
     scores: list[float]
+    sure: list[float]
     members: list[tuple[npt.NDArray[np.uint8], tuple[int, int]]]
 
 

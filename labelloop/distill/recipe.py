@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
-from labelloop.distill.pseudo_labels import ORIENTATIONS, PseudoLabelConfig
+from labelloop.distill.pseudo_labels import ORIENTATIONS, PseudoLabelConfig, Thresholded
 from labelloop.errors import UsageError
 
 T = TypeVar("T")
@@ -170,15 +170,13 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
     """
     faults: list[str] = []
     recipe = _changed(base or Recipe(), document, "", faults)
-    choices = get_args(DistillationLabels)
-    if recipe.distillation_labels not in choices:
-        faults.append(
-            f"distillation_labels is {recipe.distillation_labels!r}, not one of {', '.join(choices)}"
-        )
-    if recipe.optimiser.decay not in get_args(Decay):
-        faults.append(
-            f"optimiser.decay is {recipe.optimiser.decay!r}, not one of {', '.join(get_args(Decay))}"
-        )
+    for name, chosen, choices in (
+        ("distillation_labels", recipe.distillation_labels, get_args(DistillationLabels)),
+        ("optimiser.decay", recipe.optimiser.decay, get_args(Decay)),
+        ("pseudo.score", recipe.pseudo.score, get_args(Thresholded)),
+    ):
+        if chosen not in choices:
+            faults.append(f"{name} is {chosen!r}, not one of {', '.join(choices)}")
     views, zooms = recipe.pseudo.views, recipe.pseudo.zooms
     if not 1 <= views <= len(ORIENTATIONS):
         faults.append(f"pseudo.views is {views}, not 1 to {len(ORIENTATIONS)}")
@@ -257,7 +255,7 @@ REFERENCE = Recipe(
     ema_decay=0.9996,
     supervised_ema_decay=0.0,
     cached_images=0,
-    pseudo=PseudoLabelConfig(),
+    pseudo=PseudoLabelConfig(score="class"),
 )
 BUILT_IN = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
 

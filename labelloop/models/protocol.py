@@ -76,6 +76,8 @@ class Prediction:
         quality: float32 (n,), 0..1, how sharp the mask is: mean over its pixels of |2p - 1|.
         crops: n arrays, uint8 (h_i, w_i), 0..255: probability of the mask times 255; zero outside the crop.
         offsets_yx: int64 (n, 2), the crop's top left pixel in the image; a crop lies inside the image.
+        class_scores: float32 (n,), 0..1, the probability of the class alone, from models whose scores hold
+            more than that; None where ``scores`` are it.
     """
 
     size_hw: tuple[int, int]
@@ -84,9 +86,15 @@ class Prediction:
     quality: npt.NDArray[np.float32]
     crops: tuple[npt.NDArray[np.uint8], ...]
     offsets_yx: npt.NDArray[np.int64]
+    class_scores: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
+
+    @property
+    def class_probabilities(self) -> npt.NDArray[np.float32]:
+        """float32 (n,), 0..1, of each object's class, whatever else its score holds."""
+        return self.scores if self.class_scores is None else self.class_scores
 
 
 class InstanceModel(Protocol):
@@ -143,6 +151,7 @@ def rank_by_mask_quality(prediction: Prediction, *, min_score: float) -> Predict
         quality=prediction.quality[order],
         crops=tuple(prediction.crops[i] for i in order),
         offsets_yx=prediction.offsets_yx[order],
+        class_scores=prediction.class_probabilities[order],
     )
 
 

@@ -29,8 +29,8 @@ def query_prediction(
     """What the queries see in one image.
 
     A query is one object, of its likeliest class. Its mask is where its logit is above zero; its score is the
-    probability of the class times the mean probability inside the mask, as in the authors' code. Masks may
-    overlap.
+    probability of the class times the mean probability inside the mask, as in the authors' code; its class
+    score is the first alone. Masks may overlap.
 
     Args:
         classes: float (q, k + 1), logits; the last one is "no object".
@@ -54,9 +54,10 @@ def query_prediction(
         if not inside.any():
             continue  # it lies in the padding, or between the pixels
         mean = float(soft[inside].mean())
-        score = float(probabilities[i]) * mean
-        if score >= min_score:
-            rows.append((score, int(classes_of[i]), mean, np.rint(soft * 255).astype(np.uint8), (y, x)))
+        sure = float(probabilities[i])
+        if sure * mean >= min_score:
+            crop = np.rint(soft * 255).astype(np.uint8)
+            rows.append((sure * mean, int(classes_of[i]), mean, crop, (y, x), sure))
     rows.sort(key=lambda row: -row[0])
     return Prediction(
         size_hw=size_hw,
@@ -65,6 +66,7 @@ def query_prediction(
         quality=np.array([2 * row[2] - 1 for row in rows], np.float32),
         crops=tuple(row[3] for row in rows),
         offsets_yx=np.array([row[4] for row in rows], np.int64).reshape(-1, 2),
+        class_scores=np.array([row[5] for row in rows], np.float32),
     )
 
 

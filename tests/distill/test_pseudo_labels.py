@@ -15,7 +15,9 @@ from labelloop.distill.pseudo_labels import (
     pseudo_objects,
     turn_back,
 )
+from labelloop.distill.recipe import REFERENCE
 from labelloop.models.protocol import Prediction, to_instances
+from labelloop.models.query_masks import query_prediction
 
 
 def prediction(
@@ -152,6 +154,75 @@ def test_soft_scores_make_every_label_as_sure_as_the_teacher_was_and_ignore_noth
 def test_the_reference_drops_masks_below_eighty_soft_pixels():
     seen = prediction([(0, 0, 8, 9, 0.9), (12, 0, 9, 10, 0.9)])
     assert len(pseudo_objects(seen, PseudoLabelConfig(), small_area_px=0)) == 1
+
+
+class Query:
+    """An InstanceModel of one query, a soft square, sure of its class with ``probability``."""
+
+    def __init__(self, probability: float, inside: float) -> None:
+        self.classes = torch.tensor([[float(np.log(probability / (1 - probability))), 0.0]])
+        self.inside = float(np.log(inside / (1 - inside)))
+
+    def loss(self, images, targets):
+        raise NotImplementedError
+
+    def module(self):
+        return torch.nn.Module()
+
+    def predict(self, images, *, min_score=0.05):
+        found = []
+        for image in images:
+            size_hw = (int(image.shape[1]), int(image.shape[2]))
+            square = torch.full((1, *size_hw), -8.0)
+            square[0, size_hw[0] // 4 : -(size_hw[0] // 4), size_hw[1] // 4 : -(size_hw[1] // 4)] = (
+                self.inside
+            )
+            found.append(
+                query_prediction(
+                    self.classes, square, cells_per_px_xy=(1.0, 1.0), size_hw=size_hw, min_score=min_score
+                )
+            )
+        return found
+
+
+@pytest.mark.parametrize(("views", "zooms"), [(1, (1.0,)), (8, (1.0,)), (2, (1.3, 1.0))])
+def test_the_reference_keeps_a_soft_mask_whose_class_is_sure_and_drops_one_whose_class_is_not(views, zooms):
+    image = torch.zeros(3, 64, 64)
+    kept = {}
+    for probability in (0.6, 0.8):
+        (seen,) = predict_views(Query(probability, inside=0.8), [image], views=views, zooms=zooms)
+        assert seen.class_scores == pytest.approx([probability], abs=1e-5)
+        assert seen.scores == pytest.approx([probability * 0.8], abs=0.03)
+        kept[probability] = len(pseudo_objects(seen, REFERENCE.pseudo, small_area_px=0))
+        assert len(pseudo_objects(seen, PseudoLabelConfig(min_score=0.7), small_area_px=0)) == 0
+    assert kept == {0.6: 0, 0.8: 1}
+
+
+def test_where_a_models_score_is_the_probability_of_the_class_either_rule_is_the_same():
+    seen = prediction([(0, 0, 10, 10, 0.8), (12, 0, 10, 10, 0.6)])
+    for score in ("model", "class"):
+        labels = pseudo_objects(seen, PseudoLabelConfig(score=score, soft_scores=True), small_area_px=0)
+        assert labels.weights.tolist() == pytest.approx([0.8])
+    merged = merge_views([seen, prediction([])])
+    assert merged.class_scores is None
+
+
+def test_labels_are_as_sure_as_the_score_that_the_recipe_names():
+    (seen,) = Query(0.9, inside=0.8).predict([torch.zeros(3, 64, 64)])
+    for score, weight in (("model", 0.72), ("class", 0.9)):
+        config = PseudoLabelConfig(min_score=0.5, score=score, soft_scores=True)
+        weights = pseudo_objects(seen, config, small_area_px=0).weights
+        assert weights == pytest.approx([weight], abs=1e-5)
+
+
+def test_the_classes_probability_is_stored_with_the_predictions_that_have_one(tmp_path):
+    image = torch.zeros(3, 32, 32)
+    rows = dict(enumerate(Query(0.9, inside=0.8).predict([image]) + Query(0.8, inside=0.7).predict([image])))
+    save_predictions(tmp_path / "queries.npz", rows)
+    back = load_predictions(tmp_path / "queries.npz")
+    assert [back[i].class_scores.tolist() for i in rows] == [rows[i].class_scores.tolist() for i in rows]
+    save_predictions(tmp_path / "regions.npz", {0: prediction([(0, 0, 4, 4, 0.9)])})
+    assert load_predictions(tmp_path / "regions.npz")[0].class_scores is None
 
 
 def test_hard_labels_are_cut_at_one_half_and_soft_ones_kept():

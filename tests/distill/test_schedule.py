@@ -79,6 +79,15 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began():
     assert stored_recipe(now.as_dict()) == now
     then = {k: v for k, v in now.as_dict().items() if not k.startswith("student_")}
     assert stored_recipe(then).student_optimiser == OptimiserConfig()
+    reference = REFERENCE.as_dict()
+    assert stored_recipe(reference) == REFERENCE
+    del reference["pseudo"]["score"]
+    assert stored_recipe(reference).pseudo.score == "model"
+
+
+def test_a_score_that_there_is_none_of_is_refused_with_those_that_there_are():
+    with pytest.raises(UsageError, match=r"pseudo\.score is 'mask', not one of model, class"):
+        recipe_from_dict({"pseudo": {"score": "mask"}})
 
 
 def test_best_schedule_is_interpolated_between_measured_numbers_of_labels():
@@ -121,6 +130,7 @@ def test_the_reference_recipe_is_the_published_algorithm():
     assert REFERENCE.unlabelled_weight == 2.0
     assert REFERENCE.cached_images == 0
     assert REFERENCE.pseudo.min_score == 0.7
+    assert REFERENCE.pseudo.score == "class"
     assert REFERENCE.pseudo.min_area_px == 80
     assert not REFERENCE.pseudo.soft_masks
 

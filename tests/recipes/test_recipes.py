@@ -73,6 +73,12 @@ def test_a_model_that_is_not_here_is_said_to_be_missing():
             assert benchmark.missing == f"the model {benchmark.model} is not in this labelloop"
 
 
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda b: b.name)
+def test_a_recipe_takes_labels_by_the_probability_of_the_class_as_the_reference_does(benchmark):
+    pseudo = find_recipe(benchmark.name).pseudo
+    assert (pseudo.score, pseudo.min_score) == ("class", 0.7)
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
