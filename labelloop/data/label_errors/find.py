@@ -7,7 +7,7 @@ first calibrated on the labels themselves: most of them are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ FEWEST_ALIKE = 30  # but so many at least
 UNSEEN = 0.9  # a model overlooks more objects than people invent
 MERGED_POWER = 0.5  # two objects in a label have both to be seen, which is rarer than one
 NAMED = 0.6  # of the highest score: the more telling kind is named where its score reaches it
+Reason = tuple[float, tuple[int, ...], tuple[int, ...]]  # how surely, of which labels, by which predictions
 _TELLING: tuple[Kind, ...] = (
     "wrong-class",
     "merged",
@@ -56,54 +57,77 @@ def find_label_errors(
         n_classes: Labels are 0..n_classes - 1.
     """
     calibration = Calibration.fit(truth, predicted, n_classes=n_classes)
-    ordinary = [np.flatnonzero(~labels.crowd).astype(np.int64) for labels in truth]
     sides = [
-        _Side(
-            image=image,
-            index=index,
-            labels=labels.select(index),
-            crowds=labels.select(labels.crowd),
-            predicted=seen,
-            evidence=Evidence.of(
-                labels.select(index), seen, calibration.probability(seen), n_classes=n_classes
-            ),
-        )
-        for image, (labels, seen, index) in enumerate(zip(truth, predicted, ordinary, strict=True))
+        _Side.of(image, labels, seen, calibration.probability(seen), n_classes=n_classes)
+        for image, (labels, seen) in enumerate(zip(truth, predicted, strict=True))
     ]
-    typical = np.sort(stacked([_matched_ious(side.evidence) for side in sides]))
-    presence = stacked([_presence(side.evidence) for side in sides])
-    findable = _findable(stacked([side.evidence.label_area for side in sides]), presence)
-    ends = np.cumsum([len(side.labels) for side in sides])
+    typical = np.sort(stacked([_matched_ious(side) for side in sides]))
+    presence = stacked([side.presence for side in sides])
+    findable = _findable(stacked([side.area for side in sides]), presence)
+    ends = np.cumsum([len(side.index) for side in sides])
     found: list[Suspect] = []
     for side, end in zip(sides, ends, strict=True):
-        found += _of_labels(side, typical, findable[end - len(side.labels) : end])
-        found += _missed(side)
+        found += _of_labels(side, typical, findable[end - len(side.index) : end])
+        found += side.missed
     return sorted(found, key=lambda suspect: -suspect.score)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Side:
-    """One image: its labels that are no crowds, where they are among all, and what is known of them."""
+    """What is known of one image and its t labels that are no crowds; the matrices of pairs are gone.
+
+    Attributes:
+        image: Index of the image.
+        index: int64 (t,), where these labels are among all.
+        area: float64 (t,), px.
+        presence: float64 (t,), 0..1, how surely something is there.
+        best: int64 (t,), the prediction that fits best; -1 where nothing touches.
+        best_iou: float64 (t,), of these; 0 where nothing touches.
+        best_chance: float64 (t,), of these; 0 where nothing touches.
+        reasons: For each label the kinds of error that its image alone can tell.
+        missed: Predictions that neither a label nor a crowd accounts for.
+    """
 
     image: int
     index: Ints
-    labels: Instances
-    crowds: Instances
-    predicted: Instances
-    evidence: Evidence
+    area: Floats
+    presence: Floats
+    best: Ints
+    best_iou: Floats
+    best_chance: Floats
+    reasons: tuple[Mapping[Kind, Reason], ...]
+    missed: tuple[Suspect, ...]
+
+    @classmethod
+    def of(
+        cls, image: int, labels: Instances, predicted: Instances, chance: Floats, *, n_classes: int
+    ) -> _Side:
+        """Compares the labels and the predictions of one image."""
+        index = np.flatnonzero(~labels.crowd).astype(np.int64)
+        ordinary = labels.select(index)
+        evidence = Evidence.of(ordinary, predicted, chance, n_classes=n_classes)
+        accounted = evidence.accounted
+        touched = np.flatnonzero(evidence.best >= 0)
+        best, best_iou, best_chance = evidence.best.copy(), np.zeros(len(index)), np.zeros(len(index))
+        best[touched] = evidence.kept[evidence.best[touched]]
+        best_iou[touched] = evidence.iou[touched, evidence.best[touched]]
+        best_chance[touched] = evidence.chance[evidence.best[touched]]
+        return cls(
+            image=image,
+            index=index,
+            area=evidence.label_area,
+            presence=np.asarray((accounted * evidence.chance).max(axis=1, initial=0.0)),
+            best=best,
+            best_iou=best_iou,
+            best_chance=best_chance,
+            reasons=tuple(_reasons(evidence, ordinary.labels)),
+            missed=tuple(_missed(image, evidence, accounted, predicted, crowds=labels.select(labels.crowd))),
+        )
 
 
-def _presence(evidence: Evidence) -> Floats:
-    """float64 (t,), 0..1: how surely something is there."""
-    return np.asarray((evidence.accounted * evidence.chance).max(axis=1, initial=0.0))
-
-
-def _matched_ious(evidence: Evidence) -> Floats:
+def _matched_ious(side: _Side) -> Floats:
     """IoU of each label that is matched for sure, in no order."""
-    touched = np.flatnonzero(evidence.best >= 0)
-    best = evidence.best[touched]
-    iou = evidence.iou[touched, best]
-    return np.asarray(iou[(evidence.chance[best] > SURE) & (iou > MATCHED_IOU)])
+    return np.asarray(side.best_iou[(side.best_chance > SURE) & (side.best_iou > MATCHED_IOU)])
 
 
 def _findable(area: Floats, presence: Floats) -> Floats:
@@ -120,24 +144,13 @@ def _findable(area: Floats, presence: Floats) -> Floats:
 
 def _of_labels(side: _Side, typical: Floats, findable: Floats) -> Iterator[Suspect]:
     """One suspect for each label; parts of one object share theirs."""
-    evidence, presence = side.evidence, _presence(side.evidence)
-    splits = _splits(evidence)
     told: set[tuple[int, ...]] = set()
-    for label in range(len(side.labels)):
-        best = int(evidence.best[label])
-        merged, parts = evidence.merged(label)
-        split, pieces, whole = splits.get(label, (0.0, (), -1))
-        swapped, instead = _swapped(side, label)
-        why: dict[Kind, tuple[float, tuple[int, ...], tuple[int, ...]]] = {
-            "wrong-class": (swapped, (label,), instead),
-            "merged": (merged**MERGED_POWER, (label,), tuple(int(evidence.kept[p]) for p in parts)),
-            "split": (split, pieces, () if whole < 0 else (int(evidence.kept[whole]),)),
-            "sloppy": (
-                _sloppiness(evidence, label, typical),
-                (label,),
-                () if best < 0 else (int(evidence.kept[best]),),
-            ),
-            "spurious": (float(UNSEEN * (1 - presence[label]) * findable[label]), (label,), ()),
+    for label, reasons in enumerate(side.reasons):
+        best = int(side.best[label])
+        why: dict[Kind, Reason] = {
+            **reasons,
+            "sloppy": (_sloppiness(side, label, typical), (label,), () if best < 0 else (best,)),
+            "spurious": (float(UNSEEN * (1 - side.presence[label]) * findable[label]), (label,), ()),
         }
         highest = max(score for score, _, _ in why.values())
         named = (kind for kind in _TELLING if why[kind][0] >= NAMED * highest and highest > 0)
@@ -153,8 +166,22 @@ def _of_labels(side: _Side, typical: Floats, findable: Floats) -> Iterator[Suspe
             image=side.image,
             labels=tuple(int(side.index[i]) for i in labels),
             predictions=predictions,
-            area_px=int(evidence.label_area[label]),
+            area_px=int(side.area[label]),
         )
+
+
+def _reasons(evidence: Evidence, classes: Ints) -> Iterator[dict[Kind, Reason]]:
+    """What speaks against each label, as far as its image alone can tell."""
+    splits = _splits(evidence)
+    for label in range(len(classes)):
+        merged, parts = evidence.merged(label)
+        split, pieces, whole = splits.get(label, (0.0, (), -1))
+        swapped, instead = _swapped(evidence, label, int(classes[label]))
+        yield {
+            "wrong-class": (swapped, (label,), instead),
+            "merged": (merged**MERGED_POWER, (label,), tuple(int(evidence.kept[p]) for p in parts)),
+            "split": (split, pieces, () if whole < 0 else (int(evidence.kept[whole]),)),
+        }
 
 
 def _splits(evidence: Evidence) -> dict[int, tuple[float, tuple[int, ...], int]]:
@@ -168,37 +195,36 @@ def _splits(evidence: Evidence) -> dict[int, tuple[float, tuple[int, ...], int]]
     return surest
 
 
-def _sloppiness(evidence: Evidence, label: int, typical: Floats) -> float:
+def _sloppiness(side: _Side, label: int, typical: Floats) -> float:
     """The chance of the label's match times the share of matches that fit better."""
-    best = int(evidence.best[label])
-    if best < 0 or evidence.iou[label, best] <= TOUCHED_IOU or not len(typical):
+    if side.best_iou[label] <= TOUCHED_IOU or not len(typical):
         return 0.0
-    worse = np.searchsorted(typical, evidence.iou[label, best], side="right") / len(typical)
-    return float(evidence.chance[best] * (1 - worse))
+    worse = np.searchsorted(typical, side.best_iou[label], side="right") / len(typical)
+    return float(side.best_chance[label] * (1 - worse))
 
 
-def _swapped(side: _Side, label: int) -> tuple[float, tuple[int, ...]]:
+def _swapped(evidence: Evidence, label: int, own_class: int) -> tuple[float, tuple[int, ...]]:
     """How surely a label has the wrong class, and the prediction that has another."""
-    chances = side.evidence.classes[label].copy()
-    own, chances[side.labels.labels[label]] = float(chances[side.labels.labels[label]]), 0.0
+    chances = evidence.classes[label].copy()
+    own, chances[own_class] = float(chances[own_class]), 0.0
     other = int(chances.argmax())
-    best = int(side.evidence.best[label])
+    best = int(evidence.best[label])
     if chances[other] <= own or best < 0:
         return 0.0, ()
-    return float(chances[other] * (1 - own)), (int(side.evidence.kept[best]),)
+    return float(chances[other] * (1 - own)), (int(evidence.kept[best]),)
 
 
-def _missed(side: _Side) -> Iterator[Suspect]:
+def _missed(
+    image: int, evidence: Evidence, accounted: Floats, predicted: Instances, *, crowds: Instances
+) -> Iterator[Suspect]:
     """One suspect for each prediction that neither a label nor a crowd accounts for."""
-    evidence = side.evidence
-    covered = evidence.accounted.max(axis=0, initial=0.0)
-    shown = side.predicted.select(evidence.kept)
-    ignored = _crowded(shown, side.crowds)
+    covered = accounted.max(axis=0, initial=0.0)
+    ignored = _crowded(predicted.select(evidence.kept), crowds)
     for place in np.flatnonzero((covered < WITHOUT_LABEL) & ~ignored):
         yield Suspect(
             kind="missed",
             score=float(evidence.chance[place] * (1 - covered[place])),
-            image=side.image,
+            image=image,
             labels=(),
             predictions=(int(evidence.kept[place]),),
             area_px=int(evidence.kept_area[place]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_a_set_without_images_labels_or_predictions_has_an_answer(squares: Squar
     assert len(find_label_errors([full], [unseen], n_classes=1)) == 16
     alone = find_label_errors([nothing], [squares(GRID, [0.9] * 16)], n_classes=1)
     assert [s.kind for s in alone] == ["missed"] * 16
+
+
+def test_many_images_take_little_more_memory_than_one(squares: Squares) -> None:
+    crowded = [(5 * row, 5 * column, 4, 4) for row in range(20) for column in range(20)]
+    labels, seen = squares(crowded), squares(crowded, [0.9] * len(crowded))
+
+    def peak(images: int) -> int:
+        tracemalloc.start()
+        find_label_errors([labels] * images, [seen] * images, n_classes=1)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(8) < 1.5 * peak(1)
 
 
 @given(seed=st.integers(0, 2**31))
