@@ -26,6 +26,8 @@ class Evidence:
     """The t labels of one image beside its k predictions at different places.
 
     Attributes:
+        labels: The labels.
+        shown: These predictions.
         kept: int64 (k,), which predictions these are, likeliest first.
         chance: float64 (k,), 0..1, how likely each is right.
         label_area: float64 (t,), px.
@@ -33,12 +35,12 @@ class Evidence:
         iou: float64 (t, k).
         in_label: float64 (t, k), share of the prediction that lies in the label.
         in_kept: float64 (t, k), share of the label that lies in the prediction.
-        labels_shared: float64 (t, t), pixels that two labels share.
-        kept_shared: float64 (k, k), pixels that two predictions share.
         best: int64 (t,), the prediction with the highest chance times IoU; -1 where nothing touches.
         classes: float64 (t, n_classes), the chance of the best prediction of each class at the label's place.
     """
 
+    labels: Instances
+    shown: Instances
     kept: Ints
     chance: Floats
     label_area: Floats
@@ -46,8 +48,6 @@ class Evidence:
     iou: Floats
     in_label: Floats
     in_kept: Floats
-    labels_shared: Floats
-    kept_shared: Floats
     best: Ints
     classes: Floats
 
@@ -66,12 +66,9 @@ class Evidence:
         label_area, kept_area = labels.areas.astype(np.float64), shown.areas.astype(np.float64)
         shared = _shared_px(labels, shown)
         iou = _over(shared, label_area[:, None] + kept_area - shared)
-        score = iou * sure
-        touched = score.max(axis=1, initial=0.0) > 0
-        best = np.full(len(labels), -1, np.int64)
-        if len(kept):
-            best[touched] = score.argmax(axis=1)[touched]
         return cls(
+            labels=labels,
+            shown=shown,
             kept=kept,
             chance=sure,
             label_area=label_area,
@@ -79,9 +76,7 @@ class Evidence:
             iou=iou,
             in_label=_over(shared, np.broadcast_to(kept_area, shared.shape)),
             in_kept=_over(shared, np.broadcast_to(label_area[:, None], shared.shape)),
-            labels_shared=_shared_px(labels, labels),
-            kept_shared=_shared_px(shown, shown),
-            best=best,
+            best=_best(iou * sure),
             classes=_class_chances(labels, predicted, chance, n_classes),
         )
 
@@ -105,7 +100,7 @@ class Evidence:
             whole=float(self.label_area[label]),
             areas=self.kept_area,
             inside=self.in_label[label] * self.kept_area,
-            shared=self.kept_shared,
+            objects=self.shown,
             chance=self.chance,
             single=float(likely),
         )
@@ -117,7 +112,7 @@ class Evidence:
             whole=float(self.kept_area[prediction]),
             areas=self.label_area,
             inside=self.in_kept[:, prediction] * self.label_area,
-            shared=self.labels_shared,
+            objects=self.labels,
             chance=np.ones(len(self.label_area)),
             single=float(self.iou[:, prediction].max(initial=0.0)),
         )
@@ -130,19 +125,23 @@ def _two_parts(
     whole: float,
     areas: Floats,
     inside: Floats,
-    shared: Floats,
+    objects: Instances,
     chance: Floats,
     single: float,
 ) -> tuple[float, tuple[int, ...]]:
     """The two candidates that together fit the whole better than anything alone; else 0 and none."""
     best: tuple[float, tuple[int, ...]] = (0.0, ())
-    for n, first in enumerate(candidates):
-        for second in candidates[:n]:
-            a, b = sorted((int(first), int(second)))
-            if shared[a, b] >= APART * min(areas[a], areas[b]):
+    if len(candidates) < 2:
+        return best
+    some = objects.select(candidates)
+    shared_px = _shared_px(some, some)
+    for n, b in enumerate(candidates.tolist()):
+        for m, a in enumerate(candidates[:n].tolist()):
+            shared = shared_px[m, n]
+            if shared >= APART * min(areas[a], areas[b]):
                 continue
-            covered = inside[a] + inside[b] - min(shared[a, b], inside[a], inside[b])
-            together = covered / max(whole + areas[a] + areas[b] - shared[a, b] - covered, 1.0)
+            covered = inside[a] + inside[b] - min(shared, inside[a], inside[b])
+            together = covered / max(whole + areas[a] + areas[b] - shared - covered, 1.0)
             gain = min(max((together - single) / FULL_GAIN, 0.0), 1.0)
             score = float(min(chance[a], chance[b]) * gain)
             if score > best[0]:
@@ -162,6 +161,15 @@ def _one_per_place(predicted: Instances, chance: Floats) -> Ints:
     return np.asarray(kept, np.int64)
 
 
+def _best(score: Floats) -> Ints:
+    """int64 (t,): where each row is highest; -1 where it is nowhere above 0."""
+    best = np.full(len(score), -1, np.int64)
+    touched = score.max(axis=1, initial=0.0) > 0
+    if touched.any():
+        best[touched] = score.argmax(axis=1)[touched]
+    return best
+
+
 def _class_chances(labels: Instances, predicted: Instances, chance: Floats, n_classes: int) -> Floats:
     """float64 (t, n_classes): chance of the best prediction of each class with IoU >= 0.5."""
     at_place = (labels.iou(predicted) >= SAME_PLACE_IOU) * chance
@@ -173,9 +181,12 @@ def _class_chances(labels: Instances, predicted: Instances, chance: Floats, n_cl
 
 def _shared_px(a: Instances, b: Instances) -> Floats:
     """float64 (n, m): pixels that each pair of masks shares."""
-    iou = a.iou(b)
-    total = a.areas[:, None].astype(np.float64) + b.areas
-    return np.asarray(np.rint(np.nan_to_num(iou) * total / (1 + np.nan_to_num(iou))))
+    iou = np.nan_to_num(a.iou(b))
+    shared = a.areas[:, None].astype(np.float64) + b.areas
+    shared *= iou
+    iou += 1
+    shared /= iou
+    return np.asarray(np.rint(shared, out=shared))
 
 
 def _over(above: Floats, below: Floats) -> Floats:
