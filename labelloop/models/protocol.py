@@ -135,13 +135,15 @@ def rank_by_mask_quality(prediction: Prediction, *, min_score: float) -> Predict
     """The prediction with each score times its mask's quality, best first.
 
     How sure a model is of an object and of its outline orders masks better than the first alone (as in Huang
-    et al. 2019, Mask Scoring R-CNN, section 3, here without a head that learns the second).
+    et al. 2019, Mask Scoring R-CNN, section 3, here without a head that learns the second). Scores that hold
+    it already, beside those of the class, stay as they are (Mask2Former's, as published).
 
     Args:
         prediction: n objects.
         min_score: Objects whose product is below are left out, 0..1.
     """
-    scores = (prediction.scores * prediction.quality).astype(np.float32)
+    quality = prediction.quality if prediction.class_scores is None else np.float32(1)
+    scores = (prediction.scores * quality).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= min_score]
     return Prediction(
@@ -151,7 +153,7 @@ def rank_by_mask_quality(prediction: Prediction, *, min_score: float) -> Predict
         quality=prediction.quality[order],
         crops=tuple(prediction.crops[i] for i in order),
         offsets_yx=prediction.offsets_yx[order],
-        class_scores=prediction.class_probabilities[order],
+        class_scores=None if prediction.class_scores is None else prediction.class_scores[order],
     )
 
 

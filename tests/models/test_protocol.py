@@ -1,4 +1,7 @@
+import dataclasses
+
 import numpy as np
+import pytest
 
 from labelloop.models.protocol import Prediction, rank_by_mask_quality
 
@@ -27,3 +30,12 @@ def test_a_sharp_mask_ranks_before_a_blurred_one_that_scored_higher():
 def test_what_is_worth_less_than_the_least_score_is_left_out():
     assert rank_by_mask_quality(predicted([0.9, 0.06], [1.0, 0.8]), min_score=0.05).labels.tolist() == [0]
     assert len(rank_by_mask_quality(predicted([], []), min_score=0.05)) == 0
+
+
+def test_a_score_that_holds_the_quality_of_the_mask_already_is_not_weighed_twice():
+    plain = predicted([0.9, 0.8], [0.5, 1.0])
+    published = dataclasses.replace(plain, class_scores=np.array([0.95, 0.85], np.float32))
+    assert rank_by_mask_quality(plain, min_score=0.0).scores.tolist() == pytest.approx([0.8, 0.45])
+    ranked = rank_by_mask_quality(published, min_score=0.0)
+    assert ranked.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert ranked.class_scores.tolist() == pytest.approx([0.95, 0.85])
