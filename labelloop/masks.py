@@ -10,33 +10,43 @@ import numpy.typing as npt
 
 
 def resample_mask(
-    mask: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float32] | npt.NDArray[np.uint8],
     box_xyxy: Sequence[float] | npt.NDArray[np.float32],
     size_hw: tuple[int, int],
 ) -> tuple[npt.NDArray[np.uint8], int, int]:
     """A mask on its box's grid, resampled to the image's pixels.
 
     Bilinear, with zeros around the mask, as torchvision's ``paste_masks_in_image``; separable, so it is two
-    small matrix products.
+    small matrix products. What of the mask lies beyond the image costs nothing.
 
     Args:
-        mask: float32 (rows, columns), 0..1.
+        mask: float32 (rows, columns), 0..1; or uint8, 0..255.
         box_xyxy: Where the mask lies, image px; it may reach over the image's border.
         size_hw: The image.
 
     Returns:
         The crop, uint8 (h, w) 0..255, and its top and left in the image. It has at least one pixel.
     """
-    left, across = _resampling(float(box_xyxy[0]), float(box_xyxy[2]), mask.shape[1], size_hw[1])
-    top, down = _resampling(float(box_xyxy[1]), float(box_xyxy[3]), mask.shape[0], size_hw[0])
-    return np.rint(down @ mask @ across.T * 255).astype(np.uint8), top, left
+    left, columns, across = _resampling(float(box_xyxy[0]), float(box_xyxy[2]), mask.shape[1], size_hw[1])
+    top, rows, down = _resampling(float(box_xyxy[1]), float(box_xyxy[3]), mask.shape[0], size_hw[0])
+    seen = mask[rows, columns]
+    share = np.multiply(seen, 1 / 255, dtype=np.float32) if seen.dtype == np.uint8 else seen
+    return np.rint(down @ share @ across.T * 255).astype(np.uint8), top, left
 
 
-def _resampling(low: float, high: float, cells: int, limit: int) -> tuple[int, npt.NDArray[np.float32]]:
-    """First pixel, and the weights (pixels, cells) with which mask cells make pixels, along one axis."""
+def _resampling(
+    low: float, high: float, cells: int, limit: int
+) -> tuple[int, slice, npt.NDArray[np.float32]]:
+    """How mask cells from ``low`` to ``high`` make pixels, along one axis.
+
+    Returns:
+        The first pixel, the cells that count in the image, and their weights (pixels, cells).
+    """
     cell = max(high - low, 1e-3) / cells
     first = int(min(max(math.floor(low - cell / 2), 0), limit - 1))
     last = int(min(max(math.ceil(high + cell / 2), first + 1), limit))
     at = (np.arange(first, last, dtype=np.float32) + 0.5 - low) / cell - 0.5
-    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(cells, dtype=np.float32)), 0)
-    return first, weights.astype(np.float32)
+    begin = min(max(math.floor(at[0]), 0), cells - 1)
+    end = min(max(math.floor(at[-1]) + 2, begin + 1), cells)
+    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(begin, end, dtype=np.float32)), 0)
+    return first, slice(begin, end), weights.astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ import torchvision.transforms.functional as TF
 from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
+from labelloop.masks import resample_mask
 from labelloop.models.protocol import Target
 
 FloatImage = npt.NDArray[np.float32]
@@ -135,7 +135,10 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
         corners = np.array([x, y, x + crop.shape[1], y + crop.shape[0]]) - [left, top, left, top]
         box = (corners * scale).astype(np.float32)
         kept.append(i)
-        masks.append(_painted(crop, box, geometry.view_hw))
+        small, at_y, at_x = resample_mask(crop, box, geometry.view_hw)
+        mask = np.zeros(geometry.view_hw, np.uint8)
+        mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
+        masks.append(mask)
         ignore.append(bool(objects.ignore[i]) or _visible_share(inside, crop) < least_visible)
     stacked = (
         torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, view_h, view_w), dtype=torch.uint8)
@@ -150,35 +153,6 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
 
 def _visible_share(inside: npt.NDArray[np.uint8], crop: npt.NDArray[np.uint8]) -> float:
     return float(np.count_nonzero(inside > 127) / max(np.count_nonzero(crop > 127), 1))
-
-
-def _painted(
-    crop: npt.NDArray[np.uint8], box_xyxy: npt.NDArray[np.float32], view_hw: tuple[int, int]
-) -> npt.NDArray[np.uint8]:
-    """A view with a crop, as ``labelloop.masks.resample_mask`` makes it, from the cells in the view alone."""
-    x0, y0, x1, y1 = (float(side) for side in box_xyxy)
-    top, rows, down = _resampling(y0, y1, crop.shape[0], view_hw[0])
-    left, columns, across = _resampling(x0, x1, crop.shape[1], view_hw[1])
-    seen = down @ np.multiply(crop[rows, columns], 1 / 255, dtype=np.float32) @ across.T * 255
-    view = np.zeros(view_hw, np.uint8)
-    view[top : top + seen.shape[0], left : left + seen.shape[1]] = np.rint(seen)
-    return view
-
-
-def _resampling(low: float, high: float, cells: int, pixels: int) -> tuple[int, slice, FloatImage]:
-    """How a crop's cells from ``low`` to ``high`` become pixels of a view, along one axis.
-
-    Returns:
-        The first pixel, the cells that count in the view, and their weights (pixels, cells).
-    """
-    cell = max(high - low, 1e-3) / cells
-    first = int(min(max(math.floor(low - cell / 2), 0), pixels - 1))
-    last = int(min(max(math.ceil(high + cell / 2), first + 1), pixels))
-    at = (np.arange(first, last, dtype=np.float32) + 0.5 - low) / cell - 0.5
-    begin = min(max(math.floor(at[0]), 0), cells - 1)
-    end = min(max(math.floor(at[-1]) + 2, begin + 1), cells)
-    weights = np.maximum(1 - np.abs(at[:, None] - np.arange(begin, end, dtype=np.float32)), 0)
-    return first, slice(begin, end), weights.astype(np.float32)
 
 
 def change_photometry(rng: np.random.Generator, image: Tensor, config: PhotometryConfig) -> Tensor:

@@ -114,7 +114,7 @@ def size_back(prediction: Prediction, size_hw: tuple[int, int]) -> Prediction:
     crops, offsets = [], []
     for crop, (y, x) in zip(prediction.crops, prediction.offsets_yx, strict=True):
         box = (x * per_x, y * per_y, (x + crop.shape[1]) * per_x, (y + crop.shape[0]) * per_y)
-        own, top, left = resample_mask(np.multiply(crop, 1 / 255, dtype=np.float32), box, size_hw)
+        own, top, left = resample_mask(crop, box, size_hw)
         crops.append(own)
         offsets.append((top, left))
     return replace(

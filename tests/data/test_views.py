@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from labelloop.data.objects import SoftObjects
 from labelloop.data.views import Geometry, GeometryConfig, draw_geometry, view_objects
-from labelloop.masks import resample_mask
 
 
 def soft_objects(crop: np.ndarray, at: tuple[int, int], size_hw: tuple[int, int], *, crowd: bool):
@@ -24,6 +23,12 @@ def soft_objects(crop: np.ndarray, at: tuple[int, int], size_hw: tuple[int, int]
     )
 
 
+def weights(low: float, high: float, cells: int, pixels: int) -> np.ndarray:
+    """Of all cells in all pixels of an axis: how near their middles are, in cells."""
+    at = (np.arange(pixels, dtype=np.float32) + 0.5 - low) / (max(high - low, 1e-3) / cells) - 0.5
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0).astype(np.float32)
+
+
 def painted_whole(crop: np.ndarray, at: tuple[int, int], geometry: Geometry) -> np.ndarray:
     """The mask in the view, resampled from all that there is of it."""
     top, left, height, width = geometry.window
@@ -31,10 +36,10 @@ def painted_whole(crop: np.ndarray, at: tuple[int, int], geometry: Geometry) -> 
     (y, x), (rows, columns) = at, crop.shape
     corners = np.array([x, y, x + columns, y + rows]) - [left, top, left, top]
     box = (corners * scale).astype(np.float32)
-    small, down, across = resample_mask(np.multiply(crop, 1 / 255, dtype=np.float32), box, geometry.view_hw)
-    mask = np.zeros(geometry.view_hw, np.uint8)
-    mask[down : down + small.shape[0], across : across + small.shape[1]] = small
-    return mask
+    down = weights(box[1], box[3], rows, geometry.view_hw[0])
+    across = weights(box[0], box[2], columns, geometry.view_hw[1])
+    share = np.multiply(crop, 1 / 255, dtype=np.float32)
+    return np.rint(down @ share @ across.T * 255).astype(np.uint8)
 
 
 @given(
