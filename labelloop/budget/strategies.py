@@ -150,7 +150,8 @@ class _Picking:
         self.pool = pool
         self.rng = rng
         self.picks: list[Pick] = []
-        self._cost = np.ones(len(pool)) if budget.tasks is not None else pool.minutes
+        self._varies = budget.tasks is None  # what a pick costs
+        self._cost = pool.minutes if self._varies else np.ones(len(pool))
         self._total = float(budget.tasks if budget.tasks is not None else budget.minutes or 0)
         self._left = self._total
         self._taken = np.zeros(len(pool), np.bool_)
@@ -185,18 +186,21 @@ class _Picking:
             no_duplicates: Passes over what looks like something known or picked.
             fair: Passes over nothing for its cost, as that would favour what is cheap: the first that does
                 not fit is the last, taken by a chance that makes the expected cost the share, if the whole
-                budget has room for it.
+                budget has room for it. Of tasks, which all cost the same, only the first is taken so.
         """
         room = min(self._left, share * self._total) if share < 1 else self._left
         cheapest = float(self._cost.min()) if len(self._cost) else 0.0
+        before = len(self.picks)
         for i in order:
             cost = float(self._cost[i])
             first = not self.picks and self._left == self._total
             fits = cost <= room + 1e-9 or (first and share == 1.0)
             if self._taken[i] or not (fits or fair):
                 continue
-            if not fits and (cost > self._left + 1e-9 or self.rng.random() >= room / cost):
-                break
+            if not fits:
+                by_chance = cost <= self._left + 1e-9 and (self._varies or len(self.picks) == before)
+                if not by_chance or self.rng.random() >= room / cost:
+                    break
             if no_duplicates and is_near_duplicate(self.pool.vectors[i], self._seen()):
                 continue
             self._taken[i] = True

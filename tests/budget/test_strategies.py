@@ -74,7 +74,7 @@ def test_the_same_state_and_seed_give_the_same_choice(strategy: Strategy) -> Non
         assert first != other
 
 
-@given(st.integers(8, 40), st.integers(0, 20))
+@given(st.integers(8, 40), st.integers(0, 200))
 def test_a_fifth_to_three_tenths_of_auto_is_drawn_at_random(tasks: int, seed: int) -> None:
     arms = Counter(
         pick.arm for pick in choose(pool(200), Budget(tasks=tasks), "auto", np.random.default_rng(seed))
@@ -114,6 +114,15 @@ def test_auto_has_a_random_arm_even_where_a_budget_is_worth_three_images() -> No
     ]
     assert all(sum(each.values()) == 3 for each in arms)
     assert sum(each[RANDOM_ARM] for each in arms) / 40 == pytest.approx(2.5 / 3, abs=0.15)
+    few = [
+        sum(
+            pick.arm == RANDOM_ARM
+            for pick in choose(a_pool, Budget(tasks=2), "auto", np.random.default_rng(seed))
+        )
+        for seed in range(80)
+    ]
+    assert set(few) == {0, 1}
+    assert sum(few) / 80 == pytest.approx(0.5, abs=0.15)
 
 
 def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
