@@ -102,7 +102,9 @@ def _print_report(report: AddReport, *, as_json: bool) -> None:
     if failed:
         reasons = "; ".join(f"{skipped.path}: {skipped.reason}" for skipped in report.skipped)
         nothing = ImageError(
-            "nothing could be added", value=reasons, way_out="Mend these files or name others."
+            "nothing could be added",
+            value=reasons or "no image is in what was named",
+            way_out="Mend these files or name others.",
         )
         document["error"] = nothing.as_dict()
     if as_json:
@@ -110,6 +112,8 @@ def _print_report(report: AddReport, *, as_json: bool) -> None:
     else:
         for skipped in report.skipped:
             to_stderr().print(f"skipped {skipped.path}: {skipped.reason}", soft_wrap=True, markup=False)
+        if failed and not report.skipped:
+            to_stderr().print(str(nothing), soft_wrap=True, markup=False)
         say(_summary(report))
     if failed:
         raise typer.Exit(1)
@@ -121,6 +125,8 @@ def _summary(report: AddReport) -> str:
         parts.append(f"{report.revised} with a new label revision")
     if report.known:
         parts.append(f"{report.known} known already")
+    if report.moved:
+        parts.append(f"{report.moved} moved from another split")
     if report.skipped:
         parts.append(f"{len(report.skipped)} skipped")
     held = [f"{report.objects} objects"] if report.objects or report.crowds else []

@@ -7,6 +7,7 @@ flag, a value or a combination that the command does not take); 130 interrupted.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shlex
@@ -205,6 +206,9 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """The entry point of ``labelloop`` and ``python -m labelloop``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding ends no command
     # Read once, when the OpenMP runtime loads with torch: waiting threads sleep instead of spinning, which
     # costs 3 to 5 times the time on a machine where anything else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

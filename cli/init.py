@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,4 +51,4 @@ def init(
         return
     named = ", ".join(made.config.classes) or "taken from the first labels"
     say(f"Made the project {made.config.name} in {made.root} (classes: {named}).")
-    say(f"Next: cd {root}, then labelloop add labels PATH and labelloop add images PATH.")
+    say(f"Next: cd {shlex.quote(str(root))}, then labelloop add labels PATH and labelloop add images PATH.")

@@ -63,7 +63,10 @@ class Split(StrEnum):
 
 SplitOption = Annotated[
     Split | None,
-    typer.Option("--split", help="Where new images go. Default: train; known images stay where they are."),
+    typer.Option(
+        "--split",
+        help="Where these images go; known ones are moved. Default: train for new ones, known ones stay.",
+    ),
 ]
 
 

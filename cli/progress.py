@@ -29,7 +29,8 @@ PLAIN_EVERY_S = 20.0  # a log stays short and still shows life
 def shown_progress() -> Iterator[Progress]:
     """A Progress for one command; whatever happens, the terminal is left in order."""
     console = to_stderr()
-    progress: Progress = LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    live = console.is_terminal and not console.is_dumb_terminal  # what cannot move its cursor gets lines
+    progress: Progress = LiveProgress(console) if live else PlainProgress(console)
     try:
         yield progress
     finally:

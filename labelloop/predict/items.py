@@ -10,6 +10,7 @@ from pathlib import Path
 from labelloop.formats.records import SkippedFile
 from labelloop.paths import plain_path
 from labelloop.predict.names import unique_names
+from labelloop.predict.writers import FORMATS
 from labelloop.project.finding import find_files
 from labelloop.project.project import ImageRecord, Project
 
@@ -65,7 +66,7 @@ def path_items(
     page, channel = kinds.most_common(1)[0][0] if kinds else (0, -1)
     named = [plain_path(Path(text)) for text in paths]
     folders = [path for path in named if path.is_dir()]
-    found = find_files(paths, leave_out=[plain_path(out)])
+    found = find_files(paths, leave_out=[plain_path(out), *(plain_path(out) / name for name in FORMATS)])
     items: list[PredictItem] = []
     for path in found.files:
         name = _name(path, folders)

@@ -99,7 +99,9 @@ def _predict(
     """In the one process, or in the one that leads."""
     items, skipped = path_items(paths, project, out=out) if paths else (pool_items(project), ())
     if not items:
-        raise _nothing(project, skipped)
+        raise _nothing(project, paths, skipped)
+    for file in skipped:
+        progress.note(f"skipped {file.path}: {file.reason}")
     loaded = load_model(project, run, device=device)
     report = predict_images(
         loaded.model,
@@ -122,10 +124,11 @@ def _predict(
     return report
 
 
-def _nothing(project: Project, skipped: Sequence[SkippedFile]) -> LabelloopError:
-    if skipped:
+def _nothing(project: Project, paths: Sequence[str], skipped: Sequence[SkippedFile]) -> LabelloopError:
+    if paths:
+        value = _listed(skipped) if skipped else ", ".join(paths)
         return UsageError(
-            "there is nothing to predict", value=_listed(skipped), way_out="Name images or folders."
+            "there is nothing to predict", value=value, way_out="Name images or folders of them."
         )
     return ProjectError(
         "the pool is empty",

@@ -22,10 +22,11 @@ from labelloop.errors import OutputError
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.predict.tiles import TileLayout
+from labelloop.project.finding import PREDICTIONS
 from labelloop.project.ledger import decode_instances, encode_instances
 
-STORE_NAME = ".labelloop-predictions.db"
-PART_NAME = ".labelloop-predictions-part-{}.db"  # of one of several processes
+STORE_NAME = f"{PREDICTIONS}.db"
+PART_NAME = f"{PREDICTIONS}-part-{{}}.db"  # of one of several processes
 _FORMAT = 1  # of the store and of how objects are made from a model's predictions
 _TABLES = """
 CREATE TABLE IF NOT EXISTS predictions (

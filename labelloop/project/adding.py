@@ -34,6 +34,8 @@ UNNAMED_CLASS = "object"  # the class of labels without names in a project witho
 
 _SILENT: Progress = Silent()
 
+_PICTURES = "forecast"  # folder in the project that forecast draws into
+
 
 @dataclass(frozen=True, kw_only=True)
 class AddReport:
@@ -45,6 +47,7 @@ class AddReport:
         revised: Images that the project had, and that got labels or other labels.
         objects: Objects in the label revisions that were written.
         crowds: Areas marked as crowd in them: neither learnt nor measured.
+        moved: Images that the project had in another split.
         skipped: What could not be used, with reasons.
         empty: Images that were labelled now as holding no object.
     """
@@ -54,6 +57,7 @@ class AddReport:
     revised: int = 0
     objects: int = 0
     crowds: int = 0
+    moved: int = 0
     skipped: tuple[SkippedFile, ...] = ()
     empty: int = 0
 
@@ -89,7 +93,7 @@ def add_images(
     """
     _require_split(split)
     group_of = _grouping(group_by)
-    found = find_files(paths, leave_out=[project.runs_dir])
+    found = find_files(paths, leave_out=[project.runs_dir, project.root / _PICTURES])
     wanted = -1 if channel is None else channel
     read, unusable = read_files(found.files, page=page, channel=wanted, progress=progress)
     if read:
@@ -169,6 +173,7 @@ def add_labels(
     return AddReport(
         added=known.added,
         known=revisions.known,
+        moved=known.moved,
         revised=revisions.revised,
         objects=revisions.objects,
         crowds=revisions.crowds,
@@ -189,6 +194,7 @@ def _row_for_labels(
     if row is None:
         return known.add(_new_row(project, image, split or "train", group_of))
     _renew(project, row, image, group_of if group_by else None)
+    known.moved += split is not None and row.split != split
     row.split = split or row.split
     return row
 

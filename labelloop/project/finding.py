@@ -28,11 +28,15 @@ class FoundFiles:
     skipped: tuple[SkippedFile, ...]
 
 
+PREDICTIONS = ".labelloop-predictions"  # how the names begin of what predict keeps beside its files
+_OUTPUT_FOLDERS = ("label-tiff", "overlay")
+
+
 def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> FoundFiles:
     """The files that folders (with the folders in them), globs and file names stand for.
 
     In folders and globs, hidden files and those that are no images by their names are passed over, and so are
-    those that are labels of an image beside them by theirs, with a reason.
+    those that are labels of an image beside them by theirs, and what predict has written, with a reason.
 
     Args:
         paths: As a person types them, relative to the working folder.
@@ -114,8 +118,16 @@ def _in_folder(folder: Path, leave_out: Sequence[Path], skipped: list[SkippedFil
             continue
         entered.add(real)
         here = Path(parent)
+        passed = set(_OUTPUT_FOLDERS) if any(name.startswith(PREDICTIONS) for name in names) else set()
+        skipped += [
+            SkippedFile(path=str(here / name), reason="labelloop predict has written what is in it")
+            for name in sorted(passed.intersection(folders))
+            if here / name not in leave_out
+        ]
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and here / name not in leave_out
+            name
+            for name in folders
+            if not name.startswith(".") and name not in passed and here / name not in leave_out
         )
         yield from (here / name for name in sorted(names) if _is_wanted(name))
 

@@ -55,6 +55,7 @@ class KnownImages:
         self._session = session
         self._rows: dict[str, list[ImageRow]] = {}
         self.added = 0
+        self.moved = 0  # from one split to another
         distinct = list(dict.fromkeys(hashes))
         for start in range(0, len(distinct), _CHUNK):
             some = distinct[start : start + _CHUNK]

@@ -217,3 +217,10 @@ def test_doctor_sees_a_damaged_ledger(labelloop, project: Path) -> None:
     assert ran.document["error"]["what"]
     problems = [f["name"] for f in ran.document["findings"] if f["state"] == "problem"]
     assert set(problems) & {"ledger", "project"}
+
+
+def test_a_folder_without_images_says_why_nothing_was_added(labelloop, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = labelloop("add", "images", tmp_path / "empty", "-C", project)
+    assert ran.code == 1
+    assert "no image is in what was named" in ran.err

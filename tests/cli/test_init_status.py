@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,17 @@ from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.choice import Choice
 from labelloop.review.rounds import plan_round
 from labelloop.review.tiles import whole_view
+
+
+def test_the_next_command_can_be_pasted_where_the_folder_has_a_space(labelloop, tmp_path: Path) -> None:
+    root = tmp_path / "my screen"
+    assert f"cd '{root}', then" in " ".join(labelloop("init", root).out.split())
+
+
+def test_a_terminal_of_another_encoding_ends_no_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "labelloop", "init", str(tmp_path / "s"), "--name", "Zellkörper"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert (ran.returncode, b"Zellk\\xf6rper" in ran.stdout) == (0, True)
 
 
 def test_init_writes_what_it_was_told(labelloop, tmp_path: Path) -> None:

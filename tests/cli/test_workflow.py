@@ -184,6 +184,12 @@ def test_predict_takes_files_that_are_named(screen: tuple[Path, dict], tmp_path:
     test_images = root.parent / "test"
     report = _json("predict", test_images, "--out", tmp_path / "named", "--format", "coco", "-C", root)
     assert report["images"] == 3
+    code, _, err = _run("predict", test_images, tmp_path / "typo", "--out", tmp_path / "named", "-C", root)
+    assert code == 0
+    assert "typo" in err
+    (tmp_path / "plate").mkdir()
+    code, _, err = _run("predict", tmp_path / "plate", "--out", tmp_path / "x", "-C", root)
+    assert (code, "plate" in err, "pool" in err) == (2, True, False)
     code, _, err = _run("predict", "--out", tmp_path / "x", "--format", "magic", "-C", root)
     assert code == 2
     assert "label-tiff" in err

@@ -11,7 +11,9 @@ import tifffile
 from PIL import Image
 from sqlalchemy import func, select
 
+from labelloop.budget.forecast_project import PICTURES
 from labelloop.errors import FormatError, ProjectError, UsageError
+from labelloop.predict.store import STORE_NAME
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
@@ -334,8 +336,20 @@ def test_a_split_moves_known_images_only_when_given(project, pool):
     add_images(project, [str(pool / "0.png")], split="val")
     add_labels(project, path)
     assert project.images()[0].split == "val"
-    add_labels(project, path, split="test")
+    assert add_labels(project, path, split="test").moved == 1
     assert project.images()[0].split == "test"
+    assert add_labels(project, path, split="test").moved == 0
+
+
+def test_what_labelloop_has_written_is_no_image_of_the_pool(project, tmp_path):
+    out = tmp_path / "masks"
+    save(out / "overlay" / "0.png", pixels(7))
+    save(out / "mine" / "overlay" / "1.png", pixels(8))
+    (out / STORE_NAME).touch()
+    save(project.root / PICTURES / "forecast.png", pixels(9))
+    report = add_images(project, [str(out), str(project.root)])
+    assert {image.file_name for image in project.images()} == {"1.png"}
+    assert "labelloop predict" in reasons(report)["overlay"]
 
 
 def test_images_are_found_by_relative_path_then_by_base_name(project, tmp_path):
