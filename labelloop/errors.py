@@ -71,7 +71,7 @@ class TrainingError(LabelloopError):
 
 
 class NonFiniteLossError(TrainingError):
-    """A loss is NaN or infinite; raised before the optimiser step, naming the step's images."""
+    """A loss or its gradient is NaN or infinite; raised before the optimiser step, naming the images."""
 
 
 class TeamError(LabelloopError):

@@ -29,7 +29,6 @@ METRICS = (
     "precision_50", "recall_50", "pq", "sq", "rq", "aji",
 )  # fmt: skip
 DEFAULT_METRIC = "coco_ap50"
-PICTURES = "forecast"  # folder in the project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +121,7 @@ def forecast_project(
     answer = forecast(points, question, level=level_of(project, request.metric), undefined=undefined)
     lines = in_words(answer)
     notes = _notes(answer, measured)
-    plots = write_curve(project.root / PICTURES, answer, [*lines, *notes])
+    plots = write_curve(project.curves_dir, answer, [*lines, *notes])
     document = {
         **answer.as_dict(),
         "split": measured[0].split if measured else None,

@@ -34,8 +34,6 @@ UNNAMED_CLASS = "object"  # the class of labels without names in a project witho
 
 _SILENT: Progress = Silent()
 
-_PICTURES = "forecast"  # folder in the project that forecast draws into
-
 
 @dataclass(frozen=True, kw_only=True)
 class AddReport:
@@ -93,7 +91,7 @@ def add_images(
     """
     _require_split(split)
     group_of = _grouping(group_by)
-    found = find_files(paths, leave_out=[project.runs_dir, project.root / _PICTURES])
+    found = find_files(paths, leave_out=[project.runs_dir, project.curves_dir])
     wanted = -1 if channel is None else channel
     read, unusable = read_files(found.files, page=page, channel=wanted, progress=progress)
     if read:

@@ -133,6 +133,11 @@ class Project:
         return self.root / "runs"
 
     @property
+    def curves_dir(self) -> Path:
+        """Where the pictures of forecasts lie."""
+        return self.root / "forecast"
+
+    @property
     def cache_dir(self) -> Path:
         """Where things lie that can be computed again."""
         return self.root / ".labelloop" / "cache"

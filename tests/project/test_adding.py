@@ -11,7 +11,6 @@ import tifffile
 from PIL import Image
 from sqlalchemy import func, select
 
-from labelloop.budget.forecast_project import PICTURES
 from labelloop.errors import FormatError, ProjectError, UsageError
 from labelloop.predict.store import STORE_NAME
 from labelloop.progress import Silent
@@ -346,7 +345,7 @@ def test_what_labelloop_has_written_is_no_image_of_the_pool(project, tmp_path):
     save(out / "overlay" / "0.png", pixels(7))
     save(out / "mine" / "overlay" / "1.png", pixels(8))
     (out / STORE_NAME).touch()
-    save(project.root / PICTURES / "forecast.png", pixels(9))
+    save(project.curves_dir / "forecast.png", pixels(9))
     report = add_images(project, [str(out), str(project.root)])
     assert {image.file_name for image in project.images()} == {"1.png"}
     assert "labelloop predict" in reasons(report)["overlay"]
