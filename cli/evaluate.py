@@ -33,7 +33,9 @@ ProtocolName = Literal["coco", "cityscapes", "cellpose"]  # labelloop.metrics.pr
 
 def evaluate(
     run: RunOption = None,
-    split: Annotated[MeasuredSplit, typer.Option("--split", help="On which images.")] = MeasuredSplit.test,
+    split: Annotated[
+        MeasuredSplit | None, typer.Option("--split", help="On which images. Default: test.")
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", metavar="FILE", help="Any tool's predictions, COCO JSON.")
     ] = None,
@@ -73,6 +75,12 @@ def evaluate(
         raise UsageError(
             "--report is for --predictions", value=report, way_out="A project has labelloop report."
         )
+    if predictions is not None and (run is not None or split is not None):
+        raise UsageError(
+            "--predictions are measured on --labels, and belong to no run and no split",
+            value=run or split or "",
+            way_out="Leave --run and --split out.",
+        )
     if predictions is not None and labels is not None:
         least = 0.5 if threshold is None else threshold
         result = _evaluate_files(predictions, labels, least, protocol, report)
@@ -84,7 +92,7 @@ def evaluate(
             result = evaluate_run(
                 opened,
                 run=run,
-                split=split.value,
+                split=(split or MeasuredSplit.test).value,
                 min_score=threshold,
                 protocol=protocol,
                 progress=progress,

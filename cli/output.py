@@ -87,6 +87,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable[str] = ()) -> None:
     """Prints metrics, one row each, with one column per set of estimates; null sets are left out.
 
+    Says so where intervals come from too few images or groups to be relied on.
+
     Args:
         columns: Title to ``{metric: {value, low, high, n, reason}}``.
         signed: Titles whose numbers show their plus.
@@ -105,6 +107,9 @@ def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable
         for name in names
     ]
     print_table(["", *shown], rows)
+    all_estimates = [each for estimates in shown.values() for each in estimates.values()]
+    if any(not each.get("reliable", True) for each in all_estimates):
+        say("Too few images or groups were measured: the intervals are unreliable.")
 
 
 def headline(columns: Mapping[str, Estimates | None]) -> dict[str, Estimates | None]:

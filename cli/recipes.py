@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,12 @@ def recipes(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([_document(benchmark) for benchmark in found])
         return
-    print_table(
-        ["recipe", "labels", "published", "source", "protocol", "ready", "state"],
-        ([*_row(benchmark)] for benchmark in found),
+    print_table(["recipe", "labels", "published", "protocol"], map(_row, found))
+    states = Counter(
+        f"not ready ({benchmark.missing})" if benchmark.missing else benchmark.state or "not tried"
+        for benchmark in found
     )
-    missing = dict.fromkeys(benchmark.missing for benchmark in found if benchmark.missing)
-    if missing:
-        say("", *(f"not ready: {reason}" for reason in missing))
+    say("", *(f"{n} of {len(found)}: {state}" for state, n in states.items()))
 
 
 def _document(benchmark: Benchmark) -> dict[str, Any]:
@@ -51,9 +51,6 @@ def _row(benchmark: Benchmark) -> list[str]:
     return [
         benchmark.name,
         f"{100 * benchmark.fraction:g} %",
-        "-" if published is None else f"{published.value:.1f}",
-        "" if published is None else published.kind,
+        "-" if published is None else f"{published.value:.1f} {published.kind}",
         benchmark.protocol,
-        "no" if benchmark.missing else "yes",
-        benchmark.state or "-",
     ]

@@ -35,7 +35,8 @@ def _show(found: dict[str, Any]) -> None:
         ended = f", promoted: {run['promoted']}" if run["promoted"] else ""
         state = "finished" if run["state"] == "finished" else "not finished"
         trained = f"{run['method']} {run['model']}, seed {run['seed']}"
-        say(f"run       {run['name']}: {state}, {trained}{ended}")
+        gone = "" if run["there"] else "; its folder was deleted"
+        say(f"run       {run['name']}: {state}, {trained}{ended}{gone}")
     if found["rounds"]:
         waiting = found["waiting"]
         minutes = waiting["minutes"]

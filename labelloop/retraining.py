@@ -154,7 +154,7 @@ def proposer(project: Project) -> str:
     """The run whose model proposes: the newest finished one if the loop never trained."""
     with project.ledger.read() as session:
         row = session.get(Meta, PROPOSER)
-    finished = [run.name for run in project.runs() if run.state == "finished"]
+    finished = [run.name for run in project.finished_runs()]
     if row is not None and row.value in finished:
         return row.value
     if not finished:

@@ -89,7 +89,7 @@ class Proposer:
         self._project, self._partly, self._progress = project, partly, progress
         self._effort = EffortModel.fit(timed_tasks(project))
         self.unreadable: list[ImageRecord] = []
-        finished = any(record.state == "finished" for record in project.runs())
+        finished = bool(project.finished_runs())
         self._loaded = load_model(project, run, device=device) if finished or run is not None else None
         if self._loaded is None:
             nothing = image_doubt(Instances(size_hw=(1, 1)), [])

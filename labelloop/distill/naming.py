@@ -95,7 +95,7 @@ def run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
     if request.name is not None:
         run = project.run(request.name)
     else:
-        unfinished = [run for run in project.runs() if run.state != "finished"]
+        unfinished = project.unfinished_runs()
         if not unfinished:
             raise UsageError(
                 "there is no unfinished run", value=project.root, way_out="Leave --resume out to start one."

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 
 from labelloop.distill.batches import make_batches
 from labelloop.distill.recipe import Recipe
-from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, shared_from, with_student
+from labelloop.distill.schedule import (
+    SHORTEST_STUDENT,
+    Schedule,
+    best_supervised_steps,
+    shared_from,
+    with_student,
+)
 from labelloop.distill.stages import train_step
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import UsageError
@@ -20,6 +26,7 @@ from labelloop.project.project import ImageRecord
 TIMED_STEPS = 7  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
+POOR_SHARE = 0.25  # of the best supervised steps; a teacher of fewer teaches little that is right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +162,25 @@ def fit_iterations(
             way_out="Give more --time.",
         )
     return _largest(ends_in_time, low)
+
+
+def enough_seconds(
+    recipe: Recipe,
+    schedule: Callable[[int], Schedule],
+    costs: Costs,
+    *,
+    n_labels: int,
+    supervised: bool,
+    processes: int = 1,
+) -> float:
+    """The least time in which the labels get their best supervised schedule; arguments as of a fit."""
+    iterations = (
+        best_supervised_steps(n_labels, recipe.supervised_steps)
+        if supervised
+        else shared_from(recipe, n_labels)
+    )
+    planned = planned_seconds(recipe, schedule(iterations), costs, supervised=supervised, processes=processes)
+    return planned / MARGIN
 
 
 def refit_student(

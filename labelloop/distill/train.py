@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import shlex
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -33,11 +35,12 @@ from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,
     Schedule,
+    best_supervised_steps,
     guided_schedule,
     supervised_schedule,
     with_student,
 )
-from labelloop.distill.timing import Costs, fit_iterations
+from labelloop.distill.timing import POOR_SHARE, Costs, enough_seconds, fit_iterations
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.instances import Instances
 from labelloop.models.catalog import canonical_name, training_view_px
@@ -135,7 +138,7 @@ def _train(
     if record.state == "finished" and record.result is not None:
         progress.note(f"run {record.name} has finished already")
         return record.result
-    go_on = f"labelloop train --resume --name {shlex.quote(record.name)}"
+    go_on = f"{project.program(Path.cwd())} train --resume --name {shlex.quote(record.name)}"
     go_on += f" --devices {request.devices} goes on." if request.devices > 1 else " goes on."
     folder, device_type = project.runs_dir / record.name, torch.device(record.config["device"]).type
     with ExitStack() as stack:
@@ -349,9 +352,10 @@ def _lengths(
 ) -> tuple[Schedule, Costs | None]:
     recipe = stored_recipe(config["recipe"])
     pool = len(pool_parts(draw.pool or draw.train, recipe))
+    supervised = request.method == "supervised"
 
     def schedule(iterations: int | None) -> Schedule:
-        if request.method == "supervised":
+        if supervised:
             return supervised_schedule(recipe, iterations=iterations, n_labels=len(draw.train))
         length, sizes = iterations or recipe.iterations, {"n_labels": len(draw.train), "pool": pool}
         if request.teacher_iterations is not None:
@@ -372,12 +376,22 @@ def _lengths(
         costs,
         n_labels=len(draw.train),
         seconds=left / trainings,
-        supervised=request.method == "supervised",
+        supervised=supervised,
         processes=processes,
     )
     times = f", {trainings} times" if trainings > 1 else ""
     progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")
-    return schedule(iterations), costs
+    planned, n_labels = schedule(iterations), len(draw.train)
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    if planned.teacher < POOR_SHARE * best:
+        enough = enough_seconds(
+            recipe, schedule, costs, n_labels=n_labels, supervised=supervised, processes=processes
+        )
+        progress.note(
+            f"note: {planned.teacher} steps on labels instead of {best} make poor models;"
+            f" --time {math.ceil(trainings * enough / 60)}m would be enough for all of them"
+        )
+    return planned, costs
 
 
 __all__ = ["TrainRequest", "TrainingError", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,11 @@ class Project:
                 return cls.open(folder)
         raise ProjectError("there is no labelloop project here or above", value=start, way_out=_MAKE_ONE)
 
+    def program(self, folder: Path) -> str:
+        """How commands for this project begin in a shell that is in ``folder``: with its -C elsewhere."""
+        inside = self.root in (folder, *folder.parents)
+        return "labelloop" if inside else f"labelloop -C {shlex.quote(str(self.root))}"
+
     @property
     def runs_dir(self) -> Path:
         """Where the runs keep their files."""
@@ -235,19 +241,31 @@ class Project:
             rows = session.scalars(select(RunRow).order_by(RunRow.started_at, RunRow.name)).all()
         return [_run_record(row) for row in rows]
 
+    def run_there(self, name: str) -> bool:
+        """Whether the run's folder still lies there."""
+        return (self.runs_dir / name).is_dir()
+
+    def finished_runs(self) -> list[RunRecord]:
+        """The runs whose models can be used, oldest first: not those whose folders were deleted."""
+        return [run for run in self.runs() if run.state == "finished" and self.run_there(run.name)]
+
+    def unfinished_runs(self) -> list[RunRecord]:
+        """The runs that can go on, oldest first: not those whose folders were deleted."""
+        return [run for run in self.runs() if run.state != "finished" and self.run_there(run.name)]
+
     def run(self, name: str | None = None) -> RunRecord:
-        """The run of this name, or the newest finished one.
+        """The run of this name, or the newest finished one that is still there.
 
         Raises:
             UsageError: There is no such run.
-            ProjectError: No run has finished.
+            ProjectError: No run has finished, or none of them is there.
         """
-        runs = self.runs()
         if name is None:
-            finished = [run for run in runs if run.state == "finished"]
+            finished = self.finished_runs()
             if not finished:
                 raise ProjectError("no run has finished yet", value=self.root, way_out="Run labelloop train.")
             return finished[-1]
+        runs = self.runs()
         for run in runs:
             if run.name == name:
                 return run

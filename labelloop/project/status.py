@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -23,19 +25,19 @@ def project_status(project: Project) -> dict[str, Any]:
     Returns:
         ``project``, ``root``, ``classes``; ``images``: ``total``, of which ``labelled`` and ``unlabelled``
         are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``,
-        oldest first; ``unfinished``: their names; ``promoted``: guided or supervised, of ``promoted_run``;
-        ``newest_result``: some metrics of the newest finished run, or None; ``rounds`` and ``minutes_spent``
-        of review; ``waiting``: ``tasks`` that nobody has reviewed where the project is tied to now, the
-        ``minutes`` that they should cost (None where that was not predicted), and ``elsewhere``: how many
-        wait where it was tied to before, by server and project there; ``audit``: of the newest round's
-        server, or None; ``next_hour``: what an hour of annotation is expected to bring, None where
-        ``forecast`` was not asked since the labels changed; ``next``: commands that make sense now, each
-        with its reason.
+        oldest first, ``there`` until their folder is deleted; ``unfinished``: names of those that can go on;
+        ``promoted``: guided or supervised, of ``promoted_run``; ``newest_result``: some metrics of the newest
+        finished run that is there, or None; ``rounds`` and ``minutes_spent`` of review; ``waiting``:
+        ``tasks`` that nobody has reviewed where the project is tied to now, the ``minutes`` that they
+        should cost (None where that was not predicted), and ``elsewhere``: how many wait where it was tied
+        to before, by server and project there; ``audit``: of the newest round's server, or None;
+        ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not
+        asked since the labels changed; ``next``: commands that make sense now, each with its reason.
     """
     images = _count_images(project)
     runs = project.runs()
-    finished = [run for run in runs if run.state == "finished"]
-    unfinished = [run.name for run in runs if run.state != "finished"]
+    finished = project.finished_runs()
+    unfinished = [run.name for run in project.unfinished_runs()]
     newest = finished[-1] if finished else None
     reviewed = rounds(project)
     return {
@@ -44,7 +46,7 @@ def project_status(project: Project) -> dict[str, Any]:
         "classes": list(project.config.classes),
         "images": images,
         "objects": _count_objects(project),
-        "runs": [_run_summary(run) for run in runs],
+        "runs": [_run_summary(run, there=project.run_there(run.name)) for run in runs],
         "unfinished": unfinished,
         "promoted": newest.promoted if newest else None,
         "promoted_run": newest.name if newest and newest.promoted else None,
@@ -54,7 +56,10 @@ def project_status(project: Project) -> dict[str, Any]:
         "waiting": _waiting(project, reviewed),
         "audit": _audit(project, reviewed),
         "next_hour": _next_hour(project),
-        "next": [*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest)],
+        "next": [
+            step.replace("labelloop", project.program(Path.cwd()), 1)
+            for step in (*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest))
+        ],
     }
 
 
@@ -81,7 +86,7 @@ def _count_objects(project: Project) -> int:
         return int(session.execute(total).scalar_one())
 
 
-def _run_summary(run: RunRecord) -> dict[str, Any]:
+def _run_summary(run: RunRecord, *, there: bool) -> dict[str, Any]:
     return {
         "name": run.name,
         "state": run.state,
@@ -89,6 +94,7 @@ def _run_summary(run: RunRecord) -> dict[str, Any]:
         "model": run.model,
         "seed": run.seed,
         "promoted": run.promoted,
+        "there": there,
     }
 
 
@@ -146,7 +152,8 @@ def _next_hour(project: Project) -> dict[str, Any] | None:
 
 def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord | None) -> list[str]:
     steps = [
-        f"labelloop train --resume --name {name}   (goes on where it was interrupted)" for name in unfinished
+        f"labelloop train --resume --name {shlex.quote(name)}   (goes on where it was interrupted)"
+        for name in unfinished
     ]
     if not images["labelled"]:
         steps.append("labelloop add labels PATH   (training needs a few labelled images)")

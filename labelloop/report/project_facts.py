@@ -129,8 +129,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         UsageError: The run that is named does not exist, or has not finished.
     """
     runs = project.runs()
-    finished = [record.name for record in runs if record.state == "finished"]
-    record = project.run(run) if run is not None or finished else None
+    record = project.run(run) if run is not None or project.finished_runs() else None
     measurement, why = None, "No run has finished yet: labelloop train"
     if record is not None:
         measurement, why = _measure(project, record, device, progress)

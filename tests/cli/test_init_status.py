@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,8 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {}}
     opened.save_run(RunRecord(name="done", state="finished", promoted="guided", result=result, **shared))
     opened.save_run(RunRecord(name="cut", state="running", promoted=None, result=None, **shared))
+    for name in ("done", "cut"):
+        (opened.runs_dir / name).mkdir(parents=True)
     found = labelloop("status", "-C", project, "--json").document
     assert (found["promoted"], found["promoted_run"], found["unfinished"]) == ("guided", "done", ["cut"])
     assert found["newest_result"]["supervised"] == {"coco_ap": estimate}
@@ -119,7 +122,25 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     assert "0.671 [0.633, 0.705]" in shown
     assert "+0.020 [-0.011, +0.050]" in shown
     assert "no true object" in shown
-    assert "train --resume --name cut" in shown
+    assert f"labelloop -C {project} train --resume --name cut" in shown
+
+
+def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {"request": {}}}
+    for name, state in (("kept", "finished"), ("newest", "finished"), ("cut", "running")):
+        opened.save_run(RunRecord(name=name, state=state, promoted="guided", result={}, **shared))
+        (opened.runs_dir / name).mkdir(parents=True)
+    for name in ("newest", "cut"):
+        shutil.rmtree(opened.runs_dir / name)
+    found = labelloop("status", "-C", project, "--json").document
+    assert (found["promoted_run"], found["unfinished"]) == ("kept", [])
+    assert [run["there"] for run in found["runs"]] == [True, False, False]
+    assert not any("--resume" in line for line in found["next"])
+    assert "cut: not finished" in (shown := labelloop("status", "-C", project).out)
+    assert shown.count("its folder was deleted") == 2
+    assert opened.run().name == "kept"
+    assert "no unfinished run" in labelloop("train", "-C", project, "--resume").err
 
 
 def _ask(project: Project, server: LabelStudioConfig, *names: str) -> None:
@@ -150,7 +171,7 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
     found = labelloop("status", "-C", project, "--json").document
     assert found["waiting"] == {"tasks": 1, "minutes": 2.0, "elsewhere": {"http://127.0.0.1:8080#1": 2}}
     assert [step for step in found["next"] if "pull" in step] == [
-        "labelloop pull   (1 tasks wait for review)"
+        f"labelloop -C {project} pull   (1 tasks wait for review)"
     ]
     shown = labelloop("status", "-C", project).out
     assert "1 tasks wait, about 2 minutes" in shown
@@ -164,7 +185,7 @@ def test_nothing_is_pulled_from_where_the_project_is_not_tied_to_any_more(labell
     opened.set_label_studio(LabelStudioConfig(url="http://127.0.0.1:9090", project=1))
     found = labelloop("status", "-C", project, "--json").document
     assert (found["waiting"]["tasks"], found["waiting"]["minutes"]) == (0, 0.0)
-    assert not any("labelloop pull" in step for step in found["next"])
+    assert not any(" pull " in step for step in found["next"])
 
 
 COMMANDS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from labelloop.cli.output import Remarks, format_estimate, format_seconds, print_json
+from labelloop.cli.output import Remarks, format_estimate, format_seconds, print_estimates, print_json
 from labelloop.cli.progress import LiveProgress, PlainProgress, format_facts
 from labelloop.metrics.estimate import Estimate
 
@@ -29,6 +29,14 @@ def test_a_number_comes_with_its_interval_or_the_reason(estimate, shown: str) ->
 
 def test_differences_show_their_sign() -> None:
     assert format_estimate({"value": 0.1, "low": -0.2, "high": 0.3}, signed=True) == "+0.100 [-0.200, +0.300]"
+
+
+def test_intervals_of_too_few_images_are_said_to_be_unreliable(capsys: pytest.CaptureFixture[str]) -> None:
+    enough = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 60}
+    print_estimates({"guided": {"coco_ap": enough}})
+    assert "unreliable" not in capsys.readouterr().out
+    print_estimates({"guided": {"coco_ap": enough, "pq": {**enough, "n": 3, "reliable": False}}})
+    assert "unreliable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

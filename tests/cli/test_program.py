@@ -105,6 +105,13 @@ def test_failure_with_json_is_one_document(labelloop, tmp_path: Path) -> None:
         pytest.param(["train", "--time", "soon"], id="no duration"),
         pytest.param(["evaluate", "--min-score", "2"], id="no score"),
         pytest.param(["evaluate", "--predictions", "a.json"], id="half of a pair"),
+        pytest.param(
+            ["evaluate", "--predictions", "a.json", "--labels", "b.json", "--split", "val"],
+            id="no split of a project",
+        ),
+        pytest.param(
+            ["evaluate", "--predictions", "a.json", "--labels", "b.json", "--run", "r"], id="no run of files"
+        ),
         pytest.param(["add", "labels"], id="missing argument"),
         pytest.param(["init"], id="no folder"),
         pytest.param(["init", "a", "-C", "b"], id="two folders"),

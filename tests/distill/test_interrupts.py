@@ -34,6 +34,6 @@ def test_before_the_run_exists_it_does_not_speak_of_resuming(project):
 @pytest.mark.parametrize("stage", ["teacher", "pseudo-labels", "distillation", "evaluating guided"])
 def test_afterwards_it_names_the_run_to_go_on_with(project, stage):
     request = TrainRequest(iterations=4, name="my run")
-    with pytest.raises(KeyboardInterrupt, match=r"labelloop train --resume --name 'my run' goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"labelloop -C \S+ train --resume --name 'my run' goes on"):
         train(project, request, Interrupting(stage))
     assert train(project, dataclasses.replace(request, resume=True))["run"] == "my run"

@@ -29,6 +29,7 @@ def save_run(project, request, *, state="running"):
         result=None,
     )
     project.save_run(record)
+    (project.runs_dir / request.name).mkdir(parents=True, exist_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -6,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.distill.recipe import Recipe
-from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, guided_schedule, with_student
-from labelloop.distill.timing import MARGIN, Costs, fit_iterations, planned_seconds, refit_student
+from labelloop.distill.schedule import (
+    SHORTEST_STUDENT,
+    Schedule,
+    guided_schedule,
+    supervised_schedule,
+    with_student,
+)
+from labelloop.distill.timing import (
+    MARGIN,
+    Costs,
+    enough_seconds,
+    fit_iterations,
+    planned_seconds,
+    refit_student,
+)
 from labelloop.errors import UsageError
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
@@ -50,6 +64,19 @@ def test_the_student_gets_the_time_that_is_left_and_the_baseline_as_many_steps(s
     assert (fitted.teacher, fitted.supervised) == (teacher, max(min(400, fitted.iterations), teacher))
     assert fitted.student == SHORTEST_STUDENT or rest(fitted.student) <= seconds * MARGIN
     assert rest(fitted.student + 1) > seconds * MARGIN
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_the_time_that_is_said_to_be_enough_holds_the_best_schedule_and_hardly_more(supervised):
+    def schedule(iterations: int) -> Schedule:
+        if supervised:
+            return supervised_schedule(RECIPE, iterations=iterations, n_labels=15)
+        return guided(iterations)
+
+    enough = enough_seconds(RECIPE, schedule, COSTS, n_labels=15, supervised=supervised)
+    fit = functools.partial(fit_iterations, RECIPE, schedule, COSTS, n_labels=15, supervised=supervised)
+    assert schedule(fit(seconds=enough + 0.01)).teacher == 400
+    assert schedule(fit(seconds=enough - 1)).teacher < 400
 
 
 def test_a_time_that_holds_no_run_says_so():

@@ -256,8 +256,12 @@ def test_time_and_iterations_exclude_each_other(project):
 
 def test_a_time_fixes_the_iterations_and_is_kept(project):
     begun = time.monotonic()
-    result = train(project, TrainRequest(time_s=25.0, name="timed"))
+    told: list[str] = []
+    watching = Silent()
+    watching.note = told.append
+    result = train(project, TrainRequest(time_s=25.0, name="timed"), watching)
     spent = time.monotonic() - begun
+    assert any("poor models" in note and "would be enough" in note for note in told)
     config = json.loads((project.runs_dir / "timed" / "config.json").read_text())
     assert result["iterations"] >= 4
     assert config["schedule"]["teacher"] + result["schedule"]["burn_in"] <= result["iterations"]

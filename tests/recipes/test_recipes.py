@@ -115,6 +115,7 @@ def test_recipes_lists_what_the_contract_says():
     assert (best["published"]["value"], best["published"]["kind"]) == (31.0, "paper")
     table = run("recipes").stdout
     assert all(benchmark.name in table for benchmark in BENCHMARKS)
+    assert max(map(len, table.splitlines())) <= 80  # the width of a new terminal
 
 
 # -- own recipes --------------------------------------------------------------------------------------------
