@@ -29,6 +29,10 @@ class RefusedError(ServerError):
     status = 0
 
 
+class NoTokenError(ServerError):
+    """There is no token for the server."""
+
+
 class TooLargeError(ServerError):
     """The server takes no request of this size; it has done nothing."""
 
@@ -36,6 +40,11 @@ class TooLargeError(ServerError):
 def status_of(error: ServerError) -> int:
     """The HTTP status of a refusal; 0 of other errors."""
     return error.status if isinstance(error, RefusedError) else 0
+
+
+def needs_a_person(error: ServerError) -> bool:
+    """Whether trying again is of no use: the token, the access or the project is missing."""
+    return isinstance(error, NoTokenError) or status_of(error) in (401, 403, 404)
 
 
 @contextmanager

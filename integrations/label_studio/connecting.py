@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from labelloop.errors import ProjectError, ServerError, UsageError
+from labelloop.errors import ProjectError, UsageError
+from labelloop.integrations.label_studio.answers import NoTokenError
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.labelling_config import check_config, labelling_config
 from labelloop.integrations.label_studio.server import server_status
@@ -149,7 +150,7 @@ def find_token(url: str) -> str:
     """The token for a server: from the environment, the keyring, or the server that ``server up`` started.
 
     Raises:
-        ServerError: There is none.
+        NoTokenError: There is none.
     """
     token = os.environ.get(TOKEN_VARIABLE, "").strip() or _from_keyring(url)
     if token:
@@ -159,7 +160,7 @@ def find_token(url: str) -> str:
         return mint_token()
     start = "" if local is not None else "Run labelloop server up, if that is this server; or copy "
     copy = f"{start or 'Copy '}one from Account & Settings, Personal Access Token, to {TOKEN_VARIABLE}."
-    raise ServerError("there is no token for Label Studio", value=url, way_out=copy)
+    raise NoTokenError("there is no token for Label Studio", value=url, way_out=copy)
 
 
 def _from_keyring(url: str) -> str:

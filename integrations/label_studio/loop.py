@@ -1,7 +1,8 @@
 """The loop: pull, train again when enough is new, push the next round, for as long as somebody watches.
 
 All of its state is in the ledger, so it can be stopped anywhere and started again. A server that does not
-answer is waited for; a connection is made anew each time, so a renewed token is found.
+answer is waited for; a connection is made anew each time, so a renewed token is found. Where the token or the
+project is wrong from the start, the loop ends.
 
 labelloop.toml is read anew in every turn, so a class that is added there is taken.
 
@@ -23,6 +24,7 @@ from typing import Any
 from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.errors import NothingToReviewError, ProjectError, ServerError
+from labelloop.integrations.label_studio.answers import needs_a_person
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
@@ -73,17 +75,23 @@ def run_loop(
 
     Returns:
         The last turn.
+
+    Raises:
+        ServerError: The server wants another token, or has no such project, since the loop was started.
     """
     watching = progress or Silent()
-    fault = ""
+    fault, worked = "", False
     while True:
         try:
             step = turn(project, retrain_after=retrain_after, progress=watching)
         except ServerError as error:
+            if needs_a_person(error) and not worked:
+                raise
             if str(error) != fault:
                 fault = str(error)
                 watching.note(f"{fault} Waiting for it.")
         else:
+            worked = True
             if fault:
                 watching.note("Label Studio answers again.")
                 fault = ""

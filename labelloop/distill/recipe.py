@@ -272,6 +272,11 @@ def find_recipe(name: str | None) -> Recipe:
     return _found(name or "default", ())
 
 
+def canonical_recipe(name: str) -> str:
+    """The name as it is kept with a run: a file's is absolute, so that it is found from any folder."""
+    return str(Path(name).resolve()) if name.endswith(".toml") else name
+
+
 def recipe_document(name: str) -> dict[str, Any]:
     """What the TOML file of a recipe holds, of this package or of anybody.
 

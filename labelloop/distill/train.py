@@ -30,7 +30,7 @@ from labelloop.distill.files_there import pool_there, require_files
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measuring import Asked, help_measure, measured_costs
 from labelloop.distill.naming import check_name, claimed, make_run_folder, name_taken, run_stem, run_to_resume
-from labelloop.distill.recipe import find_recipe, stored_recipe
+from labelloop.distill.recipe import canonical_recipe, find_recipe, stored_recipe
 from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,
@@ -111,6 +111,8 @@ def train(project: Project, request: TrainRequest, progress: Progress | None = N
     started_at = time.monotonic()
     place = outside_place(os.environ)
     _check(request, place)
+    model, recipe = canonical_name(request.model), request.recipe and canonical_recipe(request.recipe)
+    request = replace(request, model=model, recipe=recipe)
     with stops_interrupt():
         if place is None:
             return _train(project, request, progress, started_at, ALONE)
@@ -220,7 +222,6 @@ def _new_run(
     names = {run.name for run in project.runs()}
     if request.name in names:
         raise name_taken(request.name)
-    request = replace(request, model=canonical_name(request.model))
     images = project.images(split="train")
     asked = asked_labels(project, request.labels, images, seed=request.seed)
     for note in asked.facts.get("notes", ()):

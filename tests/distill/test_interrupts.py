@@ -1,11 +1,16 @@
 """What an interrupted training says."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 
+from labelloop.distill.recipe import find_recipe
 from labelloop.distill.train import TrainRequest, train
 from labelloop.progress import Silent
+
+CORE_NET = Path(__file__).parents[2] / "examples" / "extending" / "core_net.py"
 
 
 class Interrupting(Silent):
@@ -29,6 +34,20 @@ def test_before_the_run_exists_it_does_not_speak_of_resuming(project):
         train(project, request, Interrupting("before the run"))
     assert project.runs() == []
     assert train(project, request)["run"] == "run"
+
+
+def test_the_same_command_goes_on_where_model_and_recipe_are_files_of_the_folder(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CORE_NET, "net.py")
+    Path("quick.toml").write_text("[pseudo]\nviews = 1\n")
+    request = TrainRequest(iterations=4, name="run", model="net.py", recipe="quick.toml")
+    with pytest.raises(KeyboardInterrupt):
+        train(project, request, Interrupting("teacher"))
+    assert train(project, dataclasses.replace(request, resume=True))["run"] == "run"
+    monkeypatch.chdir("/")  # a loop that trains as this run was trained finds them from anywhere
+    assert find_recipe(project.run("run").config["request"]["recipe"]).pseudo.views == 1
 
 
 @pytest.mark.parametrize("stage", ["teacher", "pseudo-labels", "distillation", "evaluating guided"])

@@ -7,7 +7,8 @@ import pytest
 
 from labelloop.errors import ServerError
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.loop import turn
+from labelloop.integrations.label_studio.answers import NoTokenError, needs_a_person, refused
+from labelloop.integrations.label_studio.loop import run_loop, turn
 from labelloop.progress import Silent
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.ledger import encode_instances
@@ -39,6 +40,22 @@ def test_every_turn_reads_labelloop_toml_anew(project: Project) -> None:
     with pytest.raises(ServerError, match="reached"):
         turn(project, retrain_after=1)
     assert project.config.classes == ("organoid", "cyst")
+
+
+def test_a_loop_without_a_token_ends_with_the_way_out(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    with pytest.raises(NoTokenError, match="Personal Access Token"):
+        run_loop(project, every_s=0.0, retrain_after=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"), [(401, True), (403, True), (404, True), (500, False), (0, False)]
+)
+def test_a_loop_ends_at_once_only_where_waiting_is_of_no_use(status: int, ends: bool) -> None:
+    error = ServerError("no answer") if status == 0 else refused(status, "", "http://127.0.0.1:9")
+    assert needs_a_person(error) is ends
 
 
 def test_a_labelloop_toml_that_cannot_be_read_is_said_and_the_settings_before_hold(project: Project) -> None:
