@@ -24,17 +24,22 @@ GroupOption = Annotated[
         "finds in its path (its first bracketed group, if it has one). Groups are drawn and resampled whole.",
     ),
 ]
+ChannelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--channel", metavar="C", min=0, help="Channel to use, from 0. Default: RGB as it is, else the first."
+    ),
+]
+PageOption = Annotated[
+    int, typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0.")
+]
 
 
 def images(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders or globs.")],
     group_by: GroupOption = None,
-    channel: Annotated[
-        int | None, typer.Option("--channel", metavar="C", min=0, help="Channel to use, from 0.")
-    ] = None,
-    page: Annotated[
-        int, typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0.")
-    ] = 0,
+    channel: ChannelOption = None,
+    page: PageOption = 0,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +73,8 @@ def labels(
     ] = None,
     split: SplitOption = None,
     group_by: GroupOption = None,
+    channel: ChannelOption = None,
+    page: PageOption = 0,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,6 +96,8 @@ def labels(
             images=images,
             split=None if split is None else split.value,
             group_by=group_by,
+            channel=channel,
+            page=page,
             readers=[READER],
             progress=progress,
         )
@@ -112,8 +121,9 @@ def _print_report(report: AddReport, *, as_json: bool) -> None:
     else:
         for skipped in report.skipped:
             to_stderr().print(f"skipped {skipped.path}: {skipped.reason}", soft_wrap=True, markup=False)
-        if failed and not report.skipped:
-            to_stderr().print(str(nothing), soft_wrap=True, markup=False)
+        if failed:
+            said = f"{nothing.what}. {nothing.way_out}" if report.skipped else str(nothing)
+            to_stderr().print(said, soft_wrap=True, markup=False)
         say(_summary(report))
     if failed:
         raise typer.Exit(1)

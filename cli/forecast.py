@@ -9,6 +9,8 @@ import typer
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import print_json, say
 from labelloop.cli.progress import shown_progress
+from labelloop.durations import parse_duration
+from labelloop.errors import UsageError
 
 
 def forecast(
@@ -16,7 +18,7 @@ def forecast(
         str | None, typer.Option("--target", metavar="METRIC=X", help="What to reach, like coco_ap50=0.8.")
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", metavar="M", min=1, help="Minutes of annotation to spend.")
+        str | None, typer.Option("--minutes", metavar="120|2h", help="Annotation to spend, in minutes.")
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -28,6 +30,7 @@ def forecast(
 
     Example: `labelloop forecast --target coco_ap50=0.8`
     """
+    worth = None if minutes is None else parse_minutes(minutes)
     opened = open_project(project)
     from labelloop.budget.forecast_project import (
         DEFAULT_METRIC,
@@ -39,7 +42,7 @@ def forecast(
     metric, value = (DEFAULT_METRIC, None) if target is None else parse_target(target)
     with shown_progress() as progress:
         result = forecast_project(
-            opened, ForecastRequest(metric=metric, target=value, minutes=minutes), progress
+            opened, ForecastRequest(metric=metric, target=value, minutes=worth), progress
         )
     if as_json:
         print_json(result.document)
@@ -48,3 +51,15 @@ def forecast(
     if result.picture:
         say("", f"{metric}: o models on subsets, = forecast, . 80 % interval, | labels now", *result.picture)
     say("", *(str(path) for path in result.document["plots"].values()))
+
+
+def parse_minutes(text: str) -> float:
+    """``120``, ``90m`` or ``2h`` in minutes, 1 or more.
+
+    Raises:
+        UsageError: It is neither, or less.
+    """
+    minutes = float(text) if text.isascii() and text.isdigit() else parse_duration(text) / 60
+    if minutes < 1:
+        raise UsageError("this is less than a minute", value=text, way_out="Give minutes like 120 or 90m.")
+    return minutes

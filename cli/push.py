@@ -65,6 +65,12 @@ def push(
     Examples: `labelloop push --budget 90m` or `labelloop push --budget 40 --strategy random`
     """
     worth = parse_budget(budget)
+    if suspects and (run is not None or strategy is not StrategyName.auto):
+        raise UsageError(
+            "a round of suspects has neither a strategy nor a run",
+            value=strategy.value if run is None else run,
+            way_out="Leave --strategy and --run out, or --suspects.",
+        )
     opened = open_project(project)
     from labelloop.budget.opening import RoundRequest
     from labelloop.integrations.label_studio.push import push as push_round

@@ -9,29 +9,17 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import func, select
-
 from labelloop.distill.naming import claimed, free_name, run_stem
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import ProjectError, TrainingError, UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import LabelRow, Meta, RunRow
+from labelloop.project.tables import Meta
 from labelloop.promotion import gate_of_runs
 
 PROPOSER = "loop:run"  # in the ledger: the run whose model proposes
 GATE = "loop:gate"  # in the ledger: why that one, as JSON
 TRAINED = "loop:trained"  # in the ledger: the run that was trained last and the one before it, as JSON
-
-
-def new_labels(project: Project) -> int:
-    """Images whose newest labels came from review after the newest finished run began."""
-    newest = select(func.max(RunRow.started_at)).where(RunRow.state == "finished").scalar_subquery()
-    statement = select(func.count(func.distinct(LabelRow.image_id))).where(
-        LabelRow.source.startswith("review:"), LabelRow.added_at > func.coalesce(newest, "")
-    )
-    with project.ledger.read() as session:
-        return int(session.execute(statement).scalar_one())
 
 
 def retrain(project: Project, progress: Progress) -> str | None:

@@ -25,7 +25,7 @@ FLAGS = {
     "demo": {"--time"},
     "init": {"--name", "--classes", "--pixel-size"},
     "add images": {"--group-by", "--channel", "--page"},
-    "add labels": {"--format", "--images", "--split", "--group-by"},
+    "add labels": {"--format", "--images", "--split", "--group-by", "--channel", "--page"},
     "check": {"--labels"},
     "train": {
         "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--data", "--seed",

@@ -19,7 +19,8 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow, PredictionRow
-from labelloop.retraining import gate_trained, last_gate, new_labels, proposer, retrain
+from labelloop.retraining import gate_trained, last_gate, proposer, retrain
+from labelloop.review.known import new_labels
 
 
 def make_screen(tmp_path: Path, first: TrainRequest, **splits: int) -> Project:

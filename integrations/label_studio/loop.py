@@ -30,7 +30,8 @@ from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
-from labelloop.retraining import gate_trained, last_gate, new_labels, proposer, retrain
+from labelloop.retraining import gate_trained, last_gate, proposer, retrain
+from labelloop.review.known import new_labels
 from labelloop.review.rounds import current_round
 
 ROUND = Budget(tasks=40)

@@ -125,10 +125,11 @@ class Forecast:
             "reason": self.reason,
             "labelled": self.question.labelled,
             "widened": round(self.widened, 3),
+            "expected": None if self.expected is None else self.expected.as_dict(),
             "families": self.families,
             "level": None if self.level is None else self.level.run,
             "points": [
                 {"n_images": p.n_images, "value": p.value, "se": p.se, "seed": p.seed} for p in self.points
             ],
         }
-        return document if self.expected is None else {**document, "expected": self.expected.as_dict()}
+        return document

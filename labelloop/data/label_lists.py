@@ -91,7 +91,11 @@ def read_label_list(request: ListRequest, *, seed: int, coco_file: Callable[[], 
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError("the list of labelled images is no text", value=request.path) from error
+        raise UsageError(
+            "the list of labelled images is no text",
+            value=request.path,
+            way_out="Write one image's name on each line, in UTF-8.",
+        ) from error
     if text.lstrip().startswith("{"):
         names, notes = _counted(text, request, seed, coco_file)
     elif request.percent is None:
@@ -143,7 +147,11 @@ def _named(text: str, path: Path, sha256: str) -> tuple[tuple[str, ...], tuple[s
     lines = (line.strip().replace("\\", "/") for line in text.splitlines())
     names = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not names:
-        raise UsageError("the list of labelled images is empty", value=path)
+        raise UsageError(
+            "the list of labelled images is empty",
+            value=path,
+            way_out="Write one image's name on each line.",
+        )
     published = _PUBLISHED.get(path.name)
     if published is None or sha256.startswith(published[1]):
         return names, ()
@@ -186,7 +194,11 @@ def _indices(text: str, request: ListRequest, seed: int) -> tuple[list[int], flo
         document = json.loads(text)
         shares = {float(key): draws for key, draws in document.items()}
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"the list is no JSON of shares ({error})", value=request.path) from error
+        raise UsageError(
+            f"the list is no JSON of shares ({error})",
+            value=request.path,
+            way_out="Give the published file, or a list of names, one on each line.",
+        ) from error
     draws = shares.get(request.percent) if request.percent is not None else None
     if not isinstance(draws, dict):
         raise UsageError(
@@ -201,7 +213,11 @@ def _indices(text: str, request: ListRequest, seed: int) -> tuple[list[int], flo
             "the list has no such draw", value=f"seed {seed}", way_out=f"Seeds are {', '.join(draws)}."
         )
     if not isinstance(indices, list) or not indices or not all(type(i) is int and i >= 0 for i in indices):
-        raise UsageError("the list's indices cannot be used", value=f"{request.path}@{request.percent:g}%")
+        raise UsageError(
+            "the list's indices cannot be used",
+            value=f"{request.path}@{request.percent:g}%",
+            way_out="Each draw is a list of whole numbers from 0.",
+        )
     assert request.percent is not None
     return sorted(set(indices)), request.percent
 
@@ -210,7 +226,11 @@ def _names_in_order(coco_file: Path) -> list[str]:
     """File names of the images with a single object, in the order of their ids (detectron2's loader)."""
     document = load_json(coco_file)
     if not is_coco(document):
-        raise UsageError("the list counts images of a COCO file, and this is none", value=coco_file)
+        raise UsageError(
+            "the list counts images of a COCO file, and this is none",
+            value=coco_file,
+            way_out="Use it with the COCO file that it was published for.",
+        )
     with_objects = {
         entry.get("image_id")
         for entry in document["annotations"]
@@ -224,7 +244,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"the list cannot be read ({error.strerror})", value=path) from error
+        raise UsageError(
+            f"the list cannot be read ({error.strerror})", value=path, way_out="Mend the path of --labels."
+        ) from error
 
 
 def _key(name: str) -> str:

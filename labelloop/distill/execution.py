@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,7 +83,7 @@ def execute(
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
         "device": config["device"],
         "devices": team.size,
-        "memory_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memory_peak_mib": round(_memory_peak_mib()),
     }
     write_json(files.metrics, result)
     project.save_run(replace(record, state="finished", promoted=str(result["promoted"]), result=result))
@@ -156,3 +157,9 @@ def _gate(
 def _promoted(method: str, gate: GateDecision | None) -> str:
     """The guided model, unless the gate refuses it."""
     return "supervised" if method == "supervised" or (gate is not None and not gate.promote) else "guided"
+
+
+def _memory_peak_mib() -> float:
+    """Of this process; macOS tells bytes, Linux KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -173,9 +173,15 @@ def _check(request: TrainRequest, place: Place | None) -> None:
     if request.name is not None:
         check_name(request.name)
     if request.folds == 1 or request.folds < 0:
-        raise UsageError("labels are cut into 2 folds or more", value=f"--folds {request.folds}")
+        raise UsageError(
+            "labels are cut into 2 folds or more",
+            value=f"--folds {request.folds}",
+            way_out="Give 2 or more, or leave --folds out.",
+        )
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
-        raise UsageError("a guided run needs at least 4 iterations", value=request.iterations)
+        raise UsageError(
+            "a guided run needs at least 4 iterations", value=request.iterations, way_out="Give more."
+        )
     if request.teacher_iterations is not None:
         student = (request.iterations or 0) - request.teacher_iterations
         if request.method != "guided" or student < SHORTEST_STUDENT:
@@ -208,7 +214,11 @@ def _require_work(config: Mapping[str, Any], processes: int) -> None:
         )
     gpus = torch.cuda.device_count()
     if config["device"] == "cuda" and outside_place(os.environ) is None and processes > gpus:
-        raise UsageError("there are not so many GPUs", value=f"{processes} asked for, {gpus} here")
+        raise UsageError(
+            "there are not so many GPUs",
+            value=f"{processes} asked for, {gpus} here",
+            way_out="Give fewer --devices, or --device cpu.",
+        )
 
 
 def _new_run(

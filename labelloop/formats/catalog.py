@@ -119,7 +119,9 @@ def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelR
             way_out=f"Formats: auto, {_forms(readers)}.",
         )
     if not path.exists():
-        raise UsageError("there is no such file or folder", value=path)
+        raise UsageError(
+            "there is no such file or folder", value=path, way_out="Mend the path of the labels."
+        )
     reader = known[find_format(path, readers) if format_name == AUTO else format_name]
     kind = "folder" if path.is_dir() else "file"
     if reader.holder not in (kind, "either"):

@@ -153,7 +153,11 @@ def _loaded(point: EntryPoint) -> Architecture:
     try:
         found = point.load()
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"this model cannot be imported ({error})", value=point.value) from error
+        raise ModelError(
+            f"this model cannot be imported ({error})",
+            value=point.value,
+            way_out="Mend or uninstall the package that offers it.",
+        ) from error
     return _checked(found, point.value)
 
 
@@ -167,7 +171,11 @@ def _in_file(path: Path) -> Architecture:
     try:
         spec.loader.exec_module(module)
     except (ImportError, SyntaxError) as error:
-        raise ModelError(f"this file cannot be imported ({error})", value=path) from error
+        raise ModelError(
+            f"this file cannot be imported ({error})",
+            value=path,
+            way_out="Mend it, or install what it imports beside labelloop.",
+        ) from error
     return _checked(getattr(module, IN_A_FILE, None), path)
 
 

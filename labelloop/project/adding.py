@@ -118,6 +118,8 @@ def add_labels(
     split: str | None = None,
     group_by: str | None = None,
     leave_out: str | None = None,
+    channel: int | None = None,
+    page: int = 0,
     readers: Sequence[LabelReader] = (),
     progress: Progress = _SILENT,
 ) -> AddReport:
@@ -136,6 +138,9 @@ def add_labels(
         group_by: As in ``add_images``.
         leave_out: Labels of images whose names, as the annotations have them, match this regular expression
             are passed over.
+        channel: As in ``add_images``. Where neither it nor a page is given, labels of a file of which one
+            channel or page was added are for that one.
+        page: As in ``add_images``.
         readers: Of formats of other software.
         progress: Is told of each image.
 
@@ -155,7 +160,8 @@ def add_labels(
         kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
         label_set = replace(label_set, records=kept)
     classes, records = _in_classes(label_set, project.config.classes, path)
-    labelled, skipped = with_images(project, records, place, images, label_set, progress)
+    wanted = (page, -1 if channel is None else channel)
+    labelled, skipped = with_images(project, records, place, images, label_set, wanted, progress)
     if not labelled:
         return AddReport(skipped=(*label_set.skipped, *skipped))
     with NewClasses(project, classes) as new_classes, project.ledger.write() as session:

@@ -79,9 +79,13 @@ def read_config(path: Path) -> ProjectConfig:
     try:
         return ProjectConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise ProjectError(f"labelloop.toml cannot be read ({error.strerror})", value=path) from error
+        raise ProjectError(
+            f"labelloop.toml cannot be read ({error.strerror})", value=path, way_out="Make it readable."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProjectError(f"labelloop.toml is not valid TOML ({error})", value=path) from error
+        raise ProjectError(
+            f"labelloop.toml is not valid TOML ({error})", value=path, way_out="Mend that line."
+        ) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(ProjectConfig.model_fields)

@@ -28,6 +28,7 @@ def with_images(
     place: Path,
     images: str | None,
     label_set: LabelSet,
+    page_and_channel: tuple[int, int],
     progress: Progress,
 ) -> tuple[list[LabelledFile], list[SkippedFile]]:
     """The records whose images are found, usable and of the right size, and why the others are not.
@@ -38,6 +39,7 @@ def with_images(
         place: Where the annotations lie.
         images: Folder of the images, as a person typed it.
         label_set: What the records are of.
+        page_and_channel: Of the files; (0, -1) for RGB as it is or the first channel.
         progress: Is told of each image.
 
     Raises:
@@ -53,7 +55,8 @@ def with_images(
         else:
             skipped.append(SkippedFile(path=record.image, reason=f"{file}{hint}"))
     distinct = list(dict.fromkeys(file for file, _ in found))
-    read, unusable = read_files(distinct, page=0, channel=-1, progress=progress)
+    page, channel = page_and_channel
+    read, unusable = read_files(distinct, page=page, channel=channel, progress=progress)
     by_path = {image.path: image for image in read}
     labelled: list[LabelledFile] = []
     for file, record in found:
@@ -81,7 +84,9 @@ def _places(
     if images is not None:
         folder = plain_path(Path(images))
         if not folder.is_dir():
-            raise UsageError("there is no such folder of images", value=images)
+            raise UsageError(
+                "there is no such folder of images", value=images, way_out="Mend what --images says."
+            )
     index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
     if images is not None:
         return folder, [index]

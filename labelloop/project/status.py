@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from labelloop.budget.audit import audit_rounds
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import CurvePointRow, LabelRow
-from labelloop.review.known import minutes_spent
+from labelloop.review.known import minutes_spent, new_labels
 from labelloop.review.rounds import UNSETTLED, RoundRecord, predicted_minutes, round_tasks, rounds
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
@@ -40,6 +40,8 @@ def project_status(project: Project) -> dict[str, Any]:
     unfinished = [run.name for run in project.unfinished_runs()]
     newest = finished[-1] if finished else None
     reviewed = rounds(project)
+    steps = _next_steps(images, unfinished, newest, new_labels(project))
+    steps += _next_reviews(project, reviewed, newest)
     return {
         "project": project.config.name,
         "root": str(project.root),
@@ -56,10 +58,7 @@ def project_status(project: Project) -> dict[str, Any]:
         "waiting": _waiting(project, reviewed),
         "audit": _audit(project, reviewed),
         "next_hour": _next_hour(project),
-        "next": [
-            step.replace("labelloop", project.program(Path.cwd()), 1)
-            for step in (*_next_steps(images, unfinished, newest), *_next_reviews(project, reviewed, newest))
-        ],
+        "next": [step.replace("labelloop", project.program(Path.cwd()), 1) for step in steps],
     }
 
 
@@ -150,7 +149,9 @@ def _next_hour(project: Project) -> dict[str, Any] | None:
     return next_hour(project)
 
 
-def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord | None) -> list[str]:
+def _next_steps(
+    images: dict[str, int], unfinished: list[str], newest: RunRecord | None, new: int
+) -> list[str]:
     steps = [
         f"labelloop train --resume --name {shlex.quote(name)}   (goes on where it was interrupted)"
         for name in unfinished
@@ -165,6 +166,8 @@ def _next_steps(images: dict[str, int], unfinished: list[str], newest: RunRecord
             "labelloop train --time 20m",
         ]
     if newest is not None:
+        if new:
+            steps.append(f"labelloop train --labels all   ({new} images have labels from review since then)")
         steps.append("labelloop predict --out masks")
         if not images["test"]:
             steps.append("labelloop add labels PATH --split test   (numbers that no choice was made on)")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, load_only
 
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, Meta, ReviewTaskRow, RoundRow
+from labelloop.project.tables import AnnotationRow, LabelRow, Meta, ReviewTaskRow, RoundRow, RunRow
 
 CHUNK = 500  # values in one SQL statement
 
@@ -78,3 +78,13 @@ def chunked(session: Session, statement: Select[Any], column: Any, values: Seque
     """The scalars of a statement for the rows in which a column has one of many values."""
     for start in range(0, len(values), CHUNK):
         yield from session.scalars(statement.where(column.in_(values[start : start + CHUNK])))
+
+
+def new_labels(project: Project) -> int:
+    """Images whose newest labels came from review after the newest finished run began."""
+    newest = select(func.max(RunRow.started_at)).where(RunRow.state == "finished").scalar_subquery()
+    statement = select(func.count(func.distinct(LabelRow.image_id))).where(
+        LabelRow.source.startswith("review:"), LabelRow.added_at > func.coalesce(newest, "")
+    )
+    with project.ledger.read() as session:
+        return int(session.execute(statement).scalar_one())

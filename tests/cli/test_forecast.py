@@ -102,7 +102,7 @@ def test_without_options_it_says_what_twice_the_labels_would_bring(labelled, lab
 def test_minutes_that_nobody_knows_the_worth_of_are_an_answer_and_no_error(labelled, labelloop):
     root = labelled(24)
     know_points(root, growing)
-    ran = labelloop("forecast", "--minutes", "120", "-C", root)
+    ran = labelloop("forecast", "--minutes", "2h", "-C", root)
     assert ran.code == 0
     assert "cannot tell yet, because" in ran.out
 

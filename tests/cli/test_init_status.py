@@ -125,6 +125,34 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     assert f"labelloop -C {project} train --resume --name cut" in shown
 
 
+def test_status_offers_a_training_where_corrections_wait_for_one(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    _add(opened, "a.png", "train", 2)
+    opened.save_run(
+        RunRecord(
+            name="r", state="finished", promoted="guided", result={}, method="guided",
+            model="mask-rcnn-lite", seed=0, config={},
+        )
+    )  # fmt: skip
+    (opened.runs_dir / "r").mkdir(parents=True)
+    assert not any(
+        " train " in line for line in labelloop("status", "-C", project, "--json").document["next"]
+    )
+    with opened.ledger.write() as session:
+        labels = session.scalars(select(LabelRow)).first()
+        session.add(
+            LabelRow(
+                image_id=labels.image_id,
+                revision=9,
+                source="review:1",
+                n_objects=0,
+                instances=labels.instances,
+            )
+        )
+    steps = labelloop("status", "-C", project, "--json").document["next"]
+    assert any("train --labels all   (1 images" in line for line in steps)
+
+
 def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, project: Path) -> None:
     opened = Project.open(project)
     shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {"request": {}}}

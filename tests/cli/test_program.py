@@ -112,6 +112,10 @@ def test_failure_with_json_is_one_document(labelloop, tmp_path: Path) -> None:
         pytest.param(
             ["evaluate", "--predictions", "a.json", "--labels", "b.json", "--run", "r"], id="no run of files"
         ),
+        pytest.param(["forecast", "--minutes", "soon"], id="no minutes"),
+        pytest.param(["forecast", "--minutes", "30s"], id="less than a minute"),
+        pytest.param(["push", "--suspects", "--strategy", "random"], id="no choice of suspects"),
+        pytest.param(["push", "--suspects", "--run", "r"], id="no run for suspects"),
         pytest.param(["add", "labels"], id="missing argument"),
         pytest.param(["init"], id="no folder"),
         pytest.param(["init", "a", "-C", "b"], id="two folders"),

@@ -200,6 +200,21 @@ def test_pixel_size_and_page_and_channel_are_stored(project, tmp_path):
     }
 
 
+def test_labels_may_be_of_a_page_and_a_channel(project, tmp_path):
+    stack = np.stack([pixels(i) for i in range(6)]).reshape(3, 2, H, W)
+    path = tmp_path / "images" / "stack.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, stack, metadata={"axes": "ZCYX"})
+    truth = coco(tmp_path / "truth.json", {path.name: [(square(2, 3), 1)]})
+    assert add_labels(project, truth, images=str(path.parent)).added == 1
+    assert add_labels(project, truth, images=str(path.parent), channel=1, page=2).added == 1
+    assert add_images(project, [str(path)], channel=1, page=2).known == 1
+    found = project.images(labelled=True)
+    assert {(r.page, r.channel) for r in found} == {(0, -1), (2, 1)}
+    refused = add_labels(project, truth, images=str(path.parent), channel=2)
+    assert reasons(refused) == {path.name: "the image has no such channel (2, of 2 from 0)"}
+
+
 def test_the_only_channel_of_an_image_is_the_image(project, pool):
     add_images(project, [str(pool)])
     assert add_images(project, [str(pool)], channel=0).known == 4
