@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
@@ -15,14 +16,15 @@ def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """
     from labelloop.project.status import project_status
 
-    found = project_status(open_project(project))
+    opened = open_project(project)
+    found = project_status(opened)
     if as_json:
         print_json(found)
     else:
-        _show(found)
+        _show(found, opened.program(Path.cwd()))
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], program: str) -> None:
     images = found["images"]
     say(
         f"{found['project']}  {found['root']}",
@@ -58,4 +60,4 @@ def _show(found: dict[str, Any]) -> None:
         if any(columns.values()):
             print_estimates(columns, signed=["difference"])
     if found["next"]:
-        say("", "Next:", *(f"  {line}" for line in found["next"]))
+        say("", "Next:", *(f"  {line.replace('labelloop', program, 1)}" for line in found["next"]))

@@ -70,10 +70,11 @@ def main() -> None:
     result = train(project, request, Printed())
     for which in ("supervised", "guided", "difference"):
         if result[which] is not None:
-            ap = result[which]["coco_ap"]
-            print(
-                f"{which:>12}: AP {ap['value']:.3f} [{ap['low']:.3f}, {ap['high']:.3f}] on {result['split']}"
+            ap = result[which]["coco_ap"]  # None is what few images cannot tell, with the reason
+            number, low, high = (
+                "-" if ap[part] is None else f"{ap[part]:.3f}" for part in ("value", "low", "high")
             )
+            print(f"{which:>12}: AP {number} [{low}, {high}] on {result['split']} {ap.get('reason', '')}")
 
     # The promoted model, on any array: here on one unlabelled image.
     loaded = load_model(project)

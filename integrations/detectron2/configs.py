@@ -39,6 +39,11 @@ def config_file(name: str) -> Path:
     raise ModelError("detectron2 has no such configuration", value=name, way_out=way_out)
 
 
+_NO_CONFIG = (  # what yacs and fvcore raise of files that are none, empty ones and lists too
+    KeyError, ValueError, AssertionError, OSError, yaml.YAMLError, TypeError, AttributeError,
+)  # fmt: skip
+
+
 def read_config(path: Path) -> Any:
     """A configuration as its file says; nothing in the file is executed.
 
@@ -48,9 +53,11 @@ def read_config(path: Path) -> Any:
     cfg = get_cfg()
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
+    except _NO_CONFIG as error:
         raise ModelError(
-            f"this is no configuration of detectron2 ({' '.join(str(error).split())})", value=path
+            f"this is no configuration of detectron2 ({' '.join(str(error).split())})",
+            value=path,
+            way_out="Give a yaml file such as those of detectron2's model zoo.",
         ) from error
     model = cfg.MODEL
     for key, found, wanted in (

@@ -50,7 +50,7 @@ def build_detectron2(
     """
     path = config_file(name)
     cfg = read_config(path)
-    weights = weights_of(cfg, path)
+    weights = weights_of(cfg, path) if pretrained else str(cfg.MODEL.WEIGHTS)  # the file may be gone since
     fitted = fit_config(cfg, stats, target_diameter_px=target_diameter_px, random_weights=not weights)
     try:
         network = GeneralizedRCNN(cfg)
@@ -111,8 +111,9 @@ class Detectron2RCNN(nn.Module):
             try:
                 proposals, losses = self.network.proposal_generator(batch, features, wanted)
             except FloatingPointError:  # the network's answers are not finite, so its loss is not either
-                return {"rpn_cls": batch.tensor.new_tensor(math.nan)}
-            losses |= self.network.roi_heads(batch, features, proposals, wanted)[1]
+                losses = {"rpn_cls": math.nan * sum(feature.sum() for feature in features.values())}
+            else:
+                losses |= self.network.roi_heads(batch, features, proposals, wanted)[1]
         self.train(was_training)
         return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
 
@@ -203,6 +204,12 @@ def _without_its_warnings() -> Iterator[None]:
         of_tracing.setLevel(level)
 
 
+_NO_WEIGHTS = (  # what detectron2 raises of files that hold none, or none that it knows
+    OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError, AssertionError,
+    AttributeError, TypeError,
+)  # fmt: skip
+
+
 class _Checkpointer(DetectionCheckpointer):  # type: ignore[misc]
     """Keeps what did not fit instead of logging it."""
 
@@ -222,7 +229,7 @@ def _load(network: nn.Module, weights: str) -> None:
     checkpointer = _Checkpointer(network)
     try:
         checkpointer.load(weights)
-    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+    except _NO_WEIGHTS as error:
         raise ModelError(
             f"the weights of the configuration cannot be had ({type(error).__name__})",
             value=weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from labelloop.budget.answers import (
@@ -15,10 +15,10 @@ from labelloop.budget.answers import (
     Question,
     Span,
 )
-from labelloop.budget.curve_points import MeasuredPoint, curve_points, level_of
+from labelloop.budget.curve_points import MeasuredPoint, curve_points, known_points, level_of
 from labelloop.budget.forecast import forecast
 from labelloop.budget.image_minutes import minutes_per_image
-from labelloop.budget.subsets import CurveSettings
+from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.errors import TrainingError, UsageError
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
@@ -103,34 +103,49 @@ def forecast_project(
         OutputError: The pictures cannot be written.
     """
     progress = progress or Silent()
-    labelled = len(project.images(split="train", labelled=True))
-    if labelled == 0:
+    if not project.images(split="train", labelled=True):
         raise TrainingError(
             "no training image has labels", value=project.root, way_out="Add some with labelloop add labels."
         )
-    measured = curve_points(project, request.settings, progress)
+    found = _in_full(project, request, curve_points(project, request.settings, progress))
+    plots = write_curve(project.curves_dir, found.answer, found.lines)
+    return replace(found, document=found.document | {"plots": {k: str(path) for k, path in plots.items()}})
+
+
+def _in_full(project: Project, request: ForecastRequest, measured: list[MeasuredPoint]) -> ProjectForecast:
+    """The answer from the points of the curve, in every form but the files."""
     points = [point for m in measured if (point := m.of_metric(request.metric)) is not None]
     question = Question(
         metric=request.metric,
-        labelled=labelled,
+        labelled=len(project.images(split="train", labelled=True)),
         target=request.target,
         minutes=request.minutes,
         minutes_per_image=minutes_per_image(project),
     )
     undefined = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
     answer = forecast(points, question, level=level_of(project, request.metric), undefined=undefined)
-    lines = in_words(answer)
     notes = _notes(answer, measured)
-    plots = write_curve(project.curves_dir, answer, [*lines, *notes])
     document = {
         **answer.as_dict(),
         "split": measured[0].split if measured else None,
         "notes": notes,
-        "plots": {kind: str(path) for kind, path in plots.items()},
     }
     return ProjectForecast(
-        answer=answer, lines=[*lines, *notes], picture=curve_text(answer), document=document
+        answer=answer, lines=[*in_words(answer), *notes], picture=curve_text(answer), document=document
     )
+
+
+def known_forecast(project: Project, metric: str = DEFAULT_METRIC) -> ProjectForecast | None:
+    """What twice the labels would bring, from what is measured; None while points of the curve are missing.
+
+    Its document has no plots, as none are written.
+    """
+    settings = CurveSettings()
+    plans = plan_points(project, settings)
+    measured = known_points(project, plans, settings)
+    if not plans or len(measured) < len(plans):
+        return None
+    return _in_full(project, ForecastRequest(metric=metric, settings=settings), measured)
 
 
 def in_words(answer: Forecast) -> list[str]:

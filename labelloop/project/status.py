@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -58,7 +57,7 @@ def project_status(project: Project) -> dict[str, Any]:
         "waiting": _waiting(project, reviewed),
         "audit": _audit(project, reviewed),
         "next_hour": _next_hour(project),
-        "next": [step.replace("labelloop", project.program(Path.cwd()), 1) for step in steps],
+        "next": steps,
     }
 
 

@@ -18,6 +18,7 @@ FOUND: Colour = (0, 214, 143)
 MADE_UP: Colour = (255, 110, 20)
 MISSED: Colour = (255, 232, 66)
 TRUTH: Colour = (86, 200, 255)
+NOT_COUNTED: Colour = (170, 170, 170)
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GAP = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from labelloop.metrics.bootstrap import FEW_UNITS
 from labelloop.report.markup import Child, Markup, details, joined, table, tag
 from labelloop.report.metric_words import (
     NO_NUMBER,
@@ -105,6 +106,8 @@ def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
         return None
     groups = document.get("n_groups")
     n = f"n = {document['n_images']}" if groups is None else f"n = {groups} groups"
+    if groups is None and document["n_images"] >= FEW_UNITS:
+        n = "few groups"  # of so many images; how many they are was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
 
 
@@ -120,10 +123,14 @@ def _short_name(words: MetricWords, estimate: Estimate) -> Child:
 
 
 def _nearer(words: MetricWords, before: Estimate, after: Estimate) -> bool | None:
-    """Whether a metric that is best at zero came nearer to it; None of others."""
+    """Whether a metric that is best at zero came nearer to it; None of others.
+
+    None too where it went past zero: how sure the difference is says nothing of how near the values are then.
+    """
     if words.better != ZERO or before.get("value") is None or after.get("value") is None:
         return None
-    return abs(float(after["value"])) < abs(float(before["value"]))
+    old, new = float(before["value"]), float(after["value"])
+    return abs(new) < abs(old) if old * new >= 0 else None
 
 
 def _verdict(verdict: str) -> Markup | None:

@@ -76,12 +76,9 @@ def comparison_section(run: RunRecord) -> list[Child] | None:
     split = SPLITS.get(str(result.get("split")), "")
     promoted, gate = MODELS.get(run.promoted or "", ""), result.get("gate") or {}
     document = {"metrics": baseline, "n_images": max((e.get("n", 0) for e in baseline.values()), default=0)}
-    chosen = (
-        f"Promoted: the {promoted}, "
-        + (f"by {split} images." if result.get("verified") else "without validation images to choose by.")
-        if promoted
-        else ""
-    )
+    unverified = f"though the {split} images could not tell" if gate else "without images to choose by"
+    why = f"by {split} images" if result.get("verified") else unverified
+    chosen = f"Promoted: the {promoted}, {why}." if promoted else ""
     return [
         paragraph(
             "Both learnt the same labels; the distilled model also learnt from images without labels. "

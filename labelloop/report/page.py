@@ -67,7 +67,7 @@ def write_report(
     Args:
         project: What is reported.
         run: A run; the newest finished one if None.
-        out: The file; if None ``report.html`` in the run's folder, or in the project's without a run.
+        out: The file; if None ``report.html`` in the run's folder, or in the project's where there is none.
         written: The day that the page names; none if None, and the same project gives the same bytes.
         device: Where to predict.
         progress: Who watches.
@@ -80,7 +80,8 @@ def write_report(
         OutputError: The file cannot be written.
     """
     found = gather(project, run=run, device=device, progress=progress or Silent())
-    folder = project.root if found.run is None else project.runs_dir / found.run.name
+    there = found.run is not None and project.run_there(found.run.name)  # not if a person deleted it
+    folder = project.runs_dir / found.run.name if found.run is not None and there else project.root
     return _write(out or folder / FILE_NAME, project_page(found, written=written))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from labelloop.errors import ImageError
 from labelloop.images import read_image, render_8bit
 from labelloop.instances import Instances
-from labelloop.report.comparison import FOUND, MADE_UP, MISSED, TRUTH
+from labelloop.report.comparison import FOUND, MADE_UP, MISSED, NOT_COUNTED, TRUTH
 from labelloop.report.markup import Markup, note, tag
 from labelloop.report.measured import ImageOutcome
 from labelloop.report.metric_words import NO_NUMBER, plural
@@ -20,7 +20,13 @@ from labelloop.report.overlays import Bytes, Colour, as_rgb, draw_overlay
 LONGEST_SIDE_PX = 480
 QUALITY = 82  # of JPEG
 _LINE_PX = 1.6  # of a contour, as it is seen
-KEY = (("found", FOUND), ("missed", MISSED), ("made up", MADE_UP), ("truth", TRUTH))
+KEY = (
+    ("found", FOUND),
+    ("missed", MISSED),
+    ("made up", MADE_UP),
+    ("truth", TRUTH),
+    ("where the truth is unknown", NOT_COUNTED),
+)
 
 
 def colour_key() -> Markup:
@@ -53,7 +59,7 @@ def picture_pair(kind: str, outcome: ImageOutcome) -> Markup:
     except ImageError as error:
         picture = tag("div", f"The image is not shown: {error.what}.", class_="missing")
         return tag("figure", picture, caption)
-    truth, predicted = _panels(pixels, outcome)
+    truth, predicted = draw_outcome(pixels, outcome)
     return tag(
         "figure",
         tag(
@@ -84,7 +90,8 @@ def _pixels(outcome: ImageOutcome) -> Bytes:
     return pixels
 
 
-def _panels(pixels: Bytes, outcome: ImageOutcome) -> tuple[Bytes, Bytes]:
+def draw_outcome(pixels: Bytes, outcome: ImageOutcome) -> tuple[Bytes, Bytes]:
+    """The truth, and the predictions by what became of them, on an image of uint8 (H, W) or (H, W, 3)."""
     truth, shown = outcome.image.truth, outcome.shown
     longest = max(truth.size_hw)
     line = max(1, round(_LINE_PX * longest / LONGEST_SIDE_PX))
@@ -96,7 +103,10 @@ def _panels(pixels: Bytes, outcome: ImageOutcome) -> tuple[Bytes, Bytes]:
     right = draw_overlay(
         pixels, missed, colours=[MISSED] * len(missed), line_px=line, tint=0, show_count=False
     )
-    colours = [MADE_UP if made_up else FOUND for made_up in outcome.made_up]
+    colours = [
+        FOUND if hit else MADE_UP if made_up else NOT_COUNTED
+        for hit, made_up in zip(outcome.hit, outcome.made_up, strict=True)
+    ]
     return left, draw_overlay(right, shown, colours=colours, line_px=line, tint=0.08, show_count=False)
 
 

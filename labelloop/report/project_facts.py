@@ -7,11 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelloop.budget.answers import Forecast, Question
-from labelloop.budget.curve_points import MeasuredPoint, level_of, point_key
-from labelloop.budget.forecast import forecast
-from labelloop.budget.image_minutes import minutes_per_image
-from labelloop.budget.subsets import CurveSettings, plan_points
+from labelloop.budget.forecast_project import ProjectForecast, known_forecast
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
 from labelloop.distill.runs import load_model
 from labelloop.errors import LabelloopError
@@ -20,7 +16,6 @@ from labelloop.progress import Progress
 from labelloop.project.looks import Look, looks
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.status import project_status, tied_rounds
-from labelloop.project.tables import CurvePointRow
 from labelloop.report.measured import MeasuredImage
 from labelloop.review.rounds import (
     REVIEWED,
@@ -33,7 +28,6 @@ from labelloop.review.rounds import (
     rounds,
 )
 
-CURVE_METRIC = "coco_ap50"
 _COUNTED = "this is look "
 
 
@@ -94,10 +88,10 @@ class ProjectFacts:
         runs: All, oldest first.
         measurement: Of its promoted model; None where there is none.
         not_measured: Why, in a sentence with the way out; empty where there is a measurement.
-        forecast: From the points that are stored; None without any.
+        forecast: From the points that are stored; None where some are missing.
         rounds: Of review, oldest first.
         edits: What people did to objects, by kind.
-        waiting: Tasks that wait for review where the project is tied to now.
+        waiting: Tasks that wait for review where the project is tied to now, the least sure first.
         looks: At the test images, oldest first; whoever sees the same numbers again learns nothing new, so
             each result is there once.
         settings: labelloop.toml.
@@ -108,7 +102,7 @@ class ProjectFacts:
     runs: Sequence[RunRecord]
     measurement: Measurement | None
     not_measured: str
-    forecast: Forecast | None
+    forecast: ProjectForecast | None
     rounds: Sequence[RoundFacts]
     edits: Mapping[str, int]
     waiting: Sequence[WaitingTask]
@@ -126,7 +120,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         progress: Who watches.
 
     Raises:
-        UsageError: The run that is named does not exist, or has not finished.
+        UsageError: The run that is named does not exist.
     """
     runs = project.runs()
     record = project.run(run) if run is not None or project.finished_runs() else None
@@ -142,33 +136,13 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         runs=runs,
         measurement=measurement,
         not_measured=why,
-        forecast=stored_forecast(project),
+        forecast=known_forecast(project),
         rounds=[_round_facts(each, tasks[each.id], reviewed) for each in asked],
         edits=Counter(edit.kind for each in reviewed for edit in each.edits),
         waiting=_waiting(project, [task for each in tied_rounds(project, asked) for task in tasks[each.id]]),
         looks=_looks(project),
         settings=project.config.model_dump(mode="json"),
     )
-
-
-def stored_forecast(project: Project, metric: str = CURVE_METRIC) -> Forecast | None:
-    """The forecast from the points that the ledger holds of the labels as they are; None without any."""
-    settings = CurveSettings()
-    keys = [point_key(project, plan, settings) for plan in plan_points(project, settings)]
-    with project.ledger.read() as session:
-        rows = [row for key in keys if (row := session.get(CurvePointRow, key)) is not None]
-    measured = [
-        MeasuredPoint(
-            n_images=row.n_images, seed=row.seed, split=str(row.settings.get("split")), metrics=row.metrics
-        )
-        for row in rows
-    ]
-    points = [point for each in measured if (point := each.of_metric(metric)) is not None]
-    if not points:
-        return None
-    labelled = len(project.images(split="train", labelled=True))
-    question = Question(metric=metric, labelled=labelled, minutes_per_image=minutes_per_image(project))
-    return forecast(points, question, level=level_of(project, metric))
 
 
 def _measure(
@@ -226,7 +200,7 @@ def _round_facts(
 
 
 def _waiting(project: Project, tasks: Sequence[TaskRecord]) -> list[WaitingTask]:
-    waiting = [task for task in tasks if task.state in UNSETTLED]
+    waiting = sorted((t for t in tasks if t.state in UNSETTLED), key=lambda task: task.confidence)
     images = images_by_id(project, {task.image_id for task in waiting})
     return [
         WaitingTask(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labelloop.budget.forecast_project import in_words
 from labelloop.report.figures import curve_figure, minutes_figure
 from labelloop.report.markup import Child, Markup, details, facts, items, note, paragraph, table, tag
 from labelloop.report.metric_tables import number
@@ -42,8 +41,8 @@ def curve_section(found: ProjectFacts) -> list[Child]:
     if found.forecast is None:
         return [_not_yet("No learning curve of these labels yet.", "labelloop forecast", "makes one.")]
     return [
-        *(paragraph(line) for line in in_words(found.forecast)),
-        tag("div", curve_figure(found.forecast), class_="plots"),
+        *(paragraph(line) for line in found.forecast.lines),
+        tag("div", curve_figure(found.forecast.answer), class_="plots"),
     ]
 
 

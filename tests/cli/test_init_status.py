@@ -199,7 +199,7 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
     found = labelloop("status", "-C", project, "--json").document
     assert found["waiting"] == {"tasks": 1, "minutes": 2.0, "elsewhere": {"http://127.0.0.1:8080#1": 2}}
     assert [step for step in found["next"] if "pull" in step] == [
-        f"labelloop -C {project} pull   (1 tasks wait for review)"
+        "labelloop pull   (1 tasks wait for review)"
     ]
     shown = labelloop("status", "-C", project).out
     assert "1 tasks wait, about 2 minutes" in shown

@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 from labelloop.errors import OutputError
+from labelloop.project.project import RunRecord
+from labelloop.report.metric_tables import comparison_table
+from labelloop.report.model_sections import comparison_section
 from labelloop.report.page import measurement_page, write_report_of_files
 from labelloop.report.project_facts import Measurement
 
@@ -138,3 +141,52 @@ def test_the_file_is_written_where_it_is_wanted_and_nowhere_else(measurement, tm
         write_report_of_files(
             tmp_path / "file" / "page.html", measurement.document, measurement.images, **options
         )
+
+
+def _run(gate: dict | None, *, verified: bool, estimate: dict) -> RunRecord:
+    models = {part: {"coco_ap50": estimate} for part in ("supervised", "guided", "difference")}
+    result = {"split": "val", "verified": verified, "gate": gate, **models}
+    return RunRecord(
+        name="r",
+        state="finished",
+        method="guided",
+        model="m",
+        seed=0,
+        promoted="guided",
+        config={},
+        result=result,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gate", "verified", "says"),
+    [
+        ({"reason": "one image"}, True, "by validation images."),
+        ({"reason": "one image"}, False, "though the validation images could not tell."),
+        (None, False, "without images to choose by."),
+    ],
+)
+def test_a_promotion_says_what_stands_behind_it(gate, verified, says) -> None:
+    run = _run(gate, verified=verified, estimate={"value": 0.5, "low": 0.4, "high": 0.6, "n": 90})
+    assert says in "".join(map(str, comparison_section(run) or []))
+
+
+@pytest.mark.parametrize(("n", "says"), [(12, "n = 12: unreliable"), (480, "few groups: unreliable")])
+def test_an_unreliable_interval_names_what_there_is_too_little_of(n, says) -> None:
+    run = _run(
+        None, verified=False, estimate={"value": 0.5, "low": 0.4, "high": 0.6, "n": n, "reliable": False}
+    )
+    assert says in "".join(map(str, comparison_section(run) or []))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"), [(-1.0, 0.95, ""), (-1.0, -0.05, "better"), (0.1, 2.0, "worse")]
+)
+def test_a_bias_that_went_past_zero_is_neither_better_nor_worse(before, after, says) -> None:
+    gain = after - before
+    old, new = (
+        {"count_bias": {"value": v, "low": v - 0.1, "high": v + 0.1, "n": 90}} for v in (before, after)
+    )
+    difference = {"count_bias": {"value": gain, "low": gain - 0.3, "high": gain + 0.3, "n": 90}}
+    page = str(comparison_table("On all", old, new, difference, ["count_bias"]))
+    assert [word for word in ("better", "worse") if f">{word}<" in page] == ([says] if says else [])

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from labelloop.instances import Instances
+from labelloop.report.comparison import FOUND, MADE_UP, NOT_COUNTED
 from labelloop.report.measured import MeasuredImage, outcomes_of
-from labelloop.report.pictures import picture_pair
+from labelloop.report.pictures import draw_outcome, picture_pair
 
 
 def test_what_is_unknown_is_drawn_once_however_many_classes_it_is_a_crowd_of(tmp_path: Path) -> None:
@@ -34,3 +35,18 @@ def test_what_is_unknown_is_drawn_once_however_many_classes_it_is_a_crowd_of(tmp
 
     assert "1 of 1 object found" in drawn(everywhere)
     assert drawn(everywhere) == drawn(truth)
+
+
+def test_what_is_predicted_where_the_truth_is_unknown_is_drawn_as_neither_found_nor_made_up() -> None:
+    masks = np.zeros((3, 40, 60), np.bool_)
+    masks[0, 5:15, 5:15] = masks[1, :, 30:] = masks[2, 20:30, 40:50] = True
+    truth = replace(Instances.from_dense(masks[:2]), crowd=np.array([False, True]))
+    predicted = Instances.from_dense(masks[[0, 2]], scores=[0.9, 0.8])
+    image = MeasuredImage(name="field.png", truth=truth, predicted=predicted, path=None)
+    (outcome,) = outcomes_of([image], n_classes=1, min_score=0.5).images
+    _, drawn = draw_outcome(np.full((40, 60), 90, np.uint8), outcome)
+    colours = {tuple(int(v) for v in colour) for colour in drawn.reshape(-1, 3)}
+    assert {FOUND, NOT_COUNTED} <= colours
+    assert MADE_UP not in colours
+    on_crowd = {tuple(int(v) for v in colour) for colour in drawn[:, 30:].reshape(-1, 3)}
+    assert FOUND not in on_crowd

@@ -16,13 +16,23 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.connecting import server_name
+from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, CurvePointRow, EditRow, ImageRow, PredictionRow, RunRow
+from labelloop.project.tables import (
+    AnnotationRow,
+    CurvePointRow,
+    EditRow,
+    ImageRow,
+    PredictionRow,
+    ReviewTaskRow,
+    RunRow,
+)
 from labelloop.report.page import write_report
+from labelloop.report.project_facts import gather
 from labelloop.review.choice import Choice
-from labelloop.review.rounds import pack_json, plan_round, round_tasks, set_states
+from labelloop.review.rounds import pack_json, plan_round, round_tasks, rounds, set_states
 from labelloop.review.tiles import whole_view
 
 SIZE_HW = (96, 96)
@@ -61,7 +71,7 @@ def titles(page: str, check_page) -> list[str]:
     return [heading.text for heading in check_page(page).named("h2")]
 
 
-def review(project: Project, *, seconds: list[float], waiting: int = 0) -> None:
+def review(project: Project, *, seconds: list[float], waiting: int = 0, first: int = 0) -> None:
     """A round of which some tasks have come back and others wait, where the project is tied to now."""
     project.set_label_studio(SERVER)
     pool = project.images(split="train", labelled=False)
@@ -75,7 +85,7 @@ def review(project: Project, *, seconds: list[float], waiting: int = 0) -> None:
                 {"arm": "auto", "why": "doubt <b>first</b>", "minutes": {"value": 2, "low": 1, "high": 4}},
             ),
         )
-        for image in pool[: len(seconds) + waiting]
+        for image in pool[first : first + len(seconds) + waiting]
     ]
     made = plan_round(
         project, choices, run="first", which="guided", server=server_name(SERVER), min_score=0.5,
@@ -182,6 +192,18 @@ def test_what_waits_where_the_project_is_not_tied_to_any_more_is_said_apart(
     assert "doubt <b>first</b>" not in text
 
 
+def test_the_least_sure_of_all_rounds_come_first(project: Project) -> None:
+    review(project, seconds=[], waiting=1)
+    [sent] = rounds(project)
+    set_states(project, {task.key: "sent" for task in round_tasks(project, sent.id)})
+    review(project, seconds=[], waiting=2, first=1)
+    with project.ledger.write() as session:
+        for confidence, row in zip((0.9, 0.5, 0.1), session.scalars(select(ReviewTaskRow)), strict=True):
+            row.confidence = confidence
+    found = gather(project, run=None, device="cpu", progress=Silent())
+    assert [task.confidence for task in found.waiting] == [0.1, 0.5, 0.9]
+
+
 def test_a_plot_of_minutes_needs_two_rounds(project: Project, check_page) -> None:
     review(project, seconds=[90.0])
     assert "plot-minutes-title" not in write_report(project).read_text("utf-8")
@@ -213,6 +235,19 @@ def test_stored_points_give_the_learning_curve(tmp_path: Path, check_page) -> No
     check_page(page)
     assert "plot-curve-title" in page
     assert "coco_ap50 after twice the labels" in page
+    assert "This is the curve of short trainings" in page  # as forecast says of it
+    with project.ledger.write() as session:  # a forecast that was interrupted is not one
+        session.delete(session.scalars(select(CurvePointRow)).first())
+    page = write_report(project).read_text(encoding="utf-8")
+    assert "plot-curve-title" not in page
+    assert "labelloop forecast" in page
+
+
+def test_the_report_of_a_run_whose_folder_was_deleted_does_not_bring_it_back(project: Project) -> None:
+    shutil.rmtree(project.runs_dir / "first")
+    written = write_report(project, run="first")
+    assert written.parent == project.root
+    assert not project.run_there("first")
 
 
 def test_a_run_that_does_not_exist_is_refused(project: Project) -> None:

@@ -129,7 +129,11 @@ def test_an_answer_that_is_not_finite_makes_the_loss_so(tiny, stats, discs):
     with torch.no_grad():
         model.network.proposal_generator.rpn_head.conv.weight.fill_(torch.nan)
     target = discs([(32, 32, 14)])
-    assert not torch.isfinite(sum(model.loss([_image_of(target)] * 2, [target] * 2).values()))
+    model.eval()
+    total = sum(model.loss([_image_of(target)] * 2, [target] * 2).values())
+    assert not torch.isfinite(total)
+    total.backward()  # a step sees that by the loss or by the gradient
+    assert not model.training
 
 
 def test_crowded_images_get_more_of_everything_and_anchors_span_the_objects(tiny, stats):
@@ -217,6 +221,7 @@ def test_weights_that_cannot_be_had_are_named(tiny, stats, tmp_path, monkeypatch
         pytest.param("MODEL: {NO_SUCH: 3}", "NO_SUCH", id="unknown key"),
         pytest.param("MODEL: {ROI_HEADS: {NAME: NoSuchHeads}}", "NoSuchHeads", id="unknown heads"),
         pytest.param("MODEL: [", "configuration", id="no yaml"),
+        pytest.param("- 1", "configuration", id="a list"),
         pytest.param("INPUT: {FORMAT: L}", "colour", id="grey"),
     ],
 )
