@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import pickle
 import sys
 import warnings
 from importlib.resources import files
@@ -172,6 +173,7 @@ def test_weights_come_from_the_file_that_the_configuration_names(tiny, stats, tm
     }
     assert f"{len(ours) - len(different)} of {len(ours)} tensors come from" in caplog.text
     assert not loaded.backbone.bottom_up.body.stem.conv1.weight.requires_grad  # FREEZE_AT as configured
+    (tmp_path / "source.pth").unlink()  # a trained network has its own
     fresh = build_model(name, stats, pretrained=False).network
     assert not torch.equal(
         fresh.backbone.bottom_up.body.stem.conv1.weight, source.backbone.bottom_up.stem.conv1.weight
@@ -208,9 +210,21 @@ def test_weights_that_cannot_be_had_are_named(tiny, stats, tmp_path, monkeypatch
     with pytest.raises(ModelError, match="cannot be had") as error:
         build_model(f"detectron2:{closed}", stats)
     assert "no network" in error.value.way_out
+
+
+@pytest.mark.parametrize("name", ["other.pth", "other.pkl", "other.pyth"])
+def test_files_without_weights_are_refused(tiny, stats, tmp_path, name):
     (tmp_path / "other.pth").write_bytes(b"no weights")
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps([1, 2]))
+    torch.save({"epoch": 3}, tmp_path / "other.pyth")
     with pytest.raises(ModelError, match="cannot be had"):
-        build_model(f"detectron2:{tiny('MODEL: {WEIGHTS: other.pth}', 'other')}", stats)
+        build_model(f"detectron2:{tiny(f'MODEL: {{WEIGHTS: {name}}}', 'named')}", stats)
+
+
+def test_an_empty_file_is_no_configuration(stats, tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    with pytest.raises(ModelError, match="no configuration"):
+        build_model(f"detectron2:{tmp_path / 'empty.yaml'}", stats)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +235,6 @@ def test_weights_that_cannot_be_had_are_named(tiny, stats, tmp_path, monkeypatch
         pytest.param("MODEL: {NO_SUCH: 3}", "NO_SUCH", id="unknown key"),
         pytest.param("MODEL: {ROI_HEADS: {NAME: NoSuchHeads}}", "NoSuchHeads", id="unknown heads"),
         pytest.param("MODEL: [", "configuration", id="no yaml"),
-        pytest.param("- 1", "configuration", id="a list"),
         pytest.param("INPUT: {FORMAT: L}", "colour", id="grey"),
     ],
 )
