@@ -129,6 +129,17 @@ def test_a_loop_stopped_between_training_and_gate_asks_the_gate_when_it_goes_on(
     assert proposer(project) == (trained if better else "first")
 
 
+def test_a_run_on_a_few_labels_has_seen_no_others(project: Project) -> None:
+    review_one(project)
+    assert new_labels(project) == 2
+    train(project, TrainRequest(labels="1", method="supervised", iterations=2, name="few"))
+    learnt = project.run("few").config["label_revisions"]
+    reviewed = {str(image.id) for image in project.images() if image.path.parent.name == "pool"}
+    assert new_labels(project) == 2 - len(reviewed & learnt.keys()) > 0
+    train(project, TrainRequest(method="supervised", iterations=2, name="whole"))
+    assert new_labels(project) == 0
+
+
 def test_a_run_that_a_person_trained_is_left_to_the_person(project: Project) -> None:
     trained = retrain(project, Silent())
     train(project, TrainRequest(method="supervised", iterations=2, name="by-hand"))

@@ -81,10 +81,26 @@ def chunked(session: Session, statement: Select[Any], column: Any, values: Seque
 
 
 def new_labels(project: Project) -> int:
-    """Images whose newest labels came from review after the newest finished run began."""
-    newest = select(func.max(RunRow.started_at)).where(RunRow.state == "finished").scalar_subquery()
-    statement = select(func.count(func.distinct(LabelRow.image_id))).where(
-        LabelRow.source.startswith("review:"), LabelRow.added_at > func.coalesce(newest, "")
+    """Images whose newest labels came from review, and that no finished run has seen so.
+
+    A run on all labels has seen those that there were when it began, also the ones that it had no use for;
+    a run on some has seen the revisions that it learnt or was chosen by.
+    """
+    newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
+        LabelRow.image_id
+    ).subquery()  # fmt: skip
+    reviewed = (
+        select(LabelRow.image_id, LabelRow.revision, LabelRow.added_at)
+        .join(newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision))
+        .where(LabelRow.source.startswith("review:"))
     )
+    runs = select(RunRow.started_at, RunRow.config).where(RunRow.state == "finished")
     with project.ledger.read() as session:
-        return int(session.execute(statement).scalar_one())
+        rows, finished = session.execute(reviewed).all(), session.execute(runs).all()
+    whole = [began for began, config in finished if config.get("request", {}).get("labels", "all") == "all"]
+    newest_whole = max(whole, default=None)
+    seen = {item for _, config in finished for item in config.get("label_revisions", {}).items()}
+    return sum(
+        (newest_whole is None or added_at > newest_whole) and (str(image_id), revision) not in seen
+        for image_id, revision, added_at in rows
+    )
