@@ -16,7 +16,7 @@ from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.project.project import Project, RunRecord
 
 if TYPE_CHECKING:
-    from labelloop.distill.train import TrainRequest
+    from labelloop.distill.request import TrainRequest
 
 _NAME = re.compile(r"[^\W_][\w.+= -]{0,99}")  # one folder, on every file system
 _NOT_COMPARED = frozenset(("name", "resume", "devices"))

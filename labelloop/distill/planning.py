@@ -1,0 +1,179 @@
+"""What a run is decided to be before its first step: everything that is written into its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import timm
+import torch
+import torchvision
+
+import labelloop
+from labelloop.data.folds import cut_folds
+from labelloop.data.pool import LabelDraw, data_stats
+from labelloop.distill.asked_labels import AskedLabels
+from labelloop.distill.assembly import id_ranges, pool_parts
+from labelloop.distill.measuring import Asked, measured_costs
+from labelloop.distill.recipe import find_recipe, stored_recipe
+from labelloop.distill.request import TrainRequest
+from labelloop.distill.runs import choose_device
+from labelloop.distill.schedule import (
+    Schedule,
+    best_supervised_steps,
+    guided_schedule,
+    supervised_schedule,
+    with_student,
+)
+from labelloop.distill.timing import POOR_SHARE, Costs, enough_seconds, fit_iterations
+from labelloop.errors import TrainingError
+from labelloop.instances import Instances
+from labelloop.models.catalog import training_view_px
+from labelloop.progress import Progress
+from labelloop.project.project import Project
+from labelloop.recipes.catalog import find_benchmark
+from labelloop.team import Team
+
+
+def _require_objects(rest: Sequence[Instances], n_folds: int) -> None:
+    """Raises a TrainingError where a fold holds every object, so that nothing could be learnt without it."""
+    if not any((~labels.crowd & (labels.areas > 0)).any() for labels in rest):
+        raise TrainingError(
+            "one fold holds all objects of the labelled images",
+            value=f"{n_folds} folds, {len(rest)} other images without an object",
+            way_out="Label more images that have objects, ask for more --folds, or leave --folds out.",
+        )
+
+
+def decide(
+    project: Project, request: TrainRequest, draw: LabelDraw, asked: AskedLabels, processes: int
+) -> dict[str, Any]:
+    """Everything but the lengths, as it is written into the run.
+
+    Args:
+        project: Whose images and labels.
+        request: What is asked for, its model and recipe by their canonical names.
+        draw: Which images are learnt, validate, and are the pool.
+        asked: What the draw was made from.
+        processes: That share the run.
+
+    Raises:
+        TrainingError: One fold holds all objects.
+        UsageError: The recipe or the device cannot be had.
+    """
+    labels = project.labels([i.id for i in draw.train])
+    classes = project.config.classes
+    plain = data_stats([labels[i.id] for i in draw.train], classes)
+    recipe = find_recipe(request.recipe)
+    benchmark = None if request.recipe is None else find_benchmark(request.recipe)
+    crop_px = recipe.view_px or training_view_px(request.model, plain)
+    stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
+    revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
+    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
+    folds = cut_folds(draw.train, request.folds, seed=request.seed) if request.folds else []
+    for fold in folds:
+        held = {image.id for image in fold}
+        _require_objects([labels[i.id] for i in draw.train if i.id not in held], len(folds))
+    return {
+        "labelloop": labelloop.__version__,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+        "request": dataclasses.asdict(request),
+        "model": request.model,
+        "device": str(choose_device(request.device)),
+        "labels": {
+            "requested": request.labels,
+            "used": len(draw.train) + len(draw.val),
+            "pool": len(draw.train) + len(draw.val) + len(draw.pool),
+            "budget": asked.budget,
+            **asked.facts,
+        },
+        "train_images": [i.id for i in draw.train],
+        "val_images": [i.id for i in draw.val],
+        "folds": [[image.id for image in fold] for fold in folds],
+        "pool_images": len(draw.pool),
+        "pool_ranges": id_ranges(i.id for i in draw.pool),
+        "label_revisions": {str(i): r for i, r in revisions.items()},
+        "stats": dataclasses.asdict(stats),
+        "recipe": recipe.as_dict(),
+        "protocol": None if benchmark is None else benchmark.protocol,
+        "parts": recipe.accumulate * processes,
+    }
+
+
+def plan_lengths(
+    project: Project,
+    request: TrainRequest,
+    config: dict[str, Any],
+    draw: LabelDraw,
+    progress: Progress,
+    started_at: float,
+    processes: int,
+    team: Team,
+) -> tuple[Schedule, Costs | None]:
+    """The steps of the run's stages, and what they cost where a time was given, which is measured then.
+
+    Args:
+        project: Whose images and labels.
+        request: What is asked for.
+        config: What ``decide`` decided.
+        draw: As it got it.
+        progress: Is told how much fits into the time, and where that is too little.
+        started_at: When the command began, by ``time.monotonic``.
+        processes: That share the run.
+        team: Those that a launcher has started already.
+
+    Raises:
+        UsageError: The time is too short for a run.
+    """
+    recipe = stored_recipe(config["recipe"])
+    pool = len(pool_parts(draw.pool or draw.train, recipe))
+    supervised = request.method == "supervised"
+
+    def schedule(iterations: int | None) -> Schedule:
+        if supervised:
+            return supervised_schedule(recipe, iterations=iterations, n_labels=len(draw.train))
+        length, sizes = iterations or recipe.iterations, {"n_labels": len(draw.train), "pool": pool}
+        if request.teacher_iterations is not None:
+            teacher = request.teacher_iterations
+            return with_student(recipe, teacher=teacher, student=length - teacher, **sizes)
+        return guided_schedule(recipe, iterations=length, **sizes)
+
+    if request.time_s is None:
+        team.tell(None)  # nothing to measure
+        return schedule(request.iterations), None
+    costs = measured_costs(
+        project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
+    )
+    left, trainings = request.time_s - (time.monotonic() - started_at), 1 + len(config["folds"])
+    iterations = fit_iterations(
+        recipe,
+        schedule,
+        costs,
+        n_labels=len(draw.train),
+        seconds=left / trainings,
+        supervised=supervised,
+        processes=processes,
+    )
+    times = f", {trainings} times" if trainings > 1 else ""
+    progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")
+    planned, n_labels = schedule(iterations), len(draw.train)
+    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    if planned.teacher < POOR_SHARE * best:
+        enough = enough_seconds(
+            recipe, schedule, costs, n_labels=n_labels, supervised=supervised, processes=processes
+        )
+        progress.note(
+            f"note: {planned.teacher} steps on labels instead of {best} make poor models;"
+            f" --time {math.ceil(trainings * enough / 60)}m would be enough for all of them"
+        )
+    return planned, costs
