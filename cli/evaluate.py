@@ -65,22 +65,7 @@ def evaluate(
     `labelloop evaluate --predictions theirs.json --labels truth.json`
     """
     threshold = parse_min_score(min_score)
-    if (predictions is None) != (labels is None):
-        raise UsageError(
-            "one of two files is missing",
-            value=predictions or labels or "",
-            way_out="--predictions and --labels go together.",
-        )
-    if report is not None and predictions is None:
-        raise UsageError(
-            "--report is for --predictions", value=report, way_out="A project has labelloop report."
-        )
-    if predictions is not None and (run is not None or split is not None):
-        raise UsageError(
-            "--predictions are measured on --labels, and belong to no run and no split",
-            value=run or split or "",
-            way_out="Leave --run and --split out.",
-        )
+    _require_one_thing(predictions, labels, report, of_a_run=run or split)
     if predictions is not None and labels is not None:
         least = 0.5 if threshold is None else threshold
         result = _evaluate_files(predictions, labels, least, protocol, report)
@@ -101,6 +86,28 @@ def evaluate(
         print_json(result)
     else:
         _show(result)
+
+
+def _require_one_thing(
+    predictions: Path | None, labels: Path | None, report: Path | None, *, of_a_run: str | None
+) -> None:
+    """Refuses options of files beside options of a run, and a file without its other one."""
+    if (predictions is None) != (labels is None):
+        raise UsageError(
+            "one of two files is missing",
+            value=predictions or labels or "",
+            way_out="--predictions and --labels go together.",
+        )
+    if report is not None and predictions is None:
+        raise UsageError(
+            "--report is for --predictions", value=report, way_out="A project has labelloop report."
+        )
+    if predictions is not None and of_a_run is not None:
+        raise UsageError(
+            "--predictions are measured on --labels, and belong to no run and no split",
+            value=of_a_run,
+            way_out="Leave --run and --split out.",
+        )
 
 
 def _evaluate_files(
