@@ -31,7 +31,8 @@ ChannelOption = Annotated[
     ),
 ]
 PageOption = Annotated[
-    int, typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0.")
+    int | None,
+    typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0. Default: the first."),
 ]
 
 
@@ -39,7 +40,7 @@ def images(
     paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders or globs.")],
     group_by: GroupOption = None,
     channel: ChannelOption = None,
-    page: PageOption = 0,
+    page: PageOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,7 +54,9 @@ def images(
 
     opened = open_project(project)
     with shown_progress() as progress:
-        report = add_images(opened, paths, group_by=group_by, channel=channel, page=page, progress=progress)
+        report = add_images(
+            opened, paths, group_by=group_by, channel=channel, page=page or 0, progress=progress
+        )
     _print_report(report, as_json=as_json)
 
 
@@ -74,7 +77,7 @@ def labels(
     split: SplitOption = None,
     group_by: GroupOption = None,
     channel: ChannelOption = None,
-    page: PageOption = 0,
+    page: PageOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:

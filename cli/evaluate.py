@@ -65,7 +65,7 @@ def evaluate(
     `labelloop evaluate --predictions theirs.json --labels truth.json`
     """
     threshold = parse_min_score(min_score)
-    _require_one_thing(predictions, labels, report, of_a_run=run or split)
+    _refuse_contradictions(predictions, labels, report, of_a_run=run or split)
     if predictions is not None and labels is not None:
         least = 0.5 if threshold is None else threshold
         result = _evaluate_files(predictions, labels, least, protocol, report)
@@ -88,7 +88,7 @@ def evaluate(
         _show(result)
 
 
-def _require_one_thing(
+def _refuse_contradictions(
     predictions: Path | None, labels: Path | None, report: Path | None, *, of_a_run: str | None
 ) -> None:
     """Refuses options of files beside options of a run, and a file without its other one."""

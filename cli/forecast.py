@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -54,12 +55,15 @@ def forecast(
 
 
 def parse_minutes(text: str) -> float:
-    """``120``, ``90m`` or ``2h`` in minutes, 1 or more.
+    """``120``, ``90.5``, ``90m`` or ``2h`` in minutes, 1 or more.
 
     Raises:
         UsageError: It is neither, or less.
     """
-    minutes = float(text) if text.isascii() and text.isdigit() else parse_duration(text) / 60
-    if minutes < 1:
-        raise UsageError("this is less than a minute", value=text, way_out="Give minutes like 120 or 90m.")
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = parse_duration(text) / 60
+    if not 1 <= minutes < math.inf:
+        raise UsageError("minutes are 1 or more", value=text, way_out="Write them like 120, 90m or 2h.")
     return minutes

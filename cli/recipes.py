@@ -52,5 +52,5 @@ def _row(benchmark: Benchmark) -> list[str]:
         benchmark.name,
         f"{100 * benchmark.fraction:g} %",
         "-" if published is None else f"{published.value:.1f} {published.kind}",
-        benchmark.protocol,
+        benchmark.protocol + (" (not ready)" if benchmark.missing else ""),
     ]

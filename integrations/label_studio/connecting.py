@@ -6,16 +6,18 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import ValidationError
 
-from labelloop.errors import ProjectError, UsageError
+from labelloop.errors import ProjectError, ServerError, UsageError
 from labelloop.integrations.label_studio.answers import NoTokenError
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.labelling_config import check_config, labelling_config
 from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
+from labelloop.integrations.label_studio.server_home import read_settings, server_home
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
@@ -23,6 +25,7 @@ from labelloop.project.tables import Meta
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 KEYRING_SERVICE = "labelloop"
 MARK = "connect:mark"  # in the ledger
+_HERE = ("127.0.0.1", "localhost", "::1")
 TITLE_LENGTH = 50  # the most that the server takes
 VERIFIED = "1.23"  # releases that the integration was measured on
 
@@ -151,6 +154,7 @@ def find_token(url: str) -> str:
 
     Raises:
         NoTokenError: There is none.
+        ServerError: It is that of our own server, which does not run now.
     """
     token = os.environ.get(TOKEN_VARIABLE, "").strip() or _from_keyring(url)
     if token:
@@ -158,6 +162,9 @@ def find_token(url: str) -> str:
     local = server_status()
     if local is not None and local.url.rstrip("/") == url:
         return mint_token()
+    if local is None and urlsplit(url).hostname in _HERE and read_settings(server_home()).ready:
+        way_out = f"Run labelloop server up, or copy a token to {TOKEN_VARIABLE}."
+        raise ServerError("labelloop's own Label Studio does not run", value=url, way_out=way_out)
     start = "" if local is not None else "Run labelloop server up, if that is this server; or copy "
     copy = f"{start or 'Copy '}one from Account & Settings, Personal Access Token, to {TOKEN_VARIABLE}."
     raise NoTokenError("there is no token for Label Studio", value=url, way_out=copy)

@@ -25,7 +25,7 @@ from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.errors import NothingToReviewError, ProjectError, ServerError
 from labelloop.integrations.label_studio.answers import needs_a_person
-from labelloop.integrations.label_studio.connecting import server_name
+from labelloop.integrations.label_studio.connecting import connected, server_name
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
@@ -78,21 +78,19 @@ def run_loop(
         The last turn.
 
     Raises:
-        ServerError: The server wants another token, or has no such project, since the loop was started.
+        ServerError: When the loop is started there is no token, or none that is good, or no such project.
     """
     watching = progress or Silent()
-    fault, worked = "", False
+    _require_access(project)
+    fault = ""
     while True:
         try:
             step = turn(project, retrain_after=retrain_after, progress=watching)
         except ServerError as error:
-            if needs_a_person(error) and not worked:
-                raise
             if str(error) != fault:
                 fault = str(error)
                 watching.note(f"{fault} Waiting for it.")
         else:
-            worked = True
             if fault:
                 watching.note("Label Studio answers again.")
                 fault = ""
@@ -100,6 +98,17 @@ def run_loop(
                 watching.note("No image is left to review.")
                 return step
         time.sleep(every_s)
+
+
+def _require_access(project: Project) -> None:
+    """Raises a ServerError that waiting does not mend; a server that does not answer is none."""
+    try:
+        server, settings = connected(project)
+        with server:
+            server.project(settings.project)
+    except ServerError as error:
+        if needs_a_person(error):
+            raise
 
 
 def turn(project: Project, *, retrain_after: int, progress: Progress | None = None) -> LoopStep:

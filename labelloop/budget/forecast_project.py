@@ -135,17 +135,17 @@ def _in_full(project: Project, request: ForecastRequest, measured: list[Measured
     )
 
 
-def known_forecast(project: Project, metric: str = DEFAULT_METRIC) -> ProjectForecast | None:
-    """What twice the labels would bring, from what is measured; None while points of the curve are missing.
+def known_forecast(project: Project, *, minutes: float | None = None) -> ProjectForecast | None:
+    """What so many minutes, or twice the labels, would bring, from what is measured; nothing is trained.
 
-    Its document has no plots, as none are written.
+    Its document has no plots, as none are written. None while points of the curve are missing.
     """
-    settings = CurveSettings()
-    plans = plan_points(project, settings)
-    measured = known_points(project, plans, settings)
+    request = ForecastRequest(minutes=minutes)
+    plans = plan_points(project, request.settings)
+    measured = known_points(project, plans, request.settings)
     if not plans or len(measured) < len(plans):
         return None
-    return _in_full(project, ForecastRequest(metric=metric, settings=settings), measured)
+    return _in_full(project, request, measured)
 
 
 def in_words(answer: Forecast) -> list[str]:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.budget.answers import Question
-from labelloop.budget.curve_points import known_points, level_of
-from labelloop.budget.forecast import forecast
-from labelloop.budget.forecast_project import DEFAULT_METRIC, cost_notes, in_words
-from labelloop.budget.image_minutes import minutes_per_image
-from labelloop.budget.subsets import CurveSettings, plan_points
+from labelloop.budget.forecast_project import cost_notes, in_words, known_forecast
 from labelloop.project.project import Project
 
 HOUR = 60.0
@@ -25,23 +20,12 @@ def next_hour(project: Project) -> dict[str, Any] | None:
         ``metric``, ``expected`` (``value``, ``low``, ``high`` of 80 %, or null with ``reason``) and
         ``advice`` in words. None where ``forecast`` has not been asked since the labels changed.
     """
-    settings = CurveSettings()
-    plans = plan_points(project, settings)
-    measured = known_points(project, plans, settings)
-    if not plans or len(measured) < len(plans):
+    found = known_forecast(project, minutes=HOUR)
+    if found is None:
         return None
-    points = [point for each in measured if (point := each.of_metric(DEFAULT_METRIC)) is not None]
-    question = Question(
-        metric=DEFAULT_METRIC,
-        labelled=len(project.images(split="train", labelled=True)),
-        target=None,
-        minutes=HOUR,
-        minutes_per_image=minutes_per_image(project),
-    )
-    answer = forecast(points, question, level=level_of(project, DEFAULT_METRIC))
-    expected = answer.as_dict().get("expected")
+    answer = found.answer
     return {
-        "metric": DEFAULT_METRIC,
-        "expected": expected,
-        "advice": " ".join([*in_words(answer), *cost_notes(question)]),
+        "metric": answer.question.metric,
+        "expected": answer.as_dict()["expected"],
+        "advice": " ".join([*in_words(answer), *cost_notes(answer.question)]),
     }

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,8 +120,8 @@ def _require_same_request(run: RunRecord, request: TrainRequest) -> None:
         raise UsageError(
             f"the run {run.name} was started otherwise",
             value=", ".join(contradictions),
-            way_out=f"Go on with labelloop train --resume --name {run.name}, or leave --resume out to start"
-            " another run.",
+            way_out=f"Go on with labelloop train --resume --name {shlex.quote(run.name)}, or leave --resume"
+            " out to start another run.",
         )
 
 

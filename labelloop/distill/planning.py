@@ -172,8 +172,9 @@ def plan_lengths(
         enough = enough_seconds(
             recipe, schedule, costs, n_labels=n_labels, supervised=supervised, processes=processes
         )
+        minutes = math.ceil((request.time_s - left + trainings * enough) / 60)
         progress.note(
             f"note: {planned.teacher} steps on labels instead of {best} make poor models;"
-            f" --time {math.ceil(trainings * enough / 60)}m would be enough for all of them"
+            f" --time {minutes}m would be enough for all of them"
         )
     return planned, costs

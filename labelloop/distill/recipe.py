@@ -301,6 +301,12 @@ def recipe_document(name: str) -> dict[str, Any]:
         ) from error
 
 
+def base_of(name: str, base: str) -> str:
+    """The base that a recipe names: a file lies beside the recipe's, or else in the current folder."""
+    beside = Path(name).parent / base
+    return str(beside) if base.endswith(".toml") and beside.is_file() else base
+
+
 def packaged_names() -> list[str]:
     """The names of the recipes that this package holds as files, sorted."""
     names = (file.name for file in files(PACKAGED).iterdir())
@@ -319,4 +325,4 @@ def _found(name: str, above: tuple[str, ...]) -> Recipe:
     if not isinstance(base, str):
         raise UsageError("the recipe's base is no name", value=base)
     settings = {"name": Path(name).name.removesuffix(".toml"), **document}
-    return recipe_from_dict(settings, base=_found(base, (*above, name)))
+    return recipe_from_dict(settings, base=_found(base_of(name, base), (*above, name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def load_model(
         raise UsageError(
             "the run has not finished",
             value=record.name,
-            way_out=f"Run labelloop train --resume --name {record.name}.",
+            way_out=f"Run labelloop train --resume --name {shlex.quote(record.name)}.",
         )
     chosen = which or record.promoted
     files = RunFiles(folder=project.runs_dir / record.name)

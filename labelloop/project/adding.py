@@ -119,7 +119,7 @@ def add_labels(
     group_by: str | None = None,
     leave_out: str | None = None,
     channel: int | None = None,
-    page: int = 0,
+    page: int | None = None,
     readers: Sequence[LabelReader] = (),
     progress: Progress = _SILENT,
 ) -> AddReport:
@@ -140,7 +140,7 @@ def add_labels(
             are passed over.
         channel: As in ``add_images``. Where neither it nor a page is given, labels of a file of which one
             channel or page was added are for that one.
-        page: As in ``add_images``.
+        page: As in ``add_images``; None for the first.
         readers: Of formats of other software.
         progress: Is told of each image.
 
@@ -160,7 +160,8 @@ def add_labels(
         kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
         label_set = replace(label_set, records=kept)
     classes, records = _in_classes(label_set, project.config.classes, path)
-    wanted = (page, -1 if channel is None else channel)
+    wanted = (page or 0, -1 if channel is None else channel)
+    named = page is not None or channel is not None
     labelled, skipped = with_images(project, records, place, images, label_set, wanted, progress)
     if not labelled:
         return AddReport(skipped=(*label_set.skipped, *skipped))
@@ -168,7 +169,10 @@ def add_labels(
         keep_classes(session, classes)
         known = KnownImages(session, (item.image.sha256 for item in labelled))
         revisions = Revisions(session, known, f"{label_set.format}:{place}")
-        rows = [_row_for_labels(project, known, item.image, split, group_of, group_by) for item in labelled]
+        rows = [
+            _row_for_labels(project, known, item.image, split, group_of, group_by, named=named)
+            for item in labelled
+        ]
         session.flush()  # now new images have their ids
         for row, item in zip(rows, labelled, strict=True):
             revisions.take(row, item if row.split == "train" else item.with_void(len(classes)))
@@ -193,8 +197,10 @@ def _row_for_labels(
     split: str | None,
     group_of: Callable[[Path], str | None],
     group_by: str | None,
+    *,
+    named: bool,
 ) -> ImageRow:
-    row = known.for_labels(image)
+    row = known.exact(image) if named else known.for_labels(image)
     if row is None:
         return known.add(_new_row(project, image, split or "train", group_of))
     _renew(project, row, image, group_of if group_by else None)

@@ -166,7 +166,9 @@ def _next_steps(
         ]
     if newest is not None:
         if new:
-            steps.append(f"labelloop train --labels all   ({new} images have labels from review since then)")
+            steps.append(
+                f"labelloop train --labels all   ({new} images have labels from review that no run has seen)"
+            )
         steps.append("labelloop predict --out masks")
         if not images["test"]:
             steps.append("labelloop add labels PATH --split test   (numbers that no choice was made on)")

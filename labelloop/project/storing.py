@@ -72,8 +72,8 @@ class KnownImages:
         return next((row for row in rows if (row.page, row.channel) == (image.page, image.channel)), None)
 
     def for_labels(self, image: ReadFile) -> ImageRow | None:
-        """The row for labels of this file; of one that is read as it is, maybe the page or channel added."""
-        rows = self._rows.get(image.sha256, []) if (image.page, image.channel) == (0, -1) else []
+        """The row for labels of this file: the plain image, else the first page or channel added."""
+        rows = self._rows.get(image.sha256, [])
         fitting = [row for row in rows if (row.height, row.width) == image.size_hw]
         return self.exact(image) or next(iter(fitting), None)
 

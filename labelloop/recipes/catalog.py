@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from labelloop.distill.recipe import BENCHMARK, BUILT_IN, packaged_names, recipe_document
+from labelloop.distill.recipe import BENCHMARK, BUILT_IN, base_of, packaged_names, recipe_document
 from labelloop.errors import UsageError
 from labelloop.metrics.protocols import Protocol
 from labelloop.models.catalog import find_architecture
@@ -91,7 +91,7 @@ def find_benchmark(name: str) -> Benchmark | None:
         document = recipe_document(name)
         if BENCHMARK in document:
             return _benchmark(name, document[BENCHMARK])
-        name = str(document.get("base", "default"))
+        name = base_of(name, str(document.get("base", "default")))
     return None
 
 

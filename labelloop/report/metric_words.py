@@ -217,10 +217,12 @@ def which_is_better(words: MetricWords, estimate: Estimate, *, nearer: bool | No
         ``better``, ``worse``, ``not sure``, or nothing where that cannot be said.
     """
     low, high = estimate.get("low"), estimate.get("high")
-    if low is None or high is None or words.better == "" or (words.better == ZERO and nearer is None):
+    if low is None or high is None or words.better == "":
         return ""
     if low <= 0 <= high:
         return "not sure"
+    if words.better == ZERO and nearer is None:
+        return ""
     rises = low > 0
     good = nearer if words.better == ZERO else rises == (words.better == HIGHER)
     return "better" if good else "worse"

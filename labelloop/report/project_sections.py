@@ -42,7 +42,9 @@ def curve_section(found: ProjectFacts) -> list[Child]:
         return [_not_yet("No learning curve of these labels yet.", "labelloop forecast", "makes one.")]
     return [
         *(paragraph(line) for line in found.forecast.lines),
-        tag("div", curve_figure(found.forecast.answer), class_="plots"),
+        tag("div", curve_figure(found.forecast.answer), class_="plots")
+        if found.forecast.answer.points
+        else None,
     ]
 
 

@@ -81,7 +81,7 @@ def chunked(session: Session, statement: Select[Any], column: Any, values: Seque
 
 
 def new_labels(project: Project) -> int:
-    """Images whose newest labels came from review, and that no finished run has seen so.
+    """Images whose newest labels came from review, and that no finished run that is there has seen so.
 
     A run on all labels has seen those that there were when it began, also the ones that it had no use for;
     a run on some has seen the revisions that it learnt or was chosen by.
@@ -94,7 +94,8 @@ def new_labels(project: Project) -> int:
         .join(newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision))
         .where(LabelRow.source.startswith("review:"))
     )
-    runs = select(RunRow.started_at, RunRow.config).where(RunRow.state == "finished")
+    names = [run.name for run in project.finished_runs()]
+    runs = select(RunRow.started_at, RunRow.config).where(RunRow.name.in_(names))
     with project.ledger.read() as session:
         rows, finished = session.execute(reviewed).all(), session.execute(runs).all()
     whole = [began for began, config in finished if config.get("request", {}).get("labels", "all") == "all"]

@@ -114,6 +114,7 @@ def test_failure_with_json_is_one_document(labelloop, tmp_path: Path) -> None:
         ),
         pytest.param(["forecast", "--minutes", "soon"], id="no minutes"),
         pytest.param(["forecast", "--minutes", "30s"], id="less than a minute"),
+        pytest.param(["forecast", "--minutes", "inf"], id="no end of minutes"),
         pytest.param(["push", "--suspects", "--strategy", "random"], id="no choice of suspects"),
         pytest.param(["push", "--suspects", "--run", "r"], id="no run for suspects"),
         pytest.param(["add", "labels"], id="missing argument"),

@@ -41,7 +41,8 @@ def test_the_same_command_goes_on_where_model_and_recipe_are_files_of_the_folder
 ):
     monkeypatch.chdir(tmp_path)
     shutil.copy(CORE_NET, "net.py")
-    Path("quick.toml").write_text("[pseudo]\nviews = 1\n")
+    Path("quick.toml").write_text('base = "one_view.toml"\n')
+    Path("one_view.toml").write_text("[pseudo]\nviews = 1\n")
     request = TrainRequest(iterations=4, name="run", model="net.py", recipe="quick.toml")
     with pytest.raises(KeyboardInterrupt):
         train(project, request, Interrupting("teacher"))

@@ -259,7 +259,7 @@ def test_a_time_fixes_the_iterations_and_is_kept(project):
     told: list[str] = []
     watching = Silent()
     watching.note = told.append
-    result = train(project, TrainRequest(time_s=25.0, name="timed"), watching)
+    result = train(project, TrainRequest(time_s=25.0, name="timed", device="cpu"), watching)
     spent = time.monotonic() - begun
     assert any("poor models" in note and "would be enough" in note for note in told)
     config = json.loads((project.runs_dir / "timed" / "config.json").read_text())

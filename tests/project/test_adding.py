@@ -211,6 +211,7 @@ def test_labels_may_be_of_a_page_and_a_channel(project, tmp_path):
     assert add_images(project, [str(path)], channel=1, page=2).known == 1
     found = project.images(labelled=True)
     assert {(r.page, r.channel) for r in found} == {(0, -1), (2, 1)}
+    assert add_labels(project, truth, images=str(path.parent), page=0, channel=0).added == 1  # no other one's
     refused = add_labels(project, truth, images=str(path.parent), channel=2)
     assert reasons(refused) == {path.name: "the image has no such channel (2, of 2 from 0)"}
 

@@ -80,6 +80,7 @@ def test_intervals_of_few_images_are_unreliable_whether_they_say_so_or_not(
         ("count_bias", -3, -1, True, "better"),
         ("count_bias", -3, -1, False, "worse"),
         ("count_bias", -3, -1, None, ""),
+        ("count_bias", -3, 1, None, "not sure"),
         ("new_one", 1, 2, None, ""),
         ("f1_50", None, None, None, ""),
     ],

@@ -236,6 +236,14 @@ def test_stored_points_give_the_learning_curve(tmp_path: Path, check_page) -> No
     assert "plot-curve-title" in page
     assert "coco_ap50 after twice the labels" in page
     assert "This is the curve of short trainings" in page  # as forecast says of it
+    with project.ledger.write() as session:
+        for row in session.scalars(select(CurvePointRow)):
+            row.metrics = {
+                "coco_ap50": {"value": None, "low": None, "high": None, "n": 6, "reason": "no object"}
+            }
+    page = write_report(project).read_text(encoding="utf-8")
+    check_page(page)
+    assert "plot-curve-title" not in page  # nothing to draw, and the reason is said
     with project.ledger.write() as session:  # a forecast that was interrupted is not one
         session.delete(session.scalars(select(CurvePointRow)).first())
     page = write_report(project).read_text(encoding="utf-8")

@@ -7,8 +7,10 @@ import pytest
 
 from labelloop.errors import ServerError
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio import connecting
 from labelloop.integrations.label_studio.answers import NoTokenError, needs_a_person, refused
 from labelloop.integrations.label_studio.loop import run_loop, turn
+from labelloop.integrations.label_studio.server_home import ServerSettings, keep, server_home
 from labelloop.progress import Silent
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.ledger import encode_instances
@@ -43,11 +45,28 @@ def test_every_turn_reads_labelloop_toml_anew(project: Project) -> None:
 
 
 def test_a_loop_without_a_token_ends_with_the_way_out(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    monkeypatch.setenv("LABELLOOP_SERVER_HOME", str(tmp_path / "no server"))
+    monkeypatch.setattr(connecting, "_from_keyring", lambda url: "")
+    monkeypatch.setattr("time.sleep", None)  # it must not wait
     with pytest.raises(NoTokenError, match="Personal Access Token"):
         run_loop(project, every_s=0.0, retrain_after=1)
+
+
+def test_labelloops_own_server_that_does_not_run_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    monkeypatch.setenv("LABELLOOP_SERVER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(connecting, "_from_keyring", lambda url: "")
+    keep(server_home(), ServerSettings(ready=("sqlite",)))
+    with pytest.raises(ServerError, match="server up") as raised:
+        connecting.find_token("http://127.0.0.1:8080")
+    assert not needs_a_person(raised.value)
+    with pytest.raises(NoTokenError):
+        connecting.find_token("https://lab.example.org")
 
 
 @pytest.mark.parametrize(
