@@ -16,6 +16,7 @@ from typing import Literal
 from sqlalchemy import text
 
 from labelloop import __version__
+from labelloop.cgroups import allowed_cores, allowed_memory_gib
 from labelloop.errors import ProjectError
 from labelloop.project.project import Project
 
@@ -119,9 +120,11 @@ def _optional_models() -> Iterator[Finding]:
 
 
 def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    quota = allowed_cores()
+    mine = len(os.sched_getaffinity(0))
+    return mine if quota is None else min(mine, max(round(quota), 1))
 
 
 def _threads() -> Finding:
@@ -161,12 +164,14 @@ def _memory() -> Finding:
 
 
 def _available_memory_gib() -> float | None:
-    """What Linux says could be used without swapping; None elsewhere."""
+    """What Linux says could be used without swapping, in a container or a job too; None elsewhere."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return None
     fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-    return int(fields["MemAvailable"].split()[0]) / 2**20
+    available = int(fields["MemAvailable"].split()[0]) / 2**20
+    allowed = allowed_memory_gib()
+    return available if allowed is None else min(available, allowed)
 
 
 def _project(root: Path | None) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 INTERRUPTED = 130
-_SLURM_PORTS = 15000  # and the last four digits of the job: what Lightning takes too
+_SLURM_PORTS = 15000  # and the last four digits of the job, what Lightning takes too, and the step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,9 @@ def outside_place(environment: Mapping[str, str]) -> Place | None:
         return None
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
     host = environment.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
-    port = environment.get("MASTER_PORT") or _SLURM_PORTS + int(environment.get("SLURM_JOB_ID", "0")[-4:])
+    step = int(environment.get("SLURM_STEP_ID", "0"))  # several steps of a job may run at once
+    own = (int(environment.get("SLURM_JOB_ID", "0")[-4:]) + step) % 10_000
+    port = environment.get("MASTER_PORT") or _SLURM_PORTS + own
     rank = int(environment["SLURM_PROCID"])
     return Place(
         rank=rank,
@@ -114,6 +117,25 @@ def placed(place: Place, *, device_type: str) -> Iterator[Team]:
         raise SystemExit(0)
 
 
+def _store(size: int) -> TCPStore:
+    """Where the processes of this machine meet; no other machine reaches it."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        host, port = listening.getsockname()
+        store: TCPStore = dist.TCPStore(  # type: ignore[attr-defined]
+            host,
+            port,
+            size,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=PATIENCE,
+            master_listen_fd=listening.fileno(),
+        )
+        listening.detach()  # it is the store's now
+    return store
+
+
 @contextmanager
 def started(
     arguments: Sequence[str], *, size: int, device_type: str, logs: Path, way_out: str
@@ -130,9 +152,7 @@ def started(
     Raises:
         TeamError: One of them failed.
     """
-    store: TCPStore = dist.TCPStore(  # type: ignore[attr-defined]
-        "127.0.0.1", 0, size, is_master=True, wait_for_workers=False, timeout=PATIENCE
-    )
+    store = _store(size)
     threads = str(max(_cores() // size, 1))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "LABELLOOP_TEAM": f"{store.port} {size}"}
     others: list[subprocess.Popen[bytes]] = []
@@ -141,7 +161,7 @@ def started(
             with _log(logs, rank, os.getpid()).open("wb") as log:
                 others.append(
                     subprocess.Popen(
-                        [sys.executable, *arguments],
+                        [sys.executable, "-P", *arguments],  # what lies in the current folder is not ours
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -39,6 +44,37 @@ def test_static_tools_find_the_folders_beside_the_core(name: str) -> None:
     link = ROOT / "labelloop" / name
     assert link.is_symlink()
     assert os.readlink(link) == f"../{name}"
+
+
+def _imported(folders: Iterable[str]) -> set[str]:
+    """First names of what the modules of these folders import anywhere."""
+    names: set[str] = set()
+    files = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    for file in files:
+        if file.name == "inside_server.py":  # runs in Label Studio's own environment
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names.add(node.module.partition(".")[0])
+    return names - {"labelloop", "detectron2"} - sys.stdlib_module_names
+
+
+def _named(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", each)[0].lower().replace("_", "-") for each in requirements}
+
+
+def test_whatever_is_imported_is_a_dependency_by_itself() -> None:
+    project = SETTINGS["project"]
+    declared = _named(chain(project["dependencies"], *project["optional-dependencies"].values()))
+    of_module = packages_distributions()
+    missing = {
+        name
+        for name in _imported(["labelloop", "cli", "integrations"])
+        if not declared & _named(of_module.get(name, [name]))
+    }
+    assert missing == set()
 
 
 def test_no_module_hides_the_command_line_package() -> None:

@@ -23,6 +23,7 @@ from labelloop.team import ALONE, PATIENCE, Team
 def pair(tmp_path: Path, others_part: str, *, patience: timedelta = PATIENCE):
     code = f"""
         import datetime
+        import os
         import torch
         from labelloop import team
         from labelloop.errors import ImageError
@@ -192,6 +193,33 @@ SLURM = {
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
 }
+
+
+def test_two_steps_of_one_job_do_not_meet_each_other():
+    meetings = {outside_place({**SLURM, "SLURM_STEP_ID": step}).meeting for step in ("0", "1")}
+    assert len(meetings) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux says who listens")
+def test_nobody_outside_of_this_machine_reaches_the_meeting(tmp_path):
+    with pair(tmp_path, "team.gather(os.environ['LABELLOOP_TEAM'])") as team:
+        port = int(team.gather(None)[1].split()[0])
+        lines = [
+            line.split()
+            for file in ("tcp", "tcp6")
+            for line in Path("/proc/net", file).read_text().splitlines()[1:]
+        ]
+    hosts = {
+        host for host, _, number in (fields[1].partition(":") for fields in lines) if int(number, 16) == port
+    }
+    assert hosts == {"0100007F"}
+
+
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    with pair(tmp_path, "team.gather('other')") as team:
+        assert team.gather("leader") == ["leader", "other"]
 
 
 def test_the_place_is_what_the_launcher_says():

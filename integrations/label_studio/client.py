@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from label_studio_sdk.base_client import LabelStudioBase as Sdk  # the rest of it loads pandas
@@ -45,6 +46,7 @@ class ProjectFacts:
         tasks: How many.
         annotations: How many, those of skipped tasks too.
         model_version: Whose scores order the tasks; may be empty.
+        description: As its settings have it.
     """
 
     id: int
@@ -53,6 +55,13 @@ class ProjectFacts:
     tasks: int
     annotations: int
     model_version: str
+    description: str
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one of the machine's own loopback."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class LabelStudio:
@@ -63,17 +72,28 @@ class LabelStudio:
         token: Personal access token or legacy token.
 
     Raises:
-        ServerError: The token is none, or the certificates that SSL_CERT_FILE names cannot be read.
+        ServerError: The token is none, or the proxy or the certificates that the environment names cannot be
+            used.
     """
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
         if not token.isascii() or not token.isprintable() or " " in token:
             raise refused(401, "", self.url)  # here: what HTTP says of such a token would show it
+        # A server on this machine is spoken to directly: the environment's proxy would get the token.
+        direct = httpx.HTTPTransport() if is_this_machine(self.url) else None
         try:
             self._http = httpx.Client(
-                timeout=TIMEOUT_S, event_hooks={"response": [partial(check, url=self.url)]}
+                timeout=TIMEOUT_S,
+                event_hooks={"response": [partial(check, url=self.url)]},
+                transport=direct,
             )
+        except (ImportError, ValueError) as error:
+            raise ServerError(
+                f"the proxy that the environment names cannot be used ({error})",
+                value=self.url,
+                way_out="Change ALL_PROXY, HTTPS_PROXY and HTTP_PROXY, or name the server in NO_PROXY.",
+            ) from error
         except OSError as error:
             raise ServerError(
                 f"the certificates cannot be read ({error.strerror or error})",
@@ -364,4 +384,5 @@ def _facts(project: Mapping[str, Any]) -> ProjectFacts:
         annotations=int(project.get("total_annotations_number") or 0)
         + int(project.get("skipped_annotations_number") or 0),
         model_version=str(project.get("model_version") or ""),
+        description=str(project.get("description") or ""),
     )

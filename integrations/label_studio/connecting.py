@@ -12,8 +12,8 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from labelloop.errors import ProjectError, ServerError, UsageError
-from labelloop.integrations.label_studio.answers import NoTokenError
-from labelloop.integrations.label_studio.client import LabelStudio
+from labelloop.integrations.label_studio.answers import NoTokenError, status_of
+from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts, is_this_machine
 from labelloop.integrations.label_studio.labelling_config import check_config, labelling_config
 from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
@@ -21,11 +21,12 @@ from labelloop.integrations.label_studio.server_home import read_settings, serve
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
+from labelloop.review.rounds import move_rounds
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 KEYRING_SERVICE = "labelloop"
 MARK = "connect:mark"  # in the ledger
-_HERE = ("127.0.0.1", "localhost", "::1")
+_MARKED = "Review of a labelloop project, "
 TITLE_LENGTH = 50  # the most that the server takes
 VERIFIED = "1.23"  # releases that the integration was measured on
 
@@ -72,7 +73,8 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
             way_out="Add labels first, or write classes into labelloop.toml.",
         )
     known = project.config.label_studio
-    if ls_project is None and known is not None and known.url == url:
+    remembered = known is not None and known.url == url and ls_project in (None, known.project)
+    if remembered and known is not None:
         ls_project = known.project
     made = ls_project is None
     with LabelStudio(url, find_token(url)) as client:
@@ -83,12 +85,17 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
             # A connect before may have made it and not heard of it.
             ls_project = client.find_project(title, mark)
             ls_project = ls_project or client.create_project(title, labelling_config(classes), mark)
-        facts = client.project(ls_project)
+        facts = _facts(client, ls_project, remembered=remembered)
     check_config(facts.config, classes)
-    project.set_label_studio(LabelStudioConfig(url=url, project=ls_project))
-    notes = (
-        () if version.startswith(VERIFIED) else (f"labelloop was measured on Label Studio {VERIFIED} only",)
-    )
+    tied, mark = LabelStudioConfig(url=url, project=ls_project), _mark(project)
+    if known is not None and known.project == ls_project and facts.description == mark:
+        move_rounds(project, server_name(known), server_name(tied))  # the same project at another address
+    project.set_label_studio(tied)
+    notes = []
+    if not version.startswith(VERIFIED):
+        notes.append(f"labelloop was measured on Label Studio {VERIFIED} only")
+    if facts.description.startswith(_MARKED) and facts.description != mark:
+        notes.append(f"project {ls_project} there was made for another labelloop project")
     return ConnectReport(
         url=url,
         ls_project=ls_project,
@@ -96,8 +103,21 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
         made=made,
         version=version,
         user=user,
-        notes=notes,
+        notes=tuple(notes),
     )
+
+
+def _facts(client: LabelStudio, ls_project: int, *, remembered: bool) -> ProjectFacts:
+    try:
+        return client.project(ls_project)
+    except ServerError as error:
+        if status_of(error) != 404 or not remembered:
+            raise
+        raise ServerError(
+            "the server no longer has the project that this one is tied to",
+            value=f"{client.url}, project {ls_project}",
+            way_out="Remove [label_studio] from labelloop.toml to have one made, or name one: --ls-project.",
+        ) from error
 
 
 def _mark(project: Project) -> str:
@@ -105,7 +125,7 @@ def _mark(project: Project) -> str:
     with project.ledger.write() as session:
         row = session.get(Meta, MARK)
         if row is None:
-            row = Meta(key=MARK, value=f"Review of a labelloop project, {uuid4().hex}")
+            row = Meta(key=MARK, value=f"{_MARKED}{uuid4().hex}")
             session.add(row)
         return row.value
 
@@ -159,14 +179,16 @@ def find_token(url: str) -> str:
     token = os.environ.get(TOKEN_VARIABLE, "").strip() or _from_keyring(url)
     if token:
         return token
-    local = server_status()
-    if local is not None and local.url.rstrip("/") == url:
+    local, here = server_status(), is_this_machine(url)
+    if local is not None and here and urlsplit(local.url).port == urlsplit(url).port:
         return mint_token()
-    if local is None and urlsplit(url).hostname in _HERE and read_settings(server_home()).ready:
+    if local is None and here and read_settings(server_home()).ready:
         way_out = f"Run labelloop server up, or copy a token to {TOKEN_VARIABLE}."
         raise ServerError("labelloop's own Label Studio does not run", value=url, way_out=way_out)
-    start = "" if local is not None else "Run labelloop server up, if that is this server; or copy "
-    copy = f"{start or 'Copy '}one from Account & Settings, Personal Access Token, to {TOKEN_VARIABLE}."
+    start = "Run labelloop server up, if that is this server; or copy " if local is None else "Copy "
+    if local is not None and here:
+        start = f"labelloop's own server is at {local.url} now: labelloop connect {local.url}. Or copy "
+    copy = f"{start}one from Account & Settings, Personal Access Token, to {TOKEN_VARIABLE}."
     raise NoTokenError("there is no token for Label Studio", value=url, way_out=copy)
 
 

@@ -21,6 +21,8 @@ from labelloop.integrations.label_studio.server_account import (
     prepare_database,
 )
 from labelloop.integrations.label_studio.server_database import (
+    SQLITE,
+    SQLITE_FILE,
     Database,
     command_environment,
     parse_database,
@@ -110,11 +112,12 @@ def start_server(
             progress.note(
                 f"Until now the work was in {settings.database}; it stays there, and is not copied."
             )
-        settings = replace(settings, database=wanted.address, port=port or settings.port)
-        if wanted.address not in settings.ready:
+        settings = replace(settings, database=wanted.address)
+        if not _is_ready(place, settings):
             settings = _prepare(place, settings, wanted, tell_password, progress)
         keep(place, settings)
-        return _start(place, settings, wanted, progress)
+        # Its port is kept when it answers there: one that cannot be had is not tried again.
+        return _start(place, replace(settings, port=port or settings.port), wanted, progress)
 
 
 def server_status(home: Path | None = None) -> ServerState | None:
@@ -155,18 +158,27 @@ def reset_password_command(home: Path | None = None) -> str:
     return " ".join([*setting, shlex.join(command)])
 
 
+def _is_ready(place: ServerHome, settings: ServerSettings) -> bool:
+    """Whether the database has its tables and the administrator; one whose file is gone has not."""
+    if settings.database == SQLITE and not (place.data / SQLITE_FILE).exists():
+        return False
+    return settings.database in settings.ready
+
+
 def _running(place: ServerHome) -> ServerProcess | None:
     """The process that was started, if it is still that one: it may have ended, or the machine restarted."""
     process = read_process(place)
     if process is None:
         return None
+    if identify(process.pid) == process.identity:  # whatever the machine is called in this network
+        return process
     if process.machine != platform.node():
         raise ServerError(
             "the server was started on another machine that shares this folder",
             value=process.machine,
             way_out=f"Go on there; or, if nothing runs there any more, delete {place.running_file}",
         )
-    return process if identify(process.pid) == process.identity else None
+    return None
 
 
 def _prepare(
@@ -176,6 +188,7 @@ def _prepare(
     tell_password: Callable[[str, str], None] | None,
     progress: Progress,
 ) -> ServerSettings:
+    settings = replace(settings, ready=tuple(r for r in settings.ready if r != database.address))
     with stage(progress, "Label Studio: tables and administrator, once", 1):
         password = prepare_database(place, database, progress)
         progress.advance()
@@ -223,13 +236,15 @@ def _wait(
     place: ServerHome, settings: ServerSettings, process: ServerProcess, progress: Progress
 ) -> ServerState:
     """Waits until the process answers, which may have been started by a command that was killed."""
+    if process.url is not None and answers(process.url):
+        return _state(place, process)
     with stage(progress, "Label Studio: starting", 1):
         url = wait_until_it_answers(process.pid, process.identity, place.log, progress)
         progress.advance()
     port = int(url.rpartition(":")[2])
     if port != settings.port:
         progress.note(f"Port {settings.port} is not free; Label Studio took {port}.")
-        keep(place, replace(settings, port=port))
+    keep(place, replace(settings, port=port))
     if process.url is None:
         process = replace(process, url=url)
         keep(place, process)

@@ -55,7 +55,7 @@ def make_environment(home: ServerHome, progress: Progress) -> None:
     home.root.mkdir(parents=True, exist_ok=True)
     with stage(progress, f"Label Studio {VERSION}: packages, once, 1 GB", 0):
         _run(
-            [sys.executable, "-m", "venv", str(home.environment)],
+            [sys.executable, "-P", "-m", "venv", str(home.environment)],
             progress,
             what="an environment for Label Studio could not be made",
             way_out="Install Python's venv module (python3-venv on Debian and Ubuntu) and run it again.",

@@ -105,7 +105,7 @@ def _tell(jobs: Sequence[Job], told: int, progress: Progress) -> int:
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", __name__, str(job.folder), str(job.source), str(job.seed)]
+    command = [sys.executable, "-P", "-m", __name__, str(job.folder), str(job.source), str(job.seed)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with job.log.open("ab") as log:
         return subprocess.Popen(

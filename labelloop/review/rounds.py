@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, defer
 
 from labelloop.predict.tiles import Tile
 from labelloop.project.classes import keep_classes
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
-from labelloop.project.tables import ProposalRow, ReviewTaskRow, RoundRow, now
+from labelloop.project.tables import Meta, ProposalRow, ReviewTaskRow, RoundRow, now
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.tiles import cut_to_box
@@ -382,3 +382,21 @@ def _round(row: RoundRow, tasks: Mapping[str, int]) -> RoundRecord:
         tasks=dict(tasks),
         left_out=tuple((row.settings or {}).get("left_out", ())),
     )
+
+
+def move_rounds(project: Project, old: str, new: str) -> None:
+    """Writes down that a server is found at another address: its rounds and what was pulled go on there.
+
+    Args:
+        project: Whose ledger.
+        old: What the rounds call it now.
+        new: What they are to call it.
+    """
+    if old == new:
+        return
+    with project.ledger.write() as session:
+        session.execute(update(RoundRow).where(RoundRow.server == old).values(server=new))
+        cursor = session.get(Meta, f"pull:{old}")
+        if cursor is not None:
+            session.merge(Meta(key=f"pull:{new}", value=cursor.value))
+            session.delete(cursor)

@@ -15,9 +15,10 @@ from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import ImageRow, LabelRow
+from labelloop.project.tables import ImageRow, LabelRow, Meta
 from labelloop.review.choice import Choice
-from labelloop.review.rounds import plan_round
+from labelloop.review.known import pull_cursor
+from labelloop.review.rounds import move_rounds, plan_round
 from labelloop.review.tiles import whole_view
 
 
@@ -204,6 +205,21 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
     shown = labelloop("status", "-C", project).out
     assert "1 tasks wait, about 2 minutes" in shown
     assert "2 tasks wait at http://127.0.0.1:8080#1, which the project is not tied to now" in shown
+
+
+def test_rounds_go_on_where_their_server_is_found_at_another_address(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    _add(opened, "a", "train", None)
+    old, new = (LabelStudioConfig(url=f"http://127.0.0.1:{port}", project=1) for port in (8080, 8081))
+    _ask(opened, old, "a")
+    with opened.ledger.write() as session:
+        session.add(Meta(key=f"pull:{server_name(old)}", value="here"))
+    move_rounds(opened, server_name(old), server_name(new))
+    opened.set_label_studio(new)
+    found = labelloop("status", "-C", project, "--json").document
+    assert (found["waiting"]["tasks"], found["waiting"]["elsewhere"]) == (1, {})
+    cursors = [pull_cursor(opened, f"pull:{server_name(each)}") for each in (old, new)]
+    assert cursors == [None, "here"]
 
 
 def test_nothing_is_pulled_from_where_the_project_is_not_tied_to_any_more(labelloop, project: Path) -> None:

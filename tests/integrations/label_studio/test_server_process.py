@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from labelloop.errors import ServerError
+from labelloop.integrations.label_studio import server
 from labelloop.integrations.label_studio.server import server_status, start_server, stop_server
 from labelloop.integrations.label_studio.server_environment import (
     environment_is_complete,
@@ -115,13 +117,71 @@ def test_who_does_not_listen_is_made_to_end(tmp_path: Path, monkeypatch: pytest.
 def test_a_server_of_another_machine_is_neither_shown_nor_stopped(tmp_path: Path) -> None:
     home = server_home(tmp_path / "home")
     with _sleeping(tmp_path) as (pid, identity):
-        keep(home, _remembered(pid, identity, machine="elsewhere"))
+        keep(home, _remembered(pid, "boot elsewhere tick 1", machine="elsewhere"))
         for act in (server_status, stop_server):
             with pytest.raises(ServerError, match="elsewhere"):
                 act(home.root)
         with pytest.raises(ServerError, match="elsewhere"):
             start_server(home=home.root)
         assert identify(pid) == identity
+
+
+def test_a_machine_that_is_called_otherwise_in_another_network_finds_its_server(tmp_path: Path) -> None:
+    home = server_home(tmp_path / "home")
+    with _sleeping(tmp_path) as (pid, identity):
+        keep(home, _remembered(pid, identity, machine="name-at-home"))
+        found = server_status(home.root)
+        assert found is not None
+        assert found.pid == pid
+        assert stop_server(home.root) is not None
+        assert identify(pid) is None
+
+
+ANSWERING = [
+    sys.executable,
+    "-c",
+    "import http.server, sys\n"
+    "class Up(http.server.BaseHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200)\n"
+    "        self.end_headers()\n"
+    '        self.wfile.write(b\'{"status": "UP"}\')\n'
+    "server = http.server.HTTPServer(('127.0.0.1', 0), Up)\n"
+    "print(server.server_port, flush=True)\n"
+    "server.serve_forever()",
+]
+
+
+def test_a_server_that_runs_is_found_though_its_log_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelloop.integrations.label_studio.server_process.START_LIMIT_S", 2.0)
+    home = server_home(tmp_path / "home")
+    with _sleeping(tmp_path, ANSWERING) as (pid, identity):
+        while not (port := (tmp_path / "log").read_text(encoding="utf-8").strip()):
+            time.sleep(0.05)
+        url = f"http://127.0.0.1:{port}"
+        keep(home, replace(_remembered(pid, identity), url=url))
+        assert start_server(home=home.root).url == url
+
+
+def test_a_database_whose_file_is_gone_is_made_anew_and_a_port_that_failed_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = server_home(tmp_path / "home")
+    keep(home, ServerSettings(port=8090, ready=("sqlite",)))
+    told: list[str] = []
+    monkeypatch.setattr(server, "make_environment", lambda *_: None)
+    monkeypatch.setattr(server, "prepare_database", lambda *_: "secret")
+
+    def fails(*_: object) -> None:
+        raise ServerError("no permission to listen there")
+
+    monkeypatch.setattr(server, "_start", fails)
+    with pytest.raises(ServerError, match="no permission"):
+        start_server(home=home.root, port=80, tell_password=lambda _, password: told.append(password))
+    assert told == ["secret"]
+    assert read_settings(home) == ServerSettings(port=8090, ready=("sqlite",))
 
 
 def test_what_was_remembered_is_read_back(tmp_path: Path) -> None:
