@@ -80,9 +80,9 @@ class LabelStudio:
         self.url = url.rstrip("/")
         if not token.isascii() or not token.isprintable() or " " in token:
             raise refused(401, "", self.url)  # here: what HTTP says of such a token would show it
-        # A server on this machine is spoken to directly: the environment's proxy would get the token.
-        direct = httpx.HTTPTransport() if is_this_machine(self.url) else None
         try:
+            # A server on this machine is spoken to directly: the environment's proxy would get the token.
+            direct = httpx.HTTPTransport() if is_this_machine(self.url) else None
             self._http = httpx.Client(
                 timeout=TIMEOUT_S,
                 event_hooks={"response": [partial(check, url=self.url)]},

@@ -477,6 +477,41 @@ def reviewed(root: Path) -> dict[str, int]:
 # --- connect
 
 
+def test_rounds_go_on_where_the_same_server_is_found_at_another_address(
+    screen: Path, server: Server, label_studio_server: Any
+) -> None:
+    first = push_some(screen)
+    assert run("connect", label_studio_server.url, "-C", screen)["ls_project"] == server.project
+    again = push_some(screen)
+    assert (again["round"], again["opened"]) == (first["round"], False)
+    check_whole(screen, server)
+    server.submit(server.tasks()[0])
+    assert run("pull", "-C", screen)["annotations_new"] == 1
+
+
+def test_a_project_that_was_deleted_on_the_server_can_be_made_anew(
+    screen: Path, server: Server, proxy: Proxy
+) -> None:
+    server.ask("DELETE", f"/api/projects/{server.project}/")
+    assert "Remove [label_studio]" in fails("connect", proxy.url, "-C", screen)
+    toml = screen / "labelloop.toml"
+    before, table, _ = toml.read_text().partition("[label_studio]")
+    assert table
+    toml.write_text(before)
+    made = run("connect", proxy.url, "-C", screen)
+    assert made["made"]
+    assert made["ls_project"] != server.project
+
+
+def test_a_project_of_another_labelloop_project_is_said_to_be_one(
+    screen: Path, trained: Path, tmp_path: Path, server: Server, proxy: Proxy
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+    [note] = run("connect", proxy.url, "--ls-project", server.project, "-C", other)["notes"]
+    assert "another labelloop project" in note
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_connect_that_was_cut_off_makes_one_project_in_all(
     tmp_path: Path, proxy: Proxy, token: str, server: Server, when: str
