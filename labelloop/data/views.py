@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +24,15 @@ class GeometryConfig:
     """Geometry that the weak and the strong view share.
 
     Attributes:
-        zoom: Smallest and largest factor by which images are resized, drawn log-uniformly.
+        zoom: Smallest and largest factor by which images are resized.
+        zoom_draw: How it is drawn between them: ``log`` favours small factors, ``uniform`` does not.
         flips: Flips and quarter turns: any of the eight orientations. Without: left-right flips only.
         crop_px: Sides of the view are at most this long.
         least_visible: Objects of which a smaller share is left in the view are ignored.
     """
 
     zoom: tuple[float, float] = (0.75, 1.35)
+    zoom_draw: Literal["log", "uniform"] = "log"
     flips: bool = True
     crop_px: int = 320
     least_visible: float = 0.15
@@ -82,7 +85,10 @@ class Geometry:
 
 def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], config: GeometryConfig) -> Geometry:
     """Draws a zoom, a window and an orientation."""
-    zoom = float(np.exp(rng.uniform(np.log(config.zoom[0]), np.log(config.zoom[1]))))
+    if config.zoom_draw == "uniform":
+        zoom = float(rng.uniform(*config.zoom))
+    else:
+        zoom = float(np.exp(rng.uniform(np.log(config.zoom[0]), np.log(config.zoom[1]))))
     sides, starts, view = [], [], []
     for size in size_hw:
         side = min(max(round(config.crop_px / zoom), 1), size)

@@ -99,24 +99,32 @@ def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count:
     return chosen
 
 
+_EIGHTHS = 8  # repeat factors are rounded to these
+
+
 def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> list[int]:
     """Ids of the labelled images, those with rare classes named more often.
 
     An image's repeat factor is the largest over its classes of max(1, sqrt(threshold / share of images with
-    that class)), relative to the smallest factor of all, rounded (Gupta et al. 2019, LVIS, section 4).
+    that class)) (Gupta et al. 2019, LVIS, section 4); each is named as often as its factor is larger than the
+    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are.
 
     Args:
         labelled: Objects by image id.
         threshold: 0 names every image once.
     """
-    ids = sorted(labelled)
-    classes = {i: set(labelled[i].labels.tolist()) for i in ids}
+    if threshold == 0:
+        return sorted(labelled)
+    classes = {i: set(labelled[i].labels.tolist()) for i in sorted(labelled)}
+    ids = [i for i in classes if classes[i]] or list(classes)
     images_with = Counter(c for present in classes.values() for c in present)
     factors = {
         i: max([math.sqrt(threshold * len(ids) / images_with[c]) for c in classes[i]] + [1.0]) for i in ids
     }
     smallest = min(factors.values())
-    return [i for i in ids for _ in range(round(factors[i] / smallest))]
+    times = {i: round(_EIGHTHS * factors[i] / smallest) for i in ids}
+    shared = math.gcd(*times.values())
+    return [i for i in ids for _ in range(times[i] // shared)]
 
 
 def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> Batch:

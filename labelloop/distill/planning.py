@@ -34,6 +34,7 @@ from labelloop.distill.timing import POOR_SHARE, Costs, enough_seconds, fit_iter
 from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
+from labelloop.models.protocol import DataStats
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 from labelloop.recipes.catalog import find_benchmark
@@ -68,11 +69,19 @@ def decide(
     """
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
-    plain = data_stats([labels[i.id] for i in draw.train], classes)
     recipe = find_recipe(request.recipe)
+    learnt = [labels[i.id] for i in draw.train]
+
+    def stats_of(longest_view_px: float | None) -> DataStats:
+        return replace(
+            data_stats(learnt, classes, longest_view_px=longest_view_px),
+            input_scale=recipe.input_scale,
+            intensity_percentile=recipe.intensity_percentile,
+        )
+
     benchmark = None if request.recipe is None else find_benchmark(request.recipe)
-    crop_px = recipe.view_px or training_view_px(request.model, plain)
-    stats = data_stats([labels[i.id] for i in draw.train], classes, longest_view_px=1.5 * crop_px)
+    crop_px = recipe.view_px or training_view_px(request.model, stats_of(None))
+    stats = stats_of(1.5 * crop_px)
     revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
     folds = cut_folds(draw.train, request.folds, seed=request.seed) if request.folds else []

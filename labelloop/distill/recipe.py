@@ -80,6 +80,10 @@ class Recipe:
             batch of any size fits into memory. A loss is the mean over the parts, weighted by their images.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
+        ema_decay_steps: Steps of distillation that ``ema_decay`` is for; over fewer or more the average
+            forgets as large a share of where it began. 0 takes it as it is. Reference: 40,000.
+        keeps_student: The model that a guided run keeps is the student itself, as in the reference, instead
+            of its average.
         supervised_ema_decay: Weights of the supervised model are averaged like this; 0 takes the last ones.
         cached_images: At most so many unlabelled images, or parts of large ones, have pseudo-labels that are
             made once, averaged over views, and then used over and over (``looks_per_label``); 0 makes them in
@@ -91,6 +95,9 @@ class Recipe:
             other half; ``online``, the moving average in every step; ``cached``, the first teacher's labels
             still.
         view_px: Sides of the views are at most this long; 0 leaves it to the model.
+        input_scale: Networks see views and test images resized by this factor; 0 leaves it to the model,
+            which brings the median object to a size.
+        intensity_percentile: Low and high percentile (0..100) of an image that become black and white.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         student_lr_factor: The student's rate, over the optimiser's, where it starts from the teacher; a fresh
@@ -120,11 +127,15 @@ class Recipe:
     accumulate: int = 1
     unlabelled_weight: float = 1.0
     ema_decay: float = 0.99
+    ema_decay_steps: int = 0
+    keeps_student: bool = False
     supervised_ema_decay: float = 0.99
     cached_images: int = 300
     looks_per_label: int = 8
     distillation_labels: DistillationLabels = "cached"
     view_px: int = 0
+    input_scale: float = 0.0
+    intensity_percentile: tuple[float, float] = (0.5, 99.5)
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
         min_score=0.1,
         soft_scores=True,
@@ -141,6 +152,12 @@ class Recipe:
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
     strong: PhotometryConfig = STRONG
+
+    def ema_decay_over(self, steps: int) -> float:
+        """Decay per step of the student's average over so many steps of distillation."""
+        if self.ema_decay_steps == 0 or steps == 0:
+            return self.ema_decay
+        return float(self.ema_decay ** (self.ema_decay_steps / steps))
 
     @property
     def student_optimiser(self) -> OptimiserConfig:
@@ -253,6 +270,8 @@ REFERENCE = Recipe(
     repeat_threshold=10.0,
     unlabelled_weight=2.0,
     ema_decay=0.9996,
+    ema_decay_steps=40_000,
+    keeps_student=True,
     supervised_ema_decay=0.0,
     cached_images=0,
     pseudo=PseudoLabelConfig(score="class"),

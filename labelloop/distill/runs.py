@@ -55,7 +55,8 @@ def choose_device(name: str) -> torch.device:
 
 def stats_from_dict(document: dict[str, Any]) -> DataStats:
     """DataStats after a way through JSON."""
-    return DataStats(**{key: tuple(v) if isinstance(v, list) else v for key, v in document.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in document.items()}
+    return DataStats(**values)
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:

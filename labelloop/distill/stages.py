@@ -79,8 +79,16 @@ def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
     return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+_POSITIONS = ("relative_position_bias_table", "position_embeddings", "cls_token")
+
+
 def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW; the backbone learns slower, or is frozen here; biases and normalisations do not decay."""
+    """AdamW; the backbone learns slower, or is frozen here.
+
+    Biases, normalisations and embeddings do not decay (Mask2Former's own training; Liu et al. 2021, Swin
+    Transformer, of the table of relative positions).
+    """
+    embedded = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     peak = config.lr * (module.lr_factor if isinstance(module, Paced) else 1.0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -89,7 +97,8 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
             if rate == 0:
                 parameter.requires_grad_(False)
                 continue
-            decay = config.weight_decay if parameter.ndim > 1 else 0.0
+            still = parameter.ndim <= 1 or id(parameter) in embedded or name.endswith(_POSITIONS)
+            decay = 0.0 if still else config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [

@@ -138,7 +138,7 @@ class Trainer:
                 continue
             self._run(name, "student", self.student_plan(name), learner, done)
             done = stop
-        self._save_weights("guided", learner)
+        self._save_weights("guided", learner.student if self.recipe.keeps_student else learner.average)
 
     def student_learner(self) -> Learner:
         """The student as it begins, with the teacher beside it where it labels every step."""
@@ -178,7 +178,7 @@ class Trainer:
             start=start,
             stop=stop,
             schedule=self.schedule.student,
-            ema_decay=None if frozen else recipe.ema_decay,
+            ema_decay=None if frozen else recipe.ema_decay_over(self.schedule.distillation),
             ema_from=0 if self._average_is_student else None,
             online=recipe.pseudo if online else None,
             unlabelled_weight=recipe.unlabelled_weight,
@@ -227,7 +227,7 @@ class Trainer:
         learner = self.labels_learner()
         done = self._restore(stage, learner)
         self._run(stage, stage, self.labels_plan(steps), learner, done)
-        self._save_weights(which, learner)
+        self._save_weights(which, learner.average)
 
     def _run(self, name: str, schedule: str, plan: StagePlan, learner: Learner, done: int) -> None:
         """The steps of a stage that are not done, with a checkpoint now and then and one on the way out."""
@@ -298,9 +298,9 @@ class Trainer:
         learner.optimiser.load_state_dict(stored["optimiser"])
         return int(stored["step"])
 
-    def _save_weights(self, which: str, learner: Learner) -> None:
+    def _save_weights(self, which: str, model: InstanceModel) -> None:
         if self.team.leads:
-            save_tensors(self.files.weights(which), {"model": learner.average.module().state_dict()})
+            save_tensors(self.files.weights(which), {"model": model.module().state_dict()})
 
     def _batches(self, stage: str) -> BatchPlan:
         return BatchPlan(

@@ -131,7 +131,8 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
     """ResNet-50 giving features at strides 4 to 32 (256, 512, 1024, 2048 channels).
 
     Args:
-        weights: A file with timm's ``resnet50`` weights; None asks timm's hub.
+        weights: A file with weights of timm's ``resnet50``; None asks timm's hub for torchvision's, from
+            which Mask2Former's authors start too.
         pretrained: False for random weights.
 
     Raises:
@@ -140,7 +141,7 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
     overlay = {"file": str(weights)} if weights is not None else None
     try:
         body: nn.Module = timm.create_model(
-            "resnet50",
+            "resnet50.tv_in1k",
             pretrained=pretrained,
             pretrained_cfg_overlay=overlay,
             features_only=True,

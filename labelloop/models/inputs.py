@@ -18,7 +18,12 @@ LEAST_DIAMETER_PX = 32.0  # but objects that would be smaller than this are enla
 
 
 def input_scale(stats: DataStats, *, target_diameter_px: float) -> float:
-    """The factor that brings the median object to a diameter, as far as enlarging images pays."""
+    """The factor that brings the median object to a diameter, as far as enlarging images pays.
+
+    A factor that the recipe sets is taken as it is.
+    """
+    if stats.input_scale > 0:
+        return stats.input_scale
     median = stats.diameter_px[1]
     scale = min(target_diameter_px / median, max(MOST_ENLARGED, LEAST_DIAMETER_PX / median))
     return min(max(scale, 1 / 16), 2.0)

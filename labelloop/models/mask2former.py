@@ -17,7 +17,6 @@ from labelloop.models.query_masks import query_prediction
 
 MASK_STRIDE = 4  # input px per cell of the masks
 QUERIES_PER_OBJECT = 1.5  # headroom over the fullest labelled image
-LEAST_QUERIES = 50
 LARGEST_VIEW = 1.5  # sides of what is seen at once, over those of the training crops
 MOST_LOGITS = 2**26  # of one output of the decoder that a prediction holds at once: 268 MB
 
@@ -37,7 +36,9 @@ class Mask2FormerFit:
     queries: int
 
 
-def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -> Mask2FormerFit:
+def fit_to(
+    stats: DataStats, *, target_diameter_px: float, input_side_px: int, least_queries: int
+) -> Mask2FormerFit:
     """What the labelled data ask for.
 
     There are as many queries as the fullest labelled view has objects, and half as many again as long as
@@ -47,6 +48,7 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -
         stats: Of the labelled images.
         target_diameter_px: Equivalent diameter of the median object in the network's input.
         input_side_px: Side of the training crops in the network's input.
+        least_queries: However few objects there are.
     """
     scale = input_scale(stats, target_diameter_px=target_diameter_px)
     view_px = (LARGEST_VIEW * input_side_px / scale) ** 2
@@ -56,7 +58,7 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, input_side_px: int) -
     return Mask2FormerFit(
         n_classes=len(stats.classes),
         input_scale=scale,
-        queries=max(LEAST_QUERIES, math.ceil(wanted / 10) * 10),
+        queries=max(least_queries, math.ceil(wanted / 10) * 10),
     )
 
 

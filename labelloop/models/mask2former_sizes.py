@@ -33,6 +33,7 @@ class _Size:
         network: Makes it, given what follows from the data, the variant and whether it is pretrained.
         target_diameter_px: Size of the median object in the network's input.
         input_side_px: Training crops are cut so that the network's input is about so wide.
+        least_queries: However few objects there are; the paper's numbers.
         criterion: What it learns by.
         lr_factor: Its learning rate, over the recipe's.
     """
@@ -40,12 +41,18 @@ class _Size:
     network: Callable[[Mask2FormerFit, str | None, bool], nn.Module]
     target_diameter_px: float
     input_side_px: int
+    least_queries: int = 100
     criterion: CriterionConfig = field(default_factory=CriterionConfig)
     lr_factor: float = 0.1  # the paper's rate is 1e-4
 
     def fit(self, stats: DataStats) -> Mask2FormerFit:
         """What the data ask for."""
-        return fit_to(stats, target_diameter_px=self.target_diameter_px, input_side_px=self.input_side_px)
+        return fit_to(
+            stats,
+            target_diameter_px=self.target_diameter_px,
+            input_side_px=self.input_side_px,
+            least_queries=self.least_queries,
+        )
 
     def build(self, stats: DataStats, *, variant: str | None, pretrained: bool) -> InstanceModel:
         """See BuildsModel."""
@@ -86,6 +93,7 @@ def mask2former_lite() -> Architecture:
         network=network,
         target_diameter_px=52.0,
         input_side_px=384,
+        least_queries=50,
         criterion=CriterionConfig(points=2048),
         lr_factor=1.0,
     )
@@ -201,7 +209,8 @@ def _swin(letter: str, description: str, *, parameters_m: float, hub: str, **siz
 
         return swin(drop_path_rate=0.3, **sizes)
 
-    return _from_hub(f"mask2former-swin-{letter}", description, parameters_m, hub, backbone)
+    queries = 200 if letter == "l" else 100
+    return _from_hub(f"mask2former-swin-{letter}", description, parameters_m, hub, backbone, queries)
 
 
 def _dinov2(letter: str, description: str, *, parameters_m: float, hub: str, **sizes: object) -> Architecture:
@@ -214,7 +223,12 @@ def _dinov2(letter: str, description: str, *, parameters_m: float, hub: str, **s
 
 
 def _from_hub(
-    name: str, description: str, parameters_m: float, hub: str, backbone: Callable[[], nn.Module]
+    name: str,
+    description: str,
+    parameters_m: float,
+    hub: str,
+    backbone: Callable[[], nn.Module],
+    least_queries: int = 100,
 ) -> Architecture:
     """A network of the paper's size whose weights are as transformers keeps them."""
 
@@ -227,7 +241,7 @@ def _from_hub(
             load_pretrained(made, variant or hub)
         return made
 
-    size = _Size(network=network, target_diameter_px=64.0, input_side_px=768)
+    size = _Size(network=network, target_diameter_px=64.0, input_side_px=768, least_queries=least_queries)
     return Architecture(
         name=name,
         description=description,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
 from labelloop.models.architecture import Architecture
@@ -82,7 +83,10 @@ def mask_rcnn_lite() -> Architecture:
 def mask_rcnn_r50() -> Architecture:
     """For GPUs: the usual size."""
     size = _Size(
-        body=lambda weights, pretrained: resnet50(weights=weights, pretrained=pretrained),
+        # Steps have few images: statistics stay those of the pretraining.
+        body=lambda weights, pretrained: freeze_batch_norm_2d(
+            resnet50(weights=weights, pretrained=pretrained)
+        ),
         channels=256,
         frozen_stages=0,
         target_diameter_px=64.0,
@@ -92,7 +96,7 @@ def mask_rcnn_r50() -> Architecture:
     return Architecture(
         name="mask-rcnn-r50",
         description="Mask R-CNN, ResNet-50, full pyramid and heads; for GPUs",
-        parameters_m=44.0,
+        parameters_m=43.9,
         weights="ImageNet, from timm's hub, or mask-rcnn-r50:FILE",
         licence="Apache-2.0",
         build=size.build,

@@ -25,6 +25,7 @@ class DataStats:
         box_side_px: 5th, 50th and 95th percentile of the longer side of the objects' boxes, px.
         objects_per_image: Mean and maximum of the objects in an image, or in the fullest view of a large one.
         intensity_percentile: Low and high percentiles (0..100) that images are normalised between.
+        input_scale: Factor by which networks see images resized; 0 where it follows from the diameters.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +34,7 @@ class DataStats:
     box_side_px: tuple[float, float, float]
     objects_per_image: tuple[float, float]
     intensity_percentile: tuple[float, float] = (0.5, 99.5)
+    input_scale: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def predict_array(
         images = [torch.from_numpy(normalise(_cut(pixels, tile), low, high)) for tile in batch]
         predictions = _predict(model, images, min_score)
         for index, (tile, prediction) in enumerate(zip(batch, predictions, strict=True), start):
-            pieces += pieces_of(prediction, tile, index, layout.margin, MASK_CUT)
+            pieces += pieces_of(prediction, tile, index, layout.margin, mask_cut(prediction))
         if progress is not None:
             progress.advance(0, tiles=_tiles_done(start + len(batch), len(tiles), time.monotonic() - started))
     return stitch(pieces, tiles, size_hw, layout.margin)
@@ -79,7 +79,13 @@ def predict_whole(
     model: InstanceModel, images: Sequence[Tensor], *, min_score: float = MIN_SCORE
 ) -> list[Instances]:
     """What a model sees in normalised images, float32 (3, h_i, w_i), each at once, best score first."""
-    return [to_instances(prediction, threshold=MASK_CUT) for prediction in _predict(model, images, min_score)]
+    seen = _predict(model, images, min_score)
+    return [to_instances(prediction, threshold=mask_cut(prediction)) for prediction in seen]
+
+
+def mask_cut(prediction: Prediction) -> float:
+    """Above which probability a pixel is inside: a half where a mask is scored by what is above it."""
+    return MASK_CUT if prediction.class_scores is None else 0.5
 
 
 def _predict(model: InstanceModel, images: Sequence[Tensor], min_score: float) -> list[Prediction]:

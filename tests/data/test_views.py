@@ -81,3 +81,14 @@ def test_a_view_of_a_partly_reviewed_field_costs_the_same_however_large_the_fiel
         return most
 
     assert peak(4000) < 1.1 * peak(500)
+
+
+def test_a_uniform_zoom_does_not_favour_small_factors() -> None:
+    rng = np.random.default_rng(0)
+    shares = []
+    for drawn in ("log", "uniform"):
+        config = GeometryConfig(zoom=(0.16, 3.2), zoom_draw=drawn, crop_px=64)
+        views = [draw_geometry(rng, (1000, 1000), config) for _ in range(4000)]
+        shares.append(np.mean([view.window[2] > 128 for view in views]))  # zoomed below one half
+    assert abs(shares[0] - np.log(0.5 / 0.16) / np.log(3.2 / 0.16)) < 0.03
+    assert abs(shares[1] - (0.5 - 0.16) / (3.2 - 0.16)) < 0.03

@@ -33,6 +33,15 @@ def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_noth
     assert repeated_ids(rare, threshold=0.0) == list(range(9))
 
 
+def test_repeat_factors_are_fractions_and_images_without_objects_are_left_out():
+    images = {i: with_classes(0) for i in range(10)}
+    images |= {i: with_classes(1) for i in range(10, 16)} | {99: with_classes()}
+    ids = repeated_ids(images, threshold=10.0)
+    assert 99 not in ids
+    wanted = (10 / 6) ** 0.5  # of class 1 over class 0, by sqrt(threshold / share of images)
+    assert ids.count(10) / ids.count(0) == pytest.approx(wanted, rel=0.05)
+
+
 @pytest.fixture
 def plan_and_loader(tmp_path):
     """Three labelled images, 1 to 3, and five without labels, 4 to 8; the plan takes one of each."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import labelloop.distill.train as train_module
+import labelloop.distill.trainer as trainer_module
 from labelloop.data.parts import image_of
 from labelloop.data.pool import draw_labels, parse_label_budget
 from labelloop.distill import naming
@@ -159,6 +160,23 @@ def test_a_large_field_of_the_pool_is_labelled_and_learnt_by_parts(project, tmp_
     of_field = [p.size_hw for part, p in labelled.items() if image_of(part) == field.id]
     assert len(of_field) >= 3
     assert max(max(size_hw) for size_hw in of_field) < 600
+
+
+def test_the_reference_keeps_the_student_and_the_default_its_average(project, monkeypatch):
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    save = trainer_module.save_tensors
+
+    def saved(path: Path, document: dict) -> None:
+        if path.name == "checkpoint.pt" and document["schedule"] == "student":
+            kept.update(student=document["student"], average=document["average"])
+        save(path, document)
+
+    monkeypatch.setattr(trainer_module, "save_tensors", saved)
+    for recipe, which in (("reference", "student"), ("default", "average")):
+        train(project, dataclasses.replace(SHORT, name=recipe, recipe=recipe))
+        other = "average" if which == "student" else "student"
+        assert same(weights(project, recipe, "guided"), kept[which])
+        assert not same(kept[which], kept[other])
 
 
 @pytest.mark.parametrize("recipe", ["default", "reference", "in turns"])

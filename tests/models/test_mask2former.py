@@ -255,7 +255,28 @@ def test_queries_follow_the_fullest_view(lite_stats, most, diameter, queries):
     crowded = dataclasses.replace(
         lite_stats, objects_per_image=(most / 2, most), diameter_px=(diameter / 2, diameter, diameter * 1.5)
     )
-    assert fit_to(crowded, target_diameter_px=52.0, input_side_px=384).queries == queries
+    sizes = {"target_diameter_px": 52.0, "input_side_px": 384}
+    assert fit_to(crowded, **sizes, least_queries=50).queries == queries
+    assert fit_to(crowded, **sizes, least_queries=200).queries == max(queries, 200)
+
+
+def test_a_factor_that_the_recipe_sets_is_taken_as_it_is(lite_stats):
+    asked = dataclasses.replace(lite_stats, input_scale=1.0)
+    fit = fit_to(asked, target_diameter_px=4 * asked.diameter_px[1], input_side_px=384, least_queries=50)
+    assert fit.input_scale == 1.0
+
+
+def test_embeddings_and_normalisations_do_not_decay():
+    network = tiny_swin()
+    groups = make_optimiser(network, OptimiserConfig()).param_groups
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    still = {name for name, p in network.named_parameters() if p.requires_grad and decay[id(p)] == 0}
+    assert any("queries_features" in name for name in still)
+    assert any("relative_position_bias_table" in name for name in still)
+    weights = {
+        name for name, m in network.named_modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
+    }
+    assert not still & {f"{name}.weight" for name in weights}
 
 
 def test_more_annotated_objects_than_queries_are_an_error_that_names_the_way_out(discs):

@@ -36,6 +36,18 @@ def test_a_few_steps_on_one_image_find_its_discs(stats, discs):
     assert min(ious) > 0.6
 
 
+@pytest.mark.parametrize("name", ["mask-rcnn-r50", "torchvision-mask-rcnn-r50-v2"])
+def test_normalisations_stay_those_of_the_pretraining(stats, discs, name):
+    torch.manual_seed(0)
+    model = build_model(name, stats, pretrained=False).module()
+    before = {key: value.clone() for key, value in model.state_dict().items() if "running_" in key}
+    target = discs([(20, 20, 9)])
+    model.loss([torch.rand(3, 64, 64)], [target])  # one image: its own statistics would be poor ones
+    after = model.state_dict()
+    assert before
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
 def test_images_without_objects_give_finite_losses(model, discs):
     image = torch.rand(3, 64, 64)
     losses = model.loss([image, image], [discs([]), discs([(30, 30, 10)])])

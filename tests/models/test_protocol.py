@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from labelloop.models.protocol import Prediction, rank_by_mask_quality
+from labelloop.predict.field import mask_cut
 
 
 def predicted(scores, quality):
@@ -30,6 +31,12 @@ def test_a_sharp_mask_ranks_before_a_blurred_one_that_scored_higher():
 def test_what_is_worth_less_than_the_least_score_is_left_out():
     assert rank_by_mask_quality(predicted([0.9, 0.06], [1.0, 0.8]), min_score=0.05).labels.tolist() == [0]
     assert len(rank_by_mask_quality(predicted([], []), min_score=0.05)) == 0
+
+
+def test_the_mask_that_a_score_was_made_of_is_the_mask_that_is_kept():
+    plain = predicted([0.9], [0.5])
+    assert mask_cut(plain) < 0.5  # the IoU of a mask is best there
+    assert mask_cut(dataclasses.replace(plain, class_scores=np.array([0.95], np.float32))) == 0.5
 
 
 def test_a_score_that_holds_the_quality_of_the_mask_already_is_not_weighed_twice():

@@ -103,6 +103,23 @@ def test_the_algorithm_has_the_lengths_and_settings_of_its_authors_code(name, st
     assert rates.clip_norm == 0.01
 
 
+@pytest.mark.parametrize("name", ["reference", *packaged_names()])
+def test_the_average_of_a_fresh_student_forgets_where_it_began(name):
+    recipe = find_recipe(name)
+    schedule = guided_schedule(recipe, iterations=recipe.iterations, n_labels=15, pool=100)
+    assert recipe.fresh_student
+    assert recipe.keeps_student
+    assert recipe.ema_decay_over(schedule.distillation) ** schedule.distillation < 0.05
+
+
+def test_published_recipes_show_networks_images_as_they_are():
+    for name in ("guided-coco", "guided-cityscapes", "guided-ade20k"):
+        assert (find_recipe(name).input_scale, find_recipe(name).intensity_percentile) == (1.0, (0.0, 100.0))
+    assert find_recipe("guided-organoids").input_scale == 0.0
+    steps = find_recipe("guided-coco").supervised_steps[0][1]
+    assert [round(drop * steps) for drop in find_recipe("guided-coco").optimiser.drops] == [327_778, 355_092]
+
+
 def test_every_packaged_recipe_has_settings_that_can_be_used():
     assert {find_recipe(name).name for name in packaged_names()} == set(packaged_names())
 
