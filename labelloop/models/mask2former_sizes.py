@@ -168,7 +168,7 @@ def mask2former_swin_l() -> Architecture:
     return _swin(
         "l",
         "Mask2Former, Swin-L; for large GPUs",
-        parameters_m=215.4,
+        parameters_m=215.5,
         hub="microsoft/swin-large-patch4-window12-384-in22k",
         embed_dim=192,
         depths=(2, 2, 18, 2),
