@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 INTERRUPTED = 130
-_SLURM_PORTS = 15000  # and the last four digits of the job, what Lightning takes too, and the step
+_SLURM_PORTS = 15000  # and the last four digits of the job for its first step: what Lightning takes too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,9 @@ def outside_place(environment: Mapping[str, str]) -> Place | None:
         return None
     nodes = environment.get("SLURM_STEP_NODELIST", environment.get("SLURM_NODELIST", "127.0.0.1"))
     host = environment.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
-    step = int(environment.get("SLURM_STEP_ID", "0"))  # several steps of a job may run at once
-    own = (int(environment.get("SLURM_JOB_ID", "0")[-4:]) + step) % 10_000
+    job, step = environment.get("SLURM_JOB_ID", "0"), environment.get("SLURM_STEP_ID", "0")
+    # Several steps of a job may run at once, and jobs with the next numbers on the same machine.
+    own = int(job[-4:]) if step == "0" else zlib.crc32(f"{job}.{step}".encode()) % 10_000
     port = environment.get("MASTER_PORT") or _SLURM_PORTS + own
     rank = int(environment["SLURM_PROCID"])
     return Place(

@@ -15,14 +15,16 @@ from torchvision.transforms.functional import normalize
 
 from labelloop.models.architecture import Architecture
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid, efficientnet_lite0
-from labelloop.models.inputs import resized
+from labelloop.models.inputs import input_scale, resized
 from labelloop.models.protocol import DataStats, Prediction, Target
 
 
 class CoreNet(nn.Module):
     def __init__(self, stats: DataStats, *, pretrained: bool) -> None:
         super().__init__()
-        self.scale = min(max(48 / stats.diameter_px[1], 1 / 8), 2.0)  # the median object becomes 48 px wide
+        self.scale = input_scale(
+            stats, target_diameter_px=48.0
+        )  # of the median object, as seen
         self.rim_px = max(round(0.15 * stats.diameter_px[0]), 1)
         self.pyramid = TimmPyramid(efficientnet_lite0(pretrained=pretrained), channels=64)
         n_maps = 1 + len(stats.classes)

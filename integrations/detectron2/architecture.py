@@ -23,6 +23,7 @@ SATELLITES = {
     "tabulate": "tabulate",
     "termcolor": "termcolor",
     "cloudpickle": "cloudpickle",
+    "yaml": "pyyaml",
 }
 TARGET_DIAMETER_PX = 64.0  # of the median object in the network's input, as for mask-rcnn-r50
 INPUT_SIDE_PX = 768

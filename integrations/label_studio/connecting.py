@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -18,14 +19,16 @@ from labelloop.integrations.label_studio.labelling_config import check_config, l
 from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
 from labelloop.integrations.label_studio.server_home import read_settings, server_home
+from labelloop.integrations.label_studio.task_data import KEY
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
-from labelloop.review.rounds import move_rounds
+from labelloop.review.rounds import all_tasks, move_rounds
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 KEYRING_SERVICE = "labelloop"
 MARK = "connect:mark"  # in the ledger
+_LOOKED_AT = 100  # tasks, to recognise a project by
 _MARKED = "Review of a labelloop project, "
 TITLE_LENGTH = 50  # the most that the server takes
 VERIFIED = "1.23"  # releases that the integration was measured on
@@ -73,32 +76,32 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
             way_out="Add labels first, or write classes into labelloop.toml.",
         )
     known = project.config.label_studio
-    remembered = known is not None and known.url == url and ls_project in (None, known.project)
-    if remembered and known is not None:
-        ls_project = known.project
-    made = ls_project is None
+    mark, made = _mark(project), False
     with LabelStudio(url, find_token(url)) as client:
         version, user = client.version(), client.user()
-        if ls_project is None:
+        facts = _tied_before(client, project, known, ls_project)
+        moved = facts is not None
+        if facts is None and ls_project is not None:
+            facts = client.project(ls_project)
+        if facts is None:
             title = f"labelloop: {project.config.name}"[:TITLE_LENGTH]
-            mark = _mark(project)
             # A connect before may have made it and not heard of it.
-            ls_project = client.find_project(title, mark)
-            ls_project = ls_project or client.create_project(title, labelling_config(classes), mark)
-        facts = _facts(client, ls_project, remembered=remembered)
+            found = client.find_project(title, mark)
+            made = found is None
+            facts = client.project(found or client.create_project(title, labelling_config(classes), mark))
     check_config(facts.config, classes)
-    tied, mark = LabelStudioConfig(url=url, project=ls_project), _mark(project)
-    if known is not None and known.project == ls_project and facts.description == mark:
-        move_rounds(project, server_name(known), server_name(tied))  # the same project at another address
+    tied = LabelStudioConfig(url=url, project=facts.id)
+    if moved and known is not None:
+        move_rounds(project, server_name(known), server_name(tied))
     project.set_label_studio(tied)
     notes = []
     if not version.startswith(VERIFIED):
         notes.append(f"labelloop was measured on Label Studio {VERIFIED} only")
     if facts.description.startswith(_MARKED) and facts.description != mark:
-        notes.append(f"project {ls_project} there was made for another labelloop project")
+        notes.append(f"project {facts.id} there was made for another labelloop project")
     return ConnectReport(
         url=url,
-        ls_project=ls_project,
+        ls_project=facts.id,
         title=facts.title,
         made=made,
         version=version,
@@ -107,17 +110,33 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
     )
 
 
-def _facts(client: LabelStudio, ls_project: int, *, remembered: bool) -> ProjectFacts:
+def _tied_before(
+    client: LabelStudio, project: Project, known: LabelStudioConfig | None, ls_project: int | None
+) -> ProjectFacts | None:
+    """The project there that this one is tied to now, maybe by another address; None where another is meant.
+
+    Raises:
+        ServerError: It is gone.
+    """
+    if known is None or ls_project not in (None, known.project):
+        return None
     try:
-        return client.project(ls_project)
+        facts = client.project(known.project)
     except ServerError as error:
-        if status_of(error) != 404 or not remembered:
+        if known.url != client.url and status_of(error):
+            return None  # another server, whose projects have such numbers too
+        if status_of(error) != 404:
             raise
         raise ServerError(
             "the server no longer has the project that this one is tied to",
-            value=f"{client.url}, project {ls_project}",
+            value=f"{client.url}, project {known.project}",
             way_out="Remove [label_studio] from labelloop.toml to have one made, or name one: --ls-project.",
         ) from error
+    if known.url == client.url or facts.description == _mark(project):
+        return facts
+    ours = {task.key for task in all_tasks(project, server_name(known))}
+    first = islice(client.tasks(known.project, fields=["id", "data"]), _LOOKED_AT)
+    return facts if any(task.get("data", {}).get(KEY) in ours for task in first) else None
 
 
 def _mark(project: Project) -> str:
@@ -180,9 +199,10 @@ def find_token(url: str) -> str:
     if token:
         return token
     local, here = server_status(), is_this_machine(url)
-    if local is not None and here and urlsplit(local.url).port == urlsplit(url).port:
+    if local is not None and local.url.rstrip("/") == url:  # by another name somebody else may listen
         return mint_token()
-    if local is None and here and read_settings(server_home()).ready:
+    settings = read_settings(server_home())
+    if local is None and here and settings.ready and urlsplit(url).port == settings.port:
         way_out = f"Run labelloop server up, or copy a token to {TOKEN_VARIABLE}."
         raise ServerError("labelloop's own Label Studio does not run", value=url, way_out=way_out)
     start = "Run labelloop server up, if that is this server; or copy " if local is None else "Copy "

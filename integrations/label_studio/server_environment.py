@@ -62,8 +62,8 @@ def make_environment(home: ServerHome, progress: Progress) -> None:
         )
         _run(
             [
-                str(python_of(home)), "-m", "pip", "install", "--no-input", "--disable-pip-version-check",
-                "--progress-bar", "off", f"label-studio=={VERSION}",
+                str(python_of(home)), "-P", "-m", "pip", "install", "--no-input",
+                "--disable-pip-version-check", "--progress-bar", "off", f"label-studio=={VERSION}",
             ],
             progress,
             what="Label Studio could not be installed",

@@ -19,6 +19,9 @@ from labelloop.models.protocol import Target
 FloatImage = npt.NDArray[np.float32]
 
 
+ZoomDraw = Literal["log", "uniform"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeometryConfig:
     """Geometry that the weak and the strong view share.
@@ -32,7 +35,7 @@ class GeometryConfig:
     """
 
     zoom: tuple[float, float] = (0.75, 1.35)
-    zoom_draw: Literal["log", "uniform"] = "log"
+    zoom_draw: ZoomDraw = "log"
     flips: bool = True
     crop_px: int = 320
     least_visible: float = 0.15

@@ -182,3 +182,20 @@ def load_predictions(path: Path) -> dict[int, Prediction]:
         )
         first += int(n)
     return predictions
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """For loading what a file holds into networks and optimisers.
+
+    Raises:
+        TrainingError: It does not fit, as a network of this name was built otherwise when it was written.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # torch's, of tensors and of groups of parameters
+        raise TrainingError(
+            f"the file does not fit the network ({str(error).splitlines()[0]})",
+            value=path,
+            way_out="It is from another version of labelloop, or of the model. Train again.",
+        ) from error

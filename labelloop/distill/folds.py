@@ -87,7 +87,9 @@ def _without(project: Project, config: Mapping[str, Any], held: list[ImageRecord
     stats = data_stats(
         [labels[i] for i in kept], tuple(config["stats"]["classes"]), longest_view_px=longest_px
     )
-    return {**config, "train_images": kept, "val_images": sorted(out), "stats": asdict(stats)}
+    by_recipe = ("input_scale", "intensity_percentile")  # not by the labels
+    set_so = {key: config["stats"][key] for key in by_recipe if key in config["stats"]}
+    return {**config, "train_images": kept, "val_images": sorted(out), "stats": asdict(stats) | set_so}
 
 
 class _OfFold:

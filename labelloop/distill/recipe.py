@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig
+from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig, ZoomDraw
 from labelloop.distill.pseudo_labels import ORIENTATIONS, PseudoLabelConfig, Thresholded
 from labelloop.errors import UsageError
 
@@ -28,7 +28,7 @@ class OptimiserConfig:
     Attributes:
         lr: Peak learning rate.
         backbone_lr_factor: The backbone learns at this share of it; 0 leaves it as it is, which costs less.
-        weight_decay: Of AdamW; none on biases and normalisations.
+        weight_decay: Of AdamW; none on biases, normalisations and embeddings.
         clip_norm: Gradients are scaled down to this norm.
         warmup_share: Share of the schedule over which the rate rises.
         decay: ``cosine`` falls along half a cosine; ``poly`` as (1 - share of the schedule) ** ``power``;
@@ -191,6 +191,7 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         ("distillation_labels", recipe.distillation_labels, get_args(DistillationLabels)),
         ("optimiser.decay", recipe.optimiser.decay, get_args(Decay)),
         ("pseudo.score", recipe.pseudo.score, get_args(Thresholded)),
+        ("geometry.zoom_draw", recipe.geometry.zoom_draw, get_args(ZoomDraw)),
     ):
         if chosen not in choices:
             faults.append(f"{name} is {chosen!r}, not one of {', '.join(choices)}")
@@ -199,6 +200,12 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         faults.append(f"pseudo.views is {views}, not 1 to {len(ORIENTATIONS)}")
     if not zooms or not all(isinstance(zoom, int | float) and zoom > 0 for zoom in zooms):
         faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
+    percentile = recipe.intensity_percentile
+    if len(percentile) != 2 or not 0 <= percentile[0] < percentile[1] <= 100:
+        faults.append(f"intensity_percentile is {percentile!r}, not two rising numbers from 0 to 100")
+    for name in ("input_scale", "ema_decay_steps"):
+        if not getattr(recipe, name) >= 0:
+            faults.append(f"{name} is {getattr(recipe, name)}, below 0")
     if not 0 < recipe.pseudo.mask_cut < 1:
         faults.append(f"pseudo.mask_cut is {recipe.pseudo.mask_cut}, not above 0 and below 1")
     for name in ("accumulate", "looks_per_label"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from labelloop.distill.checkpoint import RunFiles, load_tensors
+from labelloop.distill.checkpoint import RunFiles, fitting, load_tensors
 from labelloop.errors import TrainingError, UsageError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats, InstanceModel
@@ -86,7 +86,8 @@ def restore_model(
         TrainingError: The weights are missing or damaged.
     """
     built = build_model(model, stats, pretrained=False)
-    built.module().load_state_dict(load_tensors(files.weights(which))["model"])
+    with fitting(files.weights(which)):
+        built.module().load_state_dict(load_tensors(files.weights(which))["model"])
     built.module().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return built
 

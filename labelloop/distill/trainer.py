@@ -18,7 +18,7 @@ from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part, whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.batches import BatchPlan, repeated_ids
-from labelloop.distill.checkpoint import RunFiles, checkpoint_due, load_tensors, save_tensors
+from labelloop.distill.checkpoint import RunFiles, checkpoint_due, fitting, load_tensors, save_tensors
 from labelloop.distill.ema import ema_update
 from labelloop.distill.interrupts import interrupts_held
 from labelloop.distill.labelling import Labelling
@@ -293,9 +293,10 @@ class Trainer:
         stored = load_tensors(self.files.checkpoint, device=self.device)
         if stored["schedule"] != schedule:
             return 0
-        learner.student.module().load_state_dict(stored["student"])
-        learner.average.module().load_state_dict(stored["average"])
-        learner.optimiser.load_state_dict(stored["optimiser"])
+        with fitting(self.files.checkpoint):
+            learner.student.module().load_state_dict(stored["student"])
+            learner.average.module().load_state_dict(stored["average"])
+            learner.optimiser.load_state_dict(stored["optimiser"])
         return int(stored["step"])
 
     def _save_weights(self, which: str, model: InstanceModel) -> None:

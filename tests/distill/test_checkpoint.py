@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from labelloop.distill import checkpoint
-from labelloop.distill.checkpoint import checkpoint_due, load_tensors, save_tensors
+from labelloop.distill.checkpoint import checkpoint_due, fitting, load_tensors, save_tensors
 from labelloop.distill.train import TrainRequest, train
-from labelloop.errors import OutputError
+from labelloop.errors import OutputError, TrainingError
 from labelloop.progress import Silent
 
 
@@ -82,3 +82,9 @@ def test_a_disk_that_is_full_half_way_leaves_the_checkpoint_of_before_and_says_s
     assert "--resume" in caught.value.way_out
     assert load_tensors(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_weights_of_a_network_that_is_built_otherwise_now_are_an_error_that_a_loop_can_take(tmp_path):
+    with pytest.raises(TrainingError, match="does not fit") as caught, fitting(tmp_path / "guided.pt"):
+        torch.nn.Linear(2, 3).load_state_dict(torch.nn.Linear(2, 2).state_dict())
+    assert "Train again" in caught.value.way_out

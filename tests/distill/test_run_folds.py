@@ -58,7 +58,7 @@ def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(proj
 
 
 def test_an_image_is_seen_by_the_model_that_the_other_labels_make(project, tmp_path):
-    (tmp_path / "one_size.toml").write_text("view_px = 64\n")
+    (tmp_path / "one_size.toml").write_text("view_px = 64\nintensity_percentile = [0.0, 100.0]\n")
     asked = dataclasses.replace(SHORT, folds=3, method="supervised", recipe=str(tmp_path / "one_size.toml"))
     train(project, asked)
     seen, images = seen_in_folds(project, "supervised"), project.images(labelled=True, split="train")

@@ -170,6 +170,11 @@ def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
         ("[pseudo]\nzooms = [1.3, 0.0]", "pseudo.zooms is (1.3, 0.0)"),
         ("[pseudo]\nmask_cut = 1.0", "pseudo.mask_cut is 1.0"),
         ("least_student_share = 1.0", "least_student_share is 1.0"),
+        ("input_scale = -1.0", "input_scale is -1.0"),
+        ("ema_decay_steps = -1", "ema_decay_steps is -1"),
+        ("intensity_percentile = [99.5, 0.5]", "intensity_percentile is (99.5, 0.5)"),
+        ("intensity_percentile = [50.0]", "intensity_percentile is (50.0,)"),
+        ('[geometry]\nzoom_draw = "unifrom"', "geometry.zoom_draw is 'unifrom'"),
     ],
 )
 def test_a_setting_that_no_run_could_follow_is_named_before_the_run(tmp_path, setting, named):

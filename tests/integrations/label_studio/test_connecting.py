@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -51,6 +52,7 @@ def recorder() -> Iterator[list[str]]:
         ("http://[::1]:8080", True),
         ("https://lab.example.org", False),
         ("http://localhost.example.org", False),
+        ("http://127.example.org", False),
     ],
 )
 def test_the_loopback_is_this_machine(url: str, here: bool) -> None:
@@ -61,6 +63,9 @@ def test_the_loopback_is_this_machine(url: str, here: bool) -> None:
 def test_a_proxy_that_cannot_be_used_matters_only_to_other_machines(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
+    for name in ("no_proxy", "NO_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", proxy)
     with LabelStudio("http://127.0.0.1:9", TOKEN):
         pass
@@ -78,7 +83,7 @@ def test_a_server_on_this_machine_is_not_asked_for_by_way_of_a_proxy(
     assert recorder[1:] == []
 
 
-def test_the_token_of_labelloops_own_server_is_found_by_any_name_of_this_machine(
+def test_the_token_of_labelloops_own_server_goes_to_its_own_address_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = ServerState(
@@ -86,6 +91,10 @@ def test_the_token_of_labelloops_own_server_is_found_by_any_name_of_this_machine
     )
     monkeypatch.setattr(connecting, "server_status", lambda: state)
     monkeypatch.setattr(connecting, "mint_token", lambda: TOKEN)
-    assert connecting.find_token("http://localhost:8081") == TOKEN
-    with pytest.raises(NoTokenError, match=r"at http://127\.0\.0\.1:8081 now"):
-        connecting.find_token("http://127.0.0.1:8080")  # where it was before
+    assert connecting.find_token(state.url) == TOKEN
+    for url in (
+        "http://127.0.0.1:8080",
+        "http://localhost:8081",
+    ):  # where it was before; who knows who listens
+        with pytest.raises(NoTokenError, match=r"at http://127\.0\.0\.1:8081 now"):
+            connecting.find_token(url)

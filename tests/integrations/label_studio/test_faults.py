@@ -481,7 +481,11 @@ def test_rounds_go_on_where_the_same_server_is_found_at_another_address(
     screen: Path, server: Server, label_studio_server: Any
 ) -> None:
     first = push_some(screen)
-    assert run("connect", label_studio_server.url, "-C", screen)["ls_project"] == server.project
+    server.ask(
+        "PATCH", f"/api/projects/{server.project}/", {"title": "Renamed", "description": "by a person"}
+    )
+    moved = run("connect", label_studio_server.url, "-C", screen)
+    assert (moved["ls_project"], moved["made"]) == (server.project, False)
     again = push_some(screen)
     assert (again["round"], again["opened"]) == (first["round"], False)
     check_whole(screen, server)

@@ -67,6 +67,8 @@ def test_labelloops_own_server_that_does_not_run_is_waited_for(
     assert not needs_a_person(raised.value)
     with pytest.raises(NoTokenError):
         connecting.find_token("https://lab.example.org")
+    with pytest.raises(NoTokenError):  # another server of this machine
+        connecting.find_token("http://127.0.0.1:9090")
 
 
 @pytest.mark.parametrize(
