@@ -22,9 +22,7 @@ from labelloop.models.protocol import DataStats, Prediction, Target
 class CoreNet(nn.Module):
     def __init__(self, stats: DataStats, *, pretrained: bool) -> None:
         super().__init__()
-        self.scale = input_scale(
-            stats, target_diameter_px=48.0
-        )  # of the median object, as seen
+        self.scale = input_scale(stats, target_diameter_px=48.0)  # of the median object, as seen
         self.rim_px = max(round(0.15 * stats.diameter_px[0]), 1)
         self.pyramid = TimmPyramid(efficientnet_lite0(pretrained=pretrained), channels=64)
         n_maps = 1 + len(stats.classes)
