@@ -76,12 +76,13 @@ def test_labels_are_shown_as_they_are_and_corrections_become_the_next_revision(
         assert (right[image_id].iou(labels).max(axis=1) > 0.75).all()
 
 
-def test_a_budget_in_tasks_is_kept_and_one_image_is_always_asked_about(both: tuple[Project, Project]) -> None:
+@pytest.mark.parametrize("budget", [Budget(tasks=1), Budget(minutes=0.01)])
+def test_a_budget_in_tasks_is_kept_and_one_image_is_always_asked_about(
+    both: tuple[Project, Project], budget: Budget
+) -> None:
     project, _ = both
-    one = open_suspects_round(project, "one", Budget(tasks=1), Silent(), settings=QUICK)
-    assert len(round_tasks(project, one.id)) == 1
-    little = open_suspects_round(project, "little", Budget(minutes=0.01), Silent(), settings=QUICK)
-    assert len(round_tasks(project, little.id)) == 1
+    opened = open_suspects_round(project, "here", budget, Silent(), settings=QUICK)
+    assert len(round_tasks(project, opened.id)) == 1
 
 
 def test_no_image_is_asked_about_again_unless_its_labels_changed_for_another_reason(
