@@ -19,9 +19,8 @@ def allowed_memory_gib(root: Path = _ROOT) -> float | None:
         most, used = _read(group / "memory.max"), _read(group / "memory.current")
         if most.isdigit() and used.isdigit():
             counts = dict(line.split() for line in _read(group / "memory.stat").splitlines())
-            left.append(
-                int(most) - int(used) + int(counts.get("inactive_file", 0))
-            )  # files can be read again
+            reclaimable = int(counts.get("inactive_file", 0))  # files can be read again
+            left.append(int(most) - int(used) + reclaimable)
     return max(min(left), 0) / 2**30 if left else None
 
 

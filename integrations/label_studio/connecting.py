@@ -134,7 +134,8 @@ def _tied_before(
         ) from error
     if known.url == client.url or facts.description == _mark(project):
         return facts
-    ours = {task.key for task in all_tasks(project, server_name(known))}
+    there = LabelStudioConfig(url=client.url, project=known.project)  # as a connect that was killed left it
+    ours = {task.key for each in (known, there) for task in all_tasks(project, server_name(each))}
     first = islice(client.tasks(known.project, fields=["id", "data"]), _LOOKED_AT)
     return facts if any(task.get("data", {}).get(KEY) in ours for task in first) else None
 

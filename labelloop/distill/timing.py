@@ -26,7 +26,7 @@ from labelloop.project.project import ImageRecord
 TIMED_STEPS = 7  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
-POOR_SHARE = 0.25  # of the best supervised steps; a teacher of fewer teaches little that is right
+POOR_SHARE = 0.25  # of the best supervised steps, below which a person is told; a choice, not a result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ def pictures_section(outcomes: Outcomes) -> list[Child]:
     picked = best_middle_worst(outcomes.images, PICTURES_OF_A_KIND)
     return [
         how_to_read(),
-        colour_key(),
+        colour_key([outcome for _, outcome in picked]),
         tag("div", [picture_pair(kind, outcome) for kind, outcome in picked], class_="pairs"),
         details(f"All {plural(len(outcomes.images), 'image')}", _images_table(outcomes.images)),
     ]

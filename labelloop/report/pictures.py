@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -29,13 +30,14 @@ KEY = (
 )
 
 
-def colour_key() -> Markup:
-    """What the colours of contours mean."""
+def colour_key(outcomes: Sequence[ImageOutcome]) -> Markup:
+    """What the colours of contours mean in the pictures of these images."""
+    uncounted = any(not (outcome.hit | outcome.made_up).all() for outcome in outcomes)
     return tag(
         "ul",
         [
             tag("li", tag("i", style=f"border-color:{_hex(colour)}", aria_hidden="true"), word)
-            for word, colour in KEY
+            for word, colour in (KEY if uncounted else KEY[:-1])
         ],
         class_="key",
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from labelloop.instances import Instances
 from labelloop.report.comparison import FOUND, MADE_UP, NOT_COUNTED
 from labelloop.report.measured import MeasuredImage, outcomes_of
-from labelloop.report.pictures import draw_outcome, picture_pair
+from labelloop.report.pictures import colour_key, draw_outcome, picture_pair
 
 
 def test_what_is_unknown_is_drawn_once_however_many_classes_it_is_a_crowd_of(tmp_path: Path) -> None:
@@ -50,3 +50,6 @@ def test_what_is_predicted_where_the_truth_is_unknown_is_drawn_as_neither_found_
     assert MADE_UP not in colours
     on_crowd = {tuple(int(v) for v in colour) for colour in drawn[:, 30:].reshape(-1, 3)}
     assert FOUND not in on_crowd
+    assert "unknown" in colour_key([outcome])
+    sure = replace(outcome, hit=np.array([True, True]))
+    assert "unknown" not in colour_key([sure])

@@ -45,13 +45,14 @@ from labelloop.instances import Instances
 from labelloop.integrations.label_studio import client as client_module
 from labelloop.integrations.label_studio import push as push_module
 from labelloop.integrations.label_studio.client import LabelStudio
+from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.loop import turn
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, LabelRow, PredictionRow, ReviewTaskRow
 from labelloop.review.counting import counting
-from labelloop.review.rounds import all_tasks, rounds
+from labelloop.review.rounds import all_tasks, move_rounds, rounds
 
 pytestmark = pytest.mark.slow
 
@@ -477,10 +478,17 @@ def reviewed(root: Path) -> dict[str, int]:
 # --- connect
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_rounds_go_on_where_the_same_server_is_found_at_another_address(
-    screen: Path, server: Server, label_studio_server: Any
+    screen: Path, server: Server, label_studio_server: Any, killed: bool
 ) -> None:
     first = push_some(screen)
+    if killed:  # a connect, after the rounds were moved and before labelloop.toml was written
+        project = Project.open(screen)
+        old = project.config.label_studio
+        assert old is not None
+        new = old.model_copy(update={"url": label_studio_server.url})
+        move_rounds(project, server_name(old), server_name(new))
     server.ask(
         "PATCH", f"/api/projects/{server.project}/", {"title": "Renamed", "description": "by a person"}
     )
