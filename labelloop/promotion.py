@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqlalchemy import select
+
 from labelloop.distill.runs import load_model
 from labelloop.evaluating import seen_by
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress, Silent
+from labelloop.project.ledger import decode_instances
 from labelloop.project.project import ImageRecord, Project
+from labelloop.project.tables import PredictionRow
 
 
 def gate_of_runs(
     project: Project, *, new: str, old: str, device: str = "auto", progress: Progress | None = None
 ) -> GateDecision | None:
     """Compares the promoted models of two runs on the same validation images.
+
+    Without any, where both runs have folds, by what the models of their folds saw in the images that both
+    learnt: each of those models has not learnt the image.
 
     The new run is presumed better, as it has learnt all labels of the old one and more: it has to be shown
     worse to be refused. With few images the interval is wide, so they seldom show it.
@@ -25,16 +32,22 @@ def gate_of_runs(
         new: Name of the run that may take the place of the other.
         old: Name of the run in use.
         device: Where to predict.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Returns:
         None where the project has no labelled image for this that neither run has learnt.
     """
     images = _unlearnt_images(project, new, old)
+    if images:
+        seen = [_seen(project, run, images, device, progress or Silent()) for run in (new, old)]
+    else:
+        seen = [_seen_out_of_fold(project, run) for run in (new, old)]
+        both = seen[0].keys() & seen[1].keys()
+        images = [image for image in project.images(split="train", labelled=True) if image.id in both]
     if not images:
         return None
     labels = project.labels([image.id for image in images])
-    new_seen, old_seen = (_seen(project, run, images, device, progress or Silent()) for run in (new, old))
+    new_seen, old_seen = ([of_run[image.id] for image in images] for of_run in seen)
     return decide(
         [labels[image.id] for image in images],
         new_seen,
@@ -58,5 +71,16 @@ def _unlearnt_images(project: Project, new: str, old: str) -> list[ImageRecord]:
 
 def _seen(
     project: Project, run: str, images: Sequence[ImageRecord], device: str, progress: Progress
-) -> list[Instances]:
-    return seen_by(project, load_model(project, run, device=device), images, progress)
+) -> dict[int, Instances]:
+    found = seen_by(project, load_model(project, run, device=device), images, progress)
+    return dict(zip([image.id for image in images], found, strict=True))
+
+
+def _seen_out_of_fold(project: Project, run: str) -> dict[int, Instances]:
+    """What the models of a run's folds saw in the images that they had not learnt, by image id."""
+    record = project.run(run)
+    statement = select(PredictionRow.image_id, PredictionRow.instances).where(
+        PredictionRow.run == run, PredictionRow.which.startswith(f"{record.promoted}/")
+    )
+    with project.ledger.read() as session:
+        return {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}

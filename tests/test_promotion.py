@@ -51,7 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-def predict(project: Project, run: str, found: Sequence[float], split: str = "val") -> None:
+def predict(project: Project, run: str, found: Sequence[float], split: str = "val", fold: str = "") -> None:
     """The run sees the first objects of each image, this share of them, and nothing else."""
     images = project.images(split=split, labelled=True)
     labels = project.labels([image.id for image in images])
@@ -66,7 +66,7 @@ def predict(project: Project, run: str, found: Sequence[float], split: str = "va
             )
             session.merge(
                 PredictionRow(
-                    run=run, which="supervised", image_id=image.id, instances=encode_instances(seen)
+                    run=run, which=f"supervised{fold}", image_id=image.id, instances=encode_instances(seen)
                 )
             )
 
@@ -109,3 +109,15 @@ def test_images_that_either_run_has_learnt_say_nothing(project: Project) -> None
     project.save_run(replace(record, config={**record.config, "train_images": learnt}))
     assert gate_of_runs(project, new="new", old="old") is None
     project.save_run(record)
+
+
+def test_without_validation_images_two_runs_with_folds_are_compared_out_of_fold(project: Project) -> None:
+    new = project.run("new")
+    learnt = [image.id for image in project.images(labelled=True)]
+    project.save_run(replace(new, config={**new.config, "train_images": learnt}))
+    predict(project, "old", (1, 1, 1), "train", fold="/fold-1")
+    predict(project, "new", (0.25, 0.5, 0.25), "train", fold="/fold-1")
+    decision = gate_of_runs(project, new="new", old="old")
+    assert decision is not None
+    assert (decision.promote, decision.verdict, decision.difference.n) == (False, "worse", 3)
+    project.save_run(new)

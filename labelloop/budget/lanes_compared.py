@@ -18,9 +18,10 @@ from sqlalchemy import select
 
 from labelloop.budget.lane import Point, read_points
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import Resampling
+from labelloop.metrics.bootstrap import FEW_UNITS, Resampling
 from labelloop.metrics.coco_ap import average_precision, rank
 from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.seeds import FEW_SEEDS
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
@@ -85,12 +86,14 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
 
     Returns:
         ``strategies``: ``{name: [{round, minutes, images, value, low, high}, ...]}``, means over seeds;
-        ``compared``: ``{name: {area, difference, minutes_share, ...}}``.
+        ``compared``: ``{name: {area, difference, minutes_share, ...}}``; ``notes``: what a reader of the
+        intervals should know.
     """
-    seeds = _drawn_seeds(max(len(lanes) for lanes in curves.values()), 1 + REPLICATES)
+    seeds = seed_weights(max(len(lanes) for lanes in curves.values()), 1 + REPLICATES)
     return {
         "strategies": {name: _over_rounds(lanes, seeds, n_images) for name, lanes in curves.items()},
         "compared": _compared(curves, seeds),
+        "notes": _notes(n_images, seeds.shape[1]),
     }
 
 
@@ -140,49 +143,76 @@ def _predicted(scratch: Project, run: str) -> dict[int, Instances]:
         return {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}
 
 
-def _drawn_seeds(n_seeds: int, replicates: int) -> npt.NDArray[np.int64]:
-    """int64 (replicates, n_seeds): every seed once, then seeds drawn anew."""
-    drawn = np.random.default_rng(1).integers(n_seeds, size=(replicates, n_seeds))
-    drawn[0] = np.arange(n_seeds)
-    return drawn
+def seed_weights(n_seeds: int, replicates: int) -> Floats:
+    """float64 (replicates, n_seeds): what each seed counts in a mean over seeds.
+
+    In the first row all count alike; for the others one seed less than there are is drawn with replacement,
+    so that the spread of the means is that of a mean of so many seeds (Rao and Wu 1988,
+    doi:10.1080/01621459.1988.10478591).
+    """
+    fewer = max(1, n_seeds - 1)
+    drawn = np.random.default_rng(1).multinomial(fewer, np.full(n_seeds, 1 / n_seeds), size=replicates)
+    weights = drawn / fewer
+    weights[0] = 1 / n_seeds
+    return weights
 
 
-def _mean_over_seeds(per_seed: Floats, seeds: npt.NDArray[np.int64]) -> Floats:
+def mean_over_seeds(per_seed: Floats, weights: Floats) -> Floats:
     """float64 (r, k): mean over the seeds of each replicate.
 
     Args:
         per_seed: float64 (s, r, k).
-        seeds: int64 (r, s).
+        weights: float64 (r, s), of ``seed_weights``.
     """
-    replicate = np.arange(len(seeds))[:, None]
-    return np.asarray(per_seed[seeds, replicate].mean(axis=1))
+    return np.asarray(np.einsum("srk,rs->rk", per_seed, weights))
 
 
-def _over_rounds(
-    lanes: Sequence[LaneCurve], seeds: npt.NDArray[np.int64], n_images: int
-) -> list[dict[str, Any]]:
+def interval(values: Floats) -> dict[str, float | None]:
+    """The first of the values, and the 95 % percentile interval of the others; None for what is infinite.
+
+    Resamples in which the metric is undefined are left out.
+    """
+    low, high = np.nanquantile(values[1:], [0.025, 0.975], method="nearest")
+    return {
+        key: round(float(value), 5) if np.isfinite(value) else None
+        for key, value in (("value", values[0]), ("low", low), ("high", high))
+    }
+
+
+def _notes(n_images: int, n_seeds: int) -> list[str]:
+    notes = []
+    if n_images < FEW_UNITS:
+        notes.append(f"intervals from {n_images} images are too narrow")
+    if n_seeds == 1:
+        notes.append("with one seed, how much trainings differ by chance is not in the intervals")
+    elif n_seeds < FEW_SEEDS:
+        notes.append(f"with {n_seeds} seeds, how much trainings differ by chance is hardly known")
+    return notes
+
+
+def _over_rounds(lanes: Sequence[LaneCurve], seeds: Floats, n_images: int) -> list[dict[str, Any]]:
     length = min(len(lane.points) for lane in lanes)
-    values = _mean_over_seeds(np.stack([lane.values[:, :length] for lane in lanes]), seeds)
+    values = mean_over_seeds(np.stack([lane.values[:, :length] for lane in lanes]), seeds)
     return [
         {
             "round": k,
             "minutes": round(float(np.mean([lane.points[k].minutes for lane in lanes])), 2),
             "images": round(float(np.mean([lane.points[k].images for lane in lanes])), 2),
-            **_interval(values[:, k]),
+            **interval(values[:, k]),
             "n": n_images,
         }
         for k in range(length)
     ]
 
 
-def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats) -> dict[str, Any]:
     """Areas under the curves, their differences, and the minutes to where the baseline ends."""
     horizon = min(float(lane.minutes[-1]) for lanes in curves.values() for lane in lanes)
     if horizon <= 0:
         return {}
     grid: Floats = np.linspace(0.0, horizon, GRID, dtype=np.float64)
     mean = {
-        name: _mean_over_seeds(np.stack([lane.at(grid) for lane in lanes]), seeds)
+        name: mean_over_seeds(np.stack([lane.at(grid) for lane in lanes]), seeds)
         for name, lanes in curves.items()
     }
     areas = {name: curve.mean(axis=1) for name, curve in mean.items()}
@@ -191,10 +221,10 @@ def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: npt.NDArray[np.i
     for name, curve in mean.items():
         shares = _first_reaching(curve, mean[baseline][:, -1])
         compared[name] = {
-            "area": _interval(areas[name]),
-            "difference": None if name == baseline else _interval(areas[name] - areas[baseline]),
-            "at_the_end": None if name == baseline else _interval((curve - mean[baseline])[:, -1]),
-            "minutes_share": _interval(shares),
+            "area": interval(areas[name]),
+            "difference": None if name == baseline else interval(areas[name] - areas[baseline]),
+            "at_the_end": None if name == baseline else interval((curve - mean[baseline])[:, -1]),
+            "minutes_share": interval(shares),
             "baseline": baseline,
             "minutes": round(horizon, 2),
         }
@@ -202,15 +232,10 @@ def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: npt.NDArray[np.i
 
 
 def _first_reaching(curve: Floats, target: Floats) -> Floats:
-    """float64 (r,): share of the minutes after which each row first reaches a value; infinite if never."""
+    """float64 (r,): share of the minutes after which each row first reaches a value; infinite if never.
+
+    NaN where the value is undefined.
+    """
     reached = curve >= target[:, None] - 1e-12
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) / (GRID - 1), np.inf)
-
-
-def _interval(values: Floats) -> dict[str, float | None]:
-    """The first of the values, and the 95 % percentile interval of the others; None for what is infinite."""
-    low, high = np.quantile(values[1:], [0.025, 0.975], method="nearest")
-    return {
-        key: round(float(value), 5) if np.isfinite(value) else None
-        for key, value in (("value", values[0]), ("low", low), ("high", high))
-    }
+    shares = np.where(reached.any(axis=1), reached.argmax(axis=1) / (GRID - 1), np.inf)
+    return np.where(np.isnan(target), np.nan, shares)

@@ -25,6 +25,7 @@ from labelloop.distill.checkpoint import write_json
 from labelloop.errors import ProjectError, UsageError
 from labelloop.locks import wait_for_lock
 from labelloop.progress import Progress, Silent, stage
+from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project
 
 LOCK = ".lock"
@@ -136,6 +137,10 @@ def _simulate(
         **compared,
     }
     write_json(folder / "result.json", result)
+    if split == "test":
+        for strategy, points in compared["strategies"].items():
+            seen = {METRIC: points[-1]}
+            count_look(project, run="simulate", which=strategy, n_images=len(settings.test), metrics=seen)
     return result
 
 
@@ -153,7 +158,7 @@ def _check(request: SimulationRequest) -> None:
         )
     for name in ("rounds", "seeds", "labels"):
         if getattr(request, name) < 1:
-            raise UsageError(f"--{name} is below 1", value=getattr(request, name))
+            raise UsageError(f"--{name} is below 1", value=getattr(request, name), way_out="Give 1 or more.")
 
 
 def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSettings, str]:

@@ -11,6 +11,8 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from labelloop.metrics.estimate import Estimate
 
+BoolColumn = npt.NDArray[np.bool_]
+
 CONFIDENCE = 0.95
 MAX_UNDEFINED_SHARE = 0.1  # of the replicates; above it the interval would be one of the lucky draws only
 FEW_UNITS = 50  # below it 95 % intervals hold less often; simulated in tests/benchmarks/bench_metrics.py
@@ -57,7 +59,9 @@ class Resampling:
     def of(
         cls, n_images: int, groups: Sequence[str | None] | None, *, replicates: int, seed: int
     ) -> Resampling:
-        """Groups are drawn whole where at least two are known; an image without one is its own group.
+        """Groups are drawn whole where one is known; an image without one is its own group.
+
+        Where all images are of one group they are drawn one by one: the interval is for this group alone.
 
         Args:
             n_images: Number of images.
@@ -68,7 +72,7 @@ class Resampling:
         if groups is not None and len(groups) != n_images:
             raise ValueError(f"{n_images} images, but {len(groups)} groups")
         units: npt.NDArray[np.int64] = np.arange(n_images)
-        by_group = groups is not None and len({g for g in groups if g is not None}) >= 2
+        by_group = groups is not None and any(g is not None for g in groups) and len(set(groups)) >= 2
         if groups is not None and by_group:
             index: dict[str | int, int] = {}
             keys: list[str | int] = [i if g is None else g for i, g in enumerate(groups)]
@@ -108,6 +112,7 @@ class Resampling:
         surplus: bool = False,
         bounds: tuple[float, float] = (-np.inf, np.inf),
         unit: str | None = None,
+        holding: BoolColumn | None = None,
     ) -> Estimate:
         """Value and interval.
 
@@ -130,6 +135,8 @@ class Resampling:
                 less twice that to the percentiles as they are.
             bounds: Of the metric where it has a surplus.
             unit: Of the value, where it is not always the same.
+            holding: bool (n_images,), which images hold anything to measure: only they make an interval
+                reliable. None for all.
         """
         n = len(self.unit_of_image)
         if np.isnan(value):
@@ -148,15 +155,20 @@ class Resampling:
             high=float(high),
             n=n,
             unit=unit,
-            reliable=self.n_units >= FEW_UNITS,
+            reliable=self._units_of(holding) >= FEW_UNITS,
         )
 
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the intervals should know."""
-        if 2 <= self.n_units < FEW_UNITS:
-            what = "groups" if self.by_group else "images"
-            return (f"intervals from {self.n_units} {what} are too narrow, most of all those of AP",)
-        return ()
+    def notes(self, holding: BoolColumn | None = None) -> tuple[str, ...]:
+        """What a reader of the intervals should know; ``holding`` as in ``estimate``."""
+        n_holding = self._units_of(holding)
+        if self.n_units < 2 or n_holding >= FEW_UNITS:
+            return ()
+        what = "groups" if self.by_group else "images"
+        of_all = "" if n_holding == self.n_units else f" that hold anything, of {self.n_units},"
+        return (f"intervals from {n_holding} {what}{of_all} are too narrow, most of all those of AP",)
+
+    def _units_of(self, holding: BoolColumn | None) -> int:
+        return self.n_units if holding is None else len(np.unique(self.unit_of_image[holding]))
 
     def _no_interval(self, replicates: npt.NDArray[np.float64]) -> str | None:
         if self.n_units < 2:

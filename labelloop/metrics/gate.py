@@ -134,7 +134,11 @@ def _difference(
     if reason is not None:
         return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
     pseudo_values = n * value - (n - 1) * left_out
-    reach = float(t.ppf(1 - ERROR, n - 1) * pseudo_values.std(ddof=1) / np.sqrt(n))
+    spread = float(pseudo_values.std(ddof=1))
+    if spread < 1e-9 < abs(value):
+        reason = f"no interval: all {units} show the same difference, which says nothing of others"
+        return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
+    reach = float(t.ppf(1 - ERROR, n - 1)) * spread / np.sqrt(n)
     return Estimate(
         value=float(value), low=float(value) - reach, high=float(value) + reach, n=len(truth)
     ), units

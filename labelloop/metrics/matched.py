@@ -46,7 +46,7 @@ SURPLUS = ("coco_ap", "coco_ap50", "coco_ap75", "detection_ece")  # noise makes 
 BOUNDS_OF_SURPLUS = (0.0, 1.0)  # of these, not of their differences
 
 _NEED_NO_TRUTH = ("precision_50", "count_bias", "count_mae", "count_ccc", "detection_ece")
-_OF_PAIRS = ("sq", "area_bias", "area_low_loa", "area_high_loa", "boundary_error")
+_OF_PAIRS = ("area_bias", "area_low_loa", "area_high_loa", "boundary_error")
 
 Replicates = dict[str, npt.NDArray[np.float64]]
 
@@ -167,11 +167,12 @@ class MatchedModel:
         if self.table.n_images == 0:
             return "there are no images"
         if name == "precision_50":
-            return f"there are no predictions scored {self.min_score:g} or more"
+            return f"there are no predictions scored {self.min_score:g} or more{self._outside_crowds()}"
         if name == "detection_ece":
-            return "there are no predictions"
+            return f"there are no predictions{self._outside_crowds()}"
         if name == "count_ccc":
-            return "the counts of objects do not vary from image to image"
+            alone = self.table.n_images == 1
+            return "there is only one image" if alone else "the counts do not vary from image to image"
         if bool(self.table.truth_crowd.all()) and name not in _NEED_NO_TRUTH:
             return "there are no true objects"
         if name == "aji" and self.overlaps.overlapping is not None:
@@ -180,6 +181,9 @@ class MatchedModel:
             alone = len(self.pairs.image) == 1
             return "there is only one matched pair" if alone else "outlines were not measured"
         return f"no prediction scored {self.min_score:g} or more matches a true object"
+
+    def _outside_crowds(self) -> str:
+        return " outside of crowds" if self.table.truth_crowd.any() else ""
 
 
 def _threshold_index(iou: float) -> int:

@@ -157,6 +157,10 @@ class PairTable:
             truth_overlap=new_truth[self.truth_overlap[truths[self.truth_overlap].all(axis=1)]],
         )
 
+    def holding(self) -> BoolColumn:
+        """Bool (n_images,), in which images there is a true object, crowds left out."""
+        return np.bincount(self.truth_image[~self.truth_crowd], minlength=self.n_images) > 0
+
     def pair_intersection(self) -> IntColumn:
         """int64 (p,), px that the detection and the true object of each pair have in common.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Drawn, Resampling
 from labelloop.metrics.estimate import Estimate
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, MatchedModel, Replicates
+from labelloop.metrics.overlaps import OverlapSums
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.subsets import SizeThirds, by_class, by_group, by_size, worst
 from labelloop.metrics.threads import in_threads
@@ -148,7 +149,7 @@ def evaluate(
         n_images=len(truth),
         max_dets=table.max_dets,
         n_groups=resampling.n_units if resampling.by_group else None,
-        notes=resampling.notes(),
+        notes=resampling.notes(table.holding()),
         by=by,
     )
 
@@ -194,6 +195,7 @@ def difference(
             undefined=(a if np.isnan(point_a[name]) else b).why_undefined(name),
             surplus=name in SURPLUS,
             unit=a.unit(name),
+            holding=a.table.holding() | b.table.holding(),
         )
         for name in METRICS
     }
@@ -239,6 +241,7 @@ def _estimates(model: MatchedModel, resampling: Resampling) -> Estimates:
             surplus=name in SURPLUS,
             bounds=BOUNDS_OF_SURPLUS,
             unit=model.unit(name),
+            holding=model.table.holding(),
         )
         for name in METRICS
     }
@@ -254,14 +257,20 @@ def _parts(
 ) -> Parts:
     table, thirds = whole.table, SizeThirds.of(whole.table)
 
-    def of_part(part: PairTable) -> Estimates:
+    def of_part(part: PairTable, beside_all: PairTable | None = None) -> Estimates:
         if len(part.det_image) == len(table.det_image) and len(part.truth_image) == len(table.truth_image):
             return of_all
-        return _estimates(MatchedModel.of(part, whole.min_score, pixel_sizes_um), resampling)
+        model = MatchedModel.of(part, whole.min_score, pixel_sizes_um)
+        if beside_all is not None:
+            every = OverlapSums.of(beside_all, whole.min_score)
+            model = replace(model, overlaps=replace(model.overlaps, merges=every.merges, splits=every.splits))
+        return _estimates(model, resampling)
 
     of_group = {}
     for name, images, part in by_group(table, groups or ()) if resampling.by_group else ():
-        sizes = None if pixel_sizes_um is None else [pixel_sizes_um[i] for i in np.flatnonzero(images)]
+        sizes = None
+        if pixel_sizes_um is not None and whole.pairs.unit == "µm":  # one unit for all, to be compared
+            sizes = [pixel_sizes_um[i] for i in np.flatnonzero(images)]
         within = Resampling.of(part.n_images, None, replicates=resampling.replicates, seed=resampling.seed)
         of_group[name] = _estimates(MatchedModel.of(part, whole.min_score, sizes), within)
     worst_groups = {
@@ -269,7 +278,9 @@ def _parts(
     }
     return Parts(
         of_class={class_names[label]: of_part(part) for label, part in by_class(table)},
-        of_size={} if thirds is None else {size: of_part(part) for size, part in by_size(table, thirds)},
+        of_size={}
+        if thirds is None
+        else {size: of_part(part, beside_all) for size, part, beside_all in by_size(table, thirds)},
         of_group=of_group,
         worst_group={name: group for name, group in worst_groups.items() if group is not None},
         thirds=thirds,

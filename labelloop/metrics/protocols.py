@@ -27,7 +27,7 @@ from labelloop.metrics.cityscapes_ap import SteppedClass, cityscapes_average_pre
 from labelloop.metrics.coco_ap import EVERY_AREA_PX, RankedClass, average_precision, average_recall, rank
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, Replicates
 from labelloop.metrics.matching import IOU_THRESHOLDS
-from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.pairs import BoolColumn, PairTable
 from labelloop.metrics.panel import Estimates, estimates_as_dict, resample
 from labelloop.metrics.working_point import Tally, cellpose_ap, match, tally
 
@@ -123,6 +123,7 @@ def protocol_difference(
             drawn_a[metric].minus(drawn_b[metric]),
             undefined=a.undefined,
             surplus=metric in a.surplus,
+            holding=a.holding | b.holding,
         )
         for metric in point_a
     }
@@ -135,6 +136,7 @@ class _Coco:
     all_areas: list[RankedClass]
     of_area: dict[str, list[RankedClass]]
     n_images: int
+    holding: BoolColumn
     undefined = "there are no true objects, or none of this size"
     surplus = ("ap", "ap50", "ap75", *COCO_AREAS_PX)
 
@@ -145,6 +147,7 @@ class _Coco:
             all_areas=rank(cut, area_px=EVERY_AREA_PX),
             of_area={name: rank(cut, area_px=area_px) for name, area_px in COCO_AREAS_PX.items()},
             n_images=table.n_images,
+            holding=table.holding(),
         )
 
     def values(self, times: npt.NDArray[np.int32]) -> Replicates:
@@ -166,6 +169,7 @@ class _Coco:
                     for name, of in self.of_area.items()
                 },
                 n_images=self.n_images,
+                holding=self.holding,
             )
             for ranked in self.all_areas
         }
@@ -177,6 +181,7 @@ class _Cityscapes:
 
     stepped: list[SteppedClass]
     n_images: int
+    holding: BoolColumn
     undefined = "there are no true objects that are large enough"
     surplus = ("ap", "ap50")  # the curve starts at precision 1, which lifts what is seldom hit
 
@@ -185,7 +190,10 @@ class _Cityscapes:
         return {"ap": ap.mean(axis=1), "ap50": ap[:, 0]}
 
     def classes(self) -> dict[int, _Cityscapes]:
-        return {of.label: _Cityscapes(stepped=[of], n_images=self.n_images) for of in self.stepped}
+        return {
+            of.label: _Cityscapes(stepped=[of], n_images=self.n_images, holding=self.holding)
+            for of in self.stepped
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,6 +202,7 @@ class _Cellpose:
 
     tallies: dict[str, Tally]
     n_images: int
+    holding: BoolColumn
     undefined = "there are no true objects"
     surplus = ()
 
@@ -203,7 +212,7 @@ class _Cellpose:
             return tally(table, min_score, match(table, min_score, iou=iou, most=True))
 
         tallies = {"ap50": counted(0.5), "ap75": counted(0.75), "ap90": counted(0.9)}
-        return cls(tallies=tallies, n_images=table.n_images)
+        return cls(tallies=tallies, n_images=table.n_images, holding=table.holding())
 
     def values(self, times: npt.NDArray[np.int32]) -> Replicates:
         return {name: cellpose_ap(of, times.astype(np.float64)) for name, of in self.tallies.items()}
@@ -227,7 +236,9 @@ def _measured(
         case "coco":
             return _Coco.of(table)
         case "cityscapes":
-            return _Cityscapes(stepped=step_classes(truth, table), n_images=table.n_images)
+            return _Cityscapes(
+                stepped=step_classes(truth, table), n_images=table.n_images, holding=table.holding()
+            )
         case "cellpose":
             return _Cellpose.of(table, min_score)
 
@@ -256,6 +267,7 @@ def _estimates(measured: _Measured, resampling: Resampling) -> Estimates:
             undefined=measured.undefined,
             surplus=name in measured.surplus,
             bounds=BOUNDS_OF_SURPLUS,
+            holding=measured.holding,
         )
         for name, value in point.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, Match
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.panel import resample
 
-FEW_SEEDS = 5  # below it the seeds' spread is hardly known, and intervals over seeds hold less often
+FEW_SEEDS = 5  # below it the seeds' spread is hardly known, and no interval over seeds is called reliable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +171,9 @@ def _over_seeds(
         surplus=name in SURPLUS,
         bounds=bounds,
         unit=undefined.unit(name),
+        holding=undefined.table.holding(),
     )
+    if estimate.low is not None and n_seeds < FEW_SEEDS:
+        estimate = replace(estimate, reliable=False)
     sd = float(points.std(ddof=1)) if n_seeds > 1 and not np.isnan(points).any() else None
     return SeededEstimate(mean=estimate, of_seed=tuple(points.tolist()), seed_sd=sd)

@@ -54,9 +54,10 @@ def by_class(table: PairTable) -> Iterator[tuple[int, PairTable]]:
         yield label, table.select(table.det_label == label, table.truth_label == label)
 
 
-def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTable]]:
-    """The objects of each size, all images.
+def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTable, PairTable]]:
+    """The objects of each size, all images; and its true objects beside the detections of every size.
 
+    What merges or splits objects is often of another size than these: it is counted in the second table.
     A detection is of the size of the true object with which it has the highest IoU, 0.5 or more; else of its
     own. So false alarms count for the size that they seem to be, and a hit of another size remains a hit.
     Crowds stay in every part.
@@ -67,7 +68,8 @@ def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTab
     worst_first = close[np.argsort(table.pair_overlap[close], kind="stable")]
     det_size[table.pair_det[worst_first]] = true_size[table.pair_truth[worst_first]]  # the last one stays
     for size, name in enumerate(SIZES):
-        yield name, table.select(det_size == size, (true_size == size) | table.truth_crowd)
+        truths, every = (true_size == size) | table.truth_crowd, np.ones(len(det_size), np.bool_)
+        yield name, table.select(det_size == size, truths), table.select(every, truths)
 
 
 def by_group(table: PairTable, groups: Sequence[str | None]) -> Iterator[tuple[str, BoolColumn, PairTable]]:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from labelloop.project.project import Project
 from labelloop.project.tables import LookRow
 
-KEPT = ("coco_ap", "coco_ap50", "f1_50", "pq", "count_bias")
+KEPT = ("coco_ap", "coco_ap50", "f1_50", "pq", "count_bias", "protocol_ap")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,8 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
-from labelloop.review.rounds import current_round, round_tasks
+from labelloop.review.rounds import current_round
+from labelloop.review.tasks import round_tasks
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -32,7 +32,7 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import DoubtRow, EmbeddingRow, ImageRow, PredictionRow
-from labelloop.review.rounds import round_tasks
+from labelloop.review.tasks import round_tasks
 
 OBJECTS = 25
 VARIANTS = 200  # different predictions; each serves many images

@@ -27,7 +27,15 @@ import numpy as np
 from labelloop.budget.audit import Audit, audit_rounds
 from labelloop.budget.lane import SERVER, LaneSettings, Point, read_points
 from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_from_json, settings_to_json
-from labelloop.budget.lanes_compared import METRIC, LaneCurve, compare_curves, measure_lane
+from labelloop.budget.lanes_compared import (
+    METRIC,
+    LaneCurve,
+    compare_curves,
+    interval,
+    mean_over_seeds,
+    measure_lane,
+    seed_weights,
+)
 from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.distill.checkpoint import write_json
@@ -271,16 +279,12 @@ def ceiling(arguments: argparse.Namespace, seeds: Sequence[int]) -> dict[str, An
         return None
     all_labels = np.stack([read_curve(path).values[:, 0] for path in paths])
     drawn = np.stack([read_curve(kept_at(arguments, "random", seed)).values[:, -1] for seed in seeds])
-    replicates = np.arange(all_labels.shape[1])
-    chosen = np.random.default_rng(1).integers(len(seeds), size=(len(replicates), len(seeds)))
-    chosen[0] = np.arange(len(seeds))
+    weights = seed_weights(len(seeds), all_labels.shape[1])
 
-    def interval(values: Any) -> dict[str, float]:
-        means = values[chosen, replicates[:, None]].mean(axis=1)
-        low, high = np.quantile(means[1:], [0.025, 0.975])
-        return {"value": float(means[0]), "low": float(low), "high": float(high)}
+    def over_seeds(values: Any) -> dict[str, float | None]:
+        return interval(mean_over_seeds(values[:, :, None], weights)[:, 0])
 
-    return {"value": interval(all_labels), "more_than_random": interval(all_labels - drawn)}
+    return {"value": over_seeds(all_labels), "more_than_random": over_seeds(all_labels - drawn)}
 
 
 def read_curve(path: Path) -> LaneCurve:

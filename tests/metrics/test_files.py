@@ -170,7 +170,7 @@ SIZELESS = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
 @pytest.mark.parametrize(
     ("predictions", "labels", "message"),
     [
-        pytest.param("{", LABELS, "no JSON", id="broken JSON"),
+        pytest.param("{", LABELS, "not JSON", id="broken JSON"),
         pytest.param('"text"', LABELS, "not a COCO dataset", id="no dataset"),
         pytest.param([1, 2], LABELS, "not a list of objects", id="list of numbers"),
         pytest.param({"images": [3]}, LABELS, "no id or no file_name", id="no picture"),

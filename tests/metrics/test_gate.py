@@ -68,6 +68,13 @@ def test_the_same_predictions_differ_by_nothing_and_are_not_promoted(scene: Scen
     assert not decision.promote
 
 
+def test_two_images_that_happen_to_agree_decide_nothing(scene: Scene) -> None:
+    truth, new, old = [scene([OBJECTS[0]])] * 2, [scene([OBJECTS[0]], [0.9])] * 2, [scene()] * 2
+    decision = decide(truth, new, old, n_classes=1)
+    assert (decision.difference.value, decision.difference.low) == (1.0, None)
+    assert "all 2 images show the same difference" in decision.reason
+
+
 def test_the_order_of_images_does_not_matter(scene: Scene) -> None:
     truth, a, b = sides(scene, 4, 9, 0.9, 0.7)
     turned = [side[::-1] for side in (truth, a, b)]

@@ -129,6 +129,21 @@ def test_intervals_from_few_images_carry_a_note(scene: Scene, n: int, noted: boo
     assert ("reliable" in panel.metrics["f1_50"].as_dict()) == noted
 
 
+def test_images_without_an_object_make_no_interval_reliable(scene: Scene) -> None:
+    truth = [scene([TRUE])] * 12 + [scene()] * 48
+    panel = evaluate(truth, [scene([TRUE], [0.9])] * 12 + [scene()] * 48, n_classes=1)
+    assert not panel.metrics["coco_ap"].reliable
+    assert panel.notes == (
+        "intervals from 12 images that hold anything, of 60, are too narrow, most of all those of AP",
+    )
+
+
+def test_one_known_group_is_drawn_whole_beside_images_without_one() -> None:
+    resampling = Resampling.of(4, ["a", "a", None, None], replicates=1, seed=0)
+    assert (resampling.unit_of_image.tolist(), resampling.by_group) == ([0, 0, 1, 2], True)
+    assert Resampling.of(3, ["a"] * 3, replicates=1, seed=0).n_units == 3
+
+
 def test_an_image_without_a_group_is_its_own() -> None:
     resampling = Resampling.of(5, ["a", None, "b", None, "a"], replicates=50, seed=0)
     assert resampling.unit_of_image.tolist() == [0, 1, 2, 3, 0]

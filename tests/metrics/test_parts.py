@@ -57,6 +57,14 @@ def test_a_hit_has_the_size_of_its_object_and_a_false_alarm_its_own(scene: Scene
     assert sizes["large"]["precision_50"]["value"] is None
 
 
+def test_what_merges_or_splits_objects_counts_for_their_size_though_it_is_of_another(scene: Scene) -> None:
+    merging = scene([(0, 0, 10, 10), (0, 11, 10, 10), (20, 0, 12, 12), (20, 20, 14, 14)])
+    over_both = scene([(0, 0, 10, 21), (20, 20, 6, 14), (27, 20, 6, 14)], [0.9] * 3)  # and two halves
+    sizes = evaluate([merging], [over_both], n_classes=1).as_dict()["by"]["size"]
+    assert [sizes[size]["merges_per_100"]["value"] for size in ("small", "medium", "large")] == [50, 0, 0]
+    assert [sizes[size]["splits_per_100"]["value"] for size in ("small", "medium", "large")] == [0, 0, 100]
+
+
 def test_the_counts_of_all_sizes_add_up(random_scenes: Callable[..., Any]) -> None:
     truth, predicted = random_scenes(8, n_images=10, n_classes=1)
     panel = evaluate(truth, predicted, n_classes=1, replicates=0)
@@ -87,6 +95,15 @@ def test_pixel_sizes_follow_their_images_into_groups(scene: Scene) -> None:
     in_a, in_b = (of_group[group]["boundary_error"] for group in "ab")
     assert in_b["value"] == pytest.approx(3 * in_a["value"])
     assert in_a["unit"] == in_b["unit"] == "µm"
+
+
+def test_groups_are_compared_in_one_unit_though_one_has_no_pixel_size(scene: Scene) -> None:
+    truth, shifts = [scene([LARGE])] * 4, [(15, 2, 20, 20), (15, 1, 20, 20)] * 2
+    predicted = [scene([shifted], [0.9]) for shifted in shifts]
+    sizes = [0.1, None, 0.1, None]  # in µm, the first group would look the better one
+    by = evaluate(truth, predicted, n_classes=1, groups=list("abab"), pixel_sizes_um=sizes).as_dict()["by"]
+    assert [by["group"][group]["boundary_error"]["unit"] for group in "ab"] == ["px", "px"]
+    assert by["worst_group"]["boundary_error"]["group"] == "a"
 
 
 def test_the_worst_group_is_named_for_each_metric(scene: Scene) -> None:

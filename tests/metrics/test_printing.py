@@ -54,7 +54,8 @@ def test_every_metric_is_printed_with_its_unit(two_classes: Path) -> None:
     assert set(METRICS) <= set(lines)
     assert lines["boundary_error"].split()[-1] == "px"
     assert lines["misses_per_100"].rstrip().endswith("per 100 true objects")
-    assert "12 images, score >= 0.50, 95 % intervals (n = 12: unreliable)" in printed.splitlines()[0]
+    head = printed.splitlines()[0]
+    assert "12 images, score >= 0.50, maxDets 100, 95 % intervals (n = 12: unreliable)" in head
 
 
 def test_classes_are_printed_by_name(two_classes: Path) -> None:

@@ -56,6 +56,14 @@ def test_seeds_that_differ_widen_the_interval_as_theory_says(scene: Scene, truth
     assert estimate.high - estimate.low == pytest.approx(2 * half, rel=0.1)
 
 
+@pytest.mark.parametrize(("n_seeds", "reliable"), [(1, False), (4, False), (5, True)])
+def test_an_interval_over_few_seeds_is_not_called_reliable(
+    scene: Scene, truth: list[Instances], n_seeds: int, reliable: bool
+) -> None:
+    found = evaluate_seeds(truth, runs(scene, [36] * n_seeds), n_classes=1)["recall_50"].mean
+    assert found.reliable == reliable
+
+
 def test_a_difference_is_paired_by_seed_and_image(scene: Scene, truth: list[Instances]) -> None:
     a, b = runs(scene, [20, 35, 50]), runs(scene, [14, 29, 44])
     found = difference_of_seeds(truth, a, b, n_classes=1)["recall_50"]

@@ -1,0 +1,50 @@
+"""Curves of strategies, and their intervals over seeds and images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from labelloop.budget.lane import Point
+from labelloop.budget.lanes_compared import (
+    REPLICATES,
+    LaneCurve,
+    compare_curves,
+    interval,
+    mean_over_seeds,
+    seed_weights,
+)
+
+
+def lane(values: np.ndarray) -> LaneCurve:
+    """A curve of float64 (1 + REPLICATES, 2): at the start and after ten minutes."""
+    spent = {"reported_minutes": 0.0, "predicted_minutes": 0.0}
+    points = [Point(round=k, minutes=10.0 * k, images=5 + k, run="r", **spent) for k in range(2)]
+    return LaneCurve(points=points, values=values)
+
+
+def test_the_mean_over_seeds_spreads_as_a_mean_of_so_many_seeds() -> None:
+    levels = np.array([0.0, 1.0, 2.0, 5.0])
+    drawn = mean_over_seeds(np.tile(levels[:, None, None], (1, 20_001, 1)), seed_weights(4, 20_001))[:, 0]
+    assert drawn[0] == pytest.approx(levels.mean())
+    assert drawn[1:].std() == pytest.approx(levels.std(ddof=1) / 2, rel=0.02)
+
+
+def test_a_resample_without_any_object_is_left_out_of_the_interval() -> None:
+    values = np.full((1 + REPLICATES, 2), 0.5)
+    values[7] = np.nan
+    result = compare_curves({"random": [lane(values)], "auto": [lane(values + 0.1)]}, n_images=10)
+    assert result["strategies"]["auto"][1]["low"] == result["strategies"]["auto"][1]["high"] == 0.6
+    assert result["compared"]["auto"]["difference"]["low"] == pytest.approx(0.1)
+    assert result["compared"]["auto"]["minutes_share"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_value_that_no_replicate_has_is_infinite_and_not_a_number_of_minutes() -> None:
+    assert interval(np.array([np.inf, np.inf, 0.5, np.nan])) == {"value": None, "low": 0.5, "high": None}
+
+
+@pytest.mark.parametrize(("n_images", "n_seeds", "noted"), [(10, 1, 2), (10, 3, 2), (60, 3, 1), (60, 5, 0)])
+def test_what_is_too_few_to_rely_on_is_said(n_images: int, n_seeds: int, noted: int) -> None:
+    values = np.full((1 + REPLICATES, 2), 0.5)
+    result = compare_curves({"random": [lane(values)] * n_seeds}, n_images=n_images)
+    assert len(result["notes"]) == noted
