@@ -20,24 +20,30 @@ GroupOption = Annotated[
     typer.Option(
         "--group-by",
         metavar="folder|REGEX",
-        help="What belongs together (plate, donor, culture): the folder of a file, or what this pattern "
-        "finds in its path (its first bracketed group, if it has one). Groups are drawn and resampled whole.",
+        help="Which images belong together (plate, donor, culture): those in one folder, or those for which "
+        "this pattern finds the same text in the path (its first bracketed group, if it has one). A group is "
+        "kept together when labels are drawn and intervals computed.",
     ),
 ]
 ChannelOption = Annotated[
     int | None,
     typer.Option(
-        "--channel", metavar="C", min=0, help="Channel to use, from 0. Default: RGB as it is, else the first."
+        "--channel",
+        metavar="C",
+        min=0,
+        help="Channel to use, counted from 0. Default: all of an RGB image, else the first channel.",
     ),
 ]
 PageOption = Annotated[
     int | None,
-    typer.Option("--page", metavar="P", min=0, help="Page of a stack to use, from 0. Default: the first."),
+    typer.Option(
+        "--page", metavar="P", min=0, help="Page of a stack to use, counted from 0. Default: the first."
+    ),
 ]
 
 
 def images(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Files, folders or globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Image files, folders or globs.")],
     group_by: GroupOption = None,
     channel: ChannelOption = None,
     page: PageOption = None,
@@ -46,7 +52,7 @@ def images(
 ) -> None:
     """Add images to the pool; known ones are recognised by their content.
 
-    Files that cannot be used are named with their reason, and the others are added.
+    Files that cannot be used are listed with the reason; the others are added.
 
     Example: `labelloop add images plates/ --group-by folder`
     """
@@ -68,11 +74,17 @@ def labels(
         ),
     ],
     format_name: Annotated[
-        str, typer.Option("--format", metavar="auto|NAME", help="The annotation format; auto looks at PATH.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="auto|NAME",
+            help="The annotation format: coco, label-image, mask-folder, label-studio, cityscapes, ade20k, "
+            "orgasegment or yolo. auto recognises it from PATH.",
+        ),
     ] = "auto",
     images: Annotated[
         str | None,
-        typer.Option("--images", metavar="DIR", help="Where the images lie. Default: beside the labels."),
+        typer.Option("--images", metavar="DIR", help="Folder of the images. Default: beside the labels."),
     ] = None,
     split: SplitOption = None,
     group_by: GroupOption = None,
@@ -115,8 +127,8 @@ def _print_report(report: AddReport, *, as_json: bool) -> None:
         reasons = "; ".join(f"{skipped.path}: {skipped.reason}" for skipped in report.skipped)
         nothing = ImageError(
             "nothing could be added",
-            value=reasons or "no image is in what was named",
-            way_out="Mend these files or name others.",
+            value=reasons or "there are no images in the paths given",
+            way_out="Fix these files or name others.",
         )
         document["error"] = nothing.as_dict()
     if as_json:
@@ -137,7 +149,7 @@ def _summary(report: AddReport) -> str:
     if report.revised:
         parts.append(f"{report.revised} with a new label revision")
     if report.known:
-        parts.append(f"{report.known} known already")
+        parts.append(f"{report.known} already known")
     if report.moved:
         parts.append(f"{report.moved} moved from another split")
     if report.skipped:
@@ -147,5 +159,5 @@ def _summary(report: AddReport) -> str:
         held.append(f"{report.crowds} areas marked as crowd, which are neither learnt nor measured")
     objects = f" ({', '.join(held)})" if held else ""
     if report.empty:
-        objects += f"; in {report.empty} there is no object"
+        objects += f"; {report.empty} without any object"
     return f"Images: {', '.join(parts)}{objects}."

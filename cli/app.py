@@ -10,7 +10,7 @@ import errno
 import io
 import logging
 import os
-import shlex
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +57,9 @@ ORDER = (
 _MACHINE_ERRORS = {
     errno.ENOSPC: "Free space on the disk and run the same command again.",
     errno.EDQUOT: "Free some of your disk quota and run the same command again.",
-    errno.EROFS: "The disk is read-only; choose a folder you can write.",
-    errno.EACCES: "Make it readable and writable for you, or choose another place.",
-    errno.EPERM: "Make it readable and writable for you, or choose another place.",
+    errno.EROFS: "The disk is read-only; choose a folder that you can write to.",
+    errno.EACCES: "Make it readable and writable for yourself, or choose another place.",
+    errno.EPERM: "Make it readable and writable for yourself, or choose another place.",
 }
 
 
@@ -91,9 +91,7 @@ class Program(TyperGroup):
         try:
             code = super().main(arguments, prog_name, standalone_mode=False, obj=invocation, **extra)
         except typer.TyperException as error:  # wrong usage, which typer would print as text
-            command = shlex.join(["labelloop", *(a for a in arguments if a != "--json")])
-            way_out = "See what it takes with --help."
-            print_error(UsageError(error.format_message(), value=command, way_out=way_out), as_json=True)
+            print_error(_wrong_usage(error), as_json=True)
             code = error.exit_code
         sys.exit(code if isinstance(code, int) else DONE)
 
@@ -124,8 +122,19 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     return "--json" in before_dashes
 
 
+def _wrong_usage(error: typer.TyperException) -> UsageError:
+    """Names the command and what is wrong: the rest of the command line may hold a password."""
+    names: list[str] = []
+    context = getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.insert(0, str(context.info_name))
+        context = context.parent
+    what = re.sub(r"://.*@", "://...@", error.format_message())  # an argument that is quoted there
+    return UsageError(what, value=" ".join(["labelloop", *names]), way_out="See its options with --help.")
+
+
 def _interrupted(interrupt: KeyboardInterrupt) -> LabelloopError:
-    """Says what the command said of going on, if it said anything."""
+    """Passes on what the command said about how to continue, if anything."""
     way_out = str(interrupt) or "Nothing is lost; run the same command again."
     return LabelloopError("interrupted", way_out=way_out)
 
@@ -208,7 +217,7 @@ def main() -> None:
     """The entry point of ``labelloop`` and ``python -m labelloop``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding ends no command
+            stream.reconfigure(errors="backslashreplace")  # no command fails for a terminal's encoding
     # Read once, when the OpenMP runtime loads with torch: waiting threads sleep instead of spinning, which
     # costs 3 to 5 times the time on a machine where anything else runs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

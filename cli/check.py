@@ -19,19 +19,20 @@ SHOWN_PER_KIND = 10  # a screen; --json has them all
 def check(
     labels: Annotated[
         bool,
-        typer.Option("--labels", metavar="", help="Look for annotation errors too; trains models first."),
+        typer.Option("--labels", metavar="", help="Also look for annotation errors; this trains models."),
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for what spoils training or makes its numbers look better than they are.
+    """Look for problems that spoil training or make its numbers look better than they are.
 
     Unreadable, blank, saturated and duplicate images; the same image, a piece of it or its group in two
-    splits; masks that are empty, tiny, off the image or there twice. Findings are answers: exit code 0.
+    splits; masks that are empty, tiny, outside the image or duplicated. The exit code is 0 whatever is found.
 
-    With `--labels` also objects that were missed, drawn where there is none, merged, split, drawn sloppily or
-    given the wrong class: where models that did not learn an image disagree with its labels, the most
-    suspicious first. Five models are trained, about half an hour on two cores; an interrupted check goes on.
+    With `--labels` it also lists objects that are probably missed, spurious, merged, split, sloppily drawn or
+    of the wrong class: places where models that were not trained on an image disagree with its labels, the
+    most suspicious first. Five models are trained, which takes about half an hour on two cores; the same
+    command continues an interrupted check.
 
     Examples: `labelloop check` and `labelloop check --labels`
     """
@@ -82,4 +83,4 @@ def _show(report: CheckReport) -> None:
         print_table(["", "what", "images", ""], rows)
         say("")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items()) or "nothing found"
-    say(f"{report.images_checked} images and the labels of {report.labels_checked} looked at: {counts}.")
+    say(f"Checked {report.images_checked} images and the labels of {report.labels_checked}: {counts}.")

@@ -14,16 +14,20 @@ def connect(
     url: Annotated[str, typer.Argument(metavar="URL", help="Address of the Label Studio server.")],
     ls_project: Annotated[
         int | None,
-        typer.Option("--ls-project", metavar="ID", help="A project there. Default: a new one is made."),
+        typer.Option(
+            "--ls-project",
+            metavar="ID",
+            help="Number of an existing project there. Default: the one already connected, else a new one.",
+        ),
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tie the project to a Label Studio project.
+    """Connect the project to a Label Studio project.
 
-    Checks the server, the token and the labelling configuration; without --ls-project a project is made
+    Checks the server, the token and the labelling configuration; without --ls-project a project is created
     there, configured with this project's classes. The token comes from LABEL_STUDIO_API_KEY, from the
-    keyring, or from the server that server up started; it is never written anywhere.
+    keyring, or from the server that server up started; it is never written to a file.
 
     Example: `labelloop connect http://127.0.0.1:8080`
     """
@@ -34,7 +38,7 @@ def connect(
     if as_json:
         print_json(report)
         return
-    made = "made" if report.made else "found"
+    made = "created" if report.made else "found"
     say(
         f"{made} project {report.ls_project} ({report.title}) on Label Studio {report.version}, "
         f"{report.url}, as {report.user}",

@@ -16,15 +16,20 @@ from labelloop.durations import parse_duration
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Where it goes. Default: labelloop-demo, here.")
+        Path | None,
+        typer.Argument(
+            metavar="DIR", help="Folder for the demo. Default: labelloop-demo in the current folder."
+        ),
     ] = None,
-    time: Annotated[str, typer.Option("--time", metavar="8m", help="For the whole demo, about.")] = "8m",
+    time: Annotated[
+        str, typer.Option("--time", metavar="8m", help="Approximate time for the whole demo.")
+    ] = "8m",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the whole path on made-up organoid micrographs: project, training, prediction, pictures.
+    """Show the whole path on synthetic organoid micrographs: project, training, prediction, pictures.
 
-    Needs no data, server, network or GPU. Interrupted, the same command goes on.
+    Needs no data, server, network or GPU. If it is interrupted, the same command continues.
 
     Example: `labelloop demo --time 8m`
     """
@@ -43,7 +48,7 @@ def demo(
 def _show(result: dict[str, Any]) -> None:
     show_training(result["train"])
     made, test = result["micrographs"], result["test"]
-    say("", f"On {made['test']} test images, by which nothing was chosen, with 95 % intervals:")
+    say("", f"On {made['test']} test images, not used to choose anything, with 95 % intervals:")
     columns = {name: test[name] for name in ("supervised", "guided", "difference")}
     print_estimates(headline(columns), signed=["difference"])
     say(

@@ -10,9 +10,9 @@ from labelloop.errors import LabelloopError
 
 
 def doctor(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Say whether this machine, and the project if there is one, are ready.
+    """Check whether this machine, and the project if there is one, are ready.
 
-    Exits 1 if something is a problem.
+    The exit code is 1 if there is a problem.
 
     Example: `labelloop doctor`
     """
@@ -24,7 +24,7 @@ def doctor(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         document = {"ready": not problems, "findings": findings}
         if problems:
             error = LabelloopError(
-                "this is not ready",
+                "this machine or project is not ready",
                 value=problems[0].found,
                 way_out=problems[0].way_out or "See the findings.",
             )

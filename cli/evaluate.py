@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,32 +35,38 @@ ProtocolName = Literal["coco", "cityscapes", "cellpose"]  # labelloop.metrics.pr
 def evaluate(
     run: RunOption = None,
     split: Annotated[
-        MeasuredSplit | None, typer.Option("--split", help="On which images. Default: test.")
+        MeasuredSplit | None, typer.Option("--split", help="The images to measure on. Default: test.")
     ] = None,
     predictions: Annotated[
-        Path | None, typer.Option("--predictions", metavar="FILE", help="Any tool's predictions, COCO JSON.")
+        Path | None,
+        typer.Option(
+            "--predictions", metavar="FILE", help="Measure these predictions of any tool instead; COCO JSON."
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="FILE", help="The truth for them, COCO JSON.")
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="The annotations to compare them with; COCO JSON."),
     ] = None,
     min_score: MinScoreOption = "auto",
     protocol: Annotated[
         ProtocolName | None,
         typer.Option(
-            "--protocol", help="Measure as published numbers are too. Default: the one of the run's recipe."
+            "--protocol",
+            help="Also compute the metric as the published benchmark defines it. Default: as the run's recipe"
+            " says.",
         ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="FILE", help="Also write the predictions' report, one HTML file."),
+        typer.Option("--report", metavar="FILE", help="Also write a report on --predictions, as HTML."),
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run, or another tool's predictions, with confidence intervals.
 
-    COCO AP and the calibration error use all detections, whatever the working score; with --predictions,
-    auto is 0.5. --protocol adds the numbers of published tables.
+    COCO AP and the calibration error use all detections, whatever --min-score is; with --predictions, auto
+    means 0.5.
 
     Examples: `labelloop evaluate --split test` or, without a project,
     `labelloop evaluate --predictions theirs.json --labels truth.json`
@@ -91,20 +98,22 @@ def evaluate(
 def _refuse_contradictions(
     predictions: Path | None, labels: Path | None, report: Path | None, *, of_a_run: str | None
 ) -> None:
-    """Refuses options of files beside options of a run, and a file without its other one."""
+    """Refuses options for files beside options for a run, and one of the two files without the other."""
     if (predictions is None) != (labels is None):
         raise UsageError(
-            "one of two files is missing",
+            "one of the two files is missing",
             value=predictions or labels or "",
-            way_out="--predictions and --labels go together.",
+            way_out="Give both --predictions and --labels.",
         )
     if report is not None and predictions is None:
         raise UsageError(
-            "--report is for --predictions", value=report, way_out="A project has labelloop report."
+            "--report works only with --predictions",
+            value=report,
+            way_out="For a run of the project use labelloop report.",
         )
     if predictions is not None and of_a_run is not None:
         raise UsageError(
-            "--predictions are measured on --labels, and belong to no run and no split",
+            "--predictions are measured against --labels, not with a run or a split",
             value=of_a_run,
             way_out="Leave --run and --split out.",
         )
@@ -146,7 +155,10 @@ def _show(result: dict[str, Any]) -> None:
         else result["predictions"]
     )
     metrics = result["metrics"]
-    say(f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, {_intervals(result)}")
+    say(
+        f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, "
+        f"maxDets {result['max_dets']}, {_intervals(result)}"
+    )
     for note in result["notes"]:
         say(f"note: {note}")
     for title, names in _SECTIONS.items():
@@ -174,9 +186,12 @@ def _show_scores(scores: dict[str, Any] | None) -> None:
     """Above which scores few objects are wrong; nothing without validation images."""
     if scores is None:
         return
-    say("", "Scores above which objects are right, by the run's validation images (97.5 % confidence)")
+    say("", "Scores above which so many objects are right, on images not trained on (97.5 % confidence)")
     rows = (
-        [f"  {float(share):.0%}", "cannot be shown" if score is None else f"{score:.2f}"]
+        [  # rounded up: what is shown of a score holds above it
+            f"  {float(share):.0%}",
+            "cannot be shown" if score is None else f"{math.ceil(1000 * score) / 1000:.3f}",
+        ]
         for share, score in scores["score_for_precision"].items()
     )
     print_table(["", ""], rows)
@@ -197,18 +212,26 @@ def _unit(name: str, estimate: dict[str, Any]) -> str:
 
 def _show_parts(result: dict[str, Any]) -> None:
     """A few metrics of each class, size and group, where there are several and not too many to read."""
+    shown: list[dict[str, Any]] = []
+
+    def cell(estimate: dict[str, Any]) -> str:
+        shown.append(estimate)
+        return format_estimate(estimate) + ("" if estimate.get("reliable", True) else " *")
+
     for kind, title in _PARTS.items():
         parts = result["by"][kind]
         if not 2 <= len(parts) <= _MOST_PARTS:
             continue
         say("", f"{title}; all metrics with --json")
-        rows = ([f"  {part}", *(format_estimate(parts[part][name]) for name in _OF_PARTS)] for part in parts)
+        rows = ([f"  {part}", *(cell(parts[part][name]) for name in _OF_PARTS)] for part in parts)
         print_table(["", *_OF_PARTS], rows)
     worst = result["by"]["worst_group"]
     if worst:
         say("", "Worst groups")
-        rows = ([f"  {name}", worst[name]["group"], format_estimate(worst[name])] for name in _OF_PARTS)
+        rows = ([f"  {name}", worst[name]["group"], cell(worst[name])] for name in _OF_PARTS)
         print_table(["", "", ""], rows)
+    if any(not estimate.get("reliable", True) for estimate in shown):
+        say("", "* from too few images or groups: this interval is unreliable")
 
 
 _PARTS = {"class": "Classes", "size": "Sizes, by thirds of the true areas", "group": "Groups"}

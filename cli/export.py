@@ -15,8 +15,10 @@ FORMATS = ("label-studio",)
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the result goes.")],
-    format_name: Annotated[str, typer.Option("--format", metavar="NAME", help="label-studio.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")],
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="Output format: label-studio.")
+    ],
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -28,7 +30,7 @@ def export(
     """
     if format_name not in FORMATS:
         raise UsageError(
-            "there is no such format to export", value=format_name, way_out=f"Formats: {', '.join(FORMATS)}."
+            "there is no such export format", value=format_name, way_out=f"Formats: {', '.join(FORMATS)}."
         )
     opened = open_project(project)
     from labelloop.integrations.label_studio.exporting import export_project

@@ -16,18 +16,24 @@ from labelloop.errors import UsageError
 
 def forecast(
     target: Annotated[
-        str | None, typer.Option("--target", metavar="METRIC=X", help="What to reach, like coco_ap50=0.8.")
+        str | None,
+        typer.Option(
+            "--target", metavar="METRIC=X", help="Metric and value to reach, such as coco_ap50=0.8."
+        ),
     ] = None,
     minutes: Annotated[
-        str | None, typer.Option("--minutes", metavar="120|2h", help="Annotation to spend, in minutes.")
+        str | None,
+        typer.Option(
+            "--minutes", metavar="120|2h", help="Annotation time to spend: minutes, or a time such as 2h."
+        ),
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forecast what more labels would bring: images and minutes until a target, or the metric after minutes.
+    """Forecast what more labels would bring: images and minutes to a target, or the metric after minutes.
 
     Trains small models on subsets of the labels, the first time for a quarter of an hour or more, and fits
-    learning curves to them. Without options it says what twice the labels would bring.
+    learning curves to them. Without options it forecasts what twice as many labels would bring.
 
     Example: `labelloop forecast --target coco_ap50=0.8`
     """
@@ -65,5 +71,5 @@ def parse_minutes(text: str) -> float:
     except ValueError:
         minutes = parse_duration(text) / 60
     if not 1 <= minutes < math.inf:
-        raise UsageError("minutes are 1 or more", value=text, way_out="Write them like 120, 90m or 2h.")
+        raise UsageError("--minutes must be 1 or more", value=text, way_out="Write them like 120, 90m or 2h.")
     return minutes

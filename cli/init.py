@@ -14,21 +14,29 @@ from labelloop.errors import UsageError
 
 
 def init(
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The new project's folder.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder of the new project.")] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="N", help="Default: the folder's name.")
+        str | None,
+        typer.Option("--name", metavar="N", help="The project's name. Default: the folder's name."),
     ] = None,
     classes: Annotated[
-        str, typer.Option("--classes", metavar="A[,B]", help="Default: taken from the first labels added.")
+        str,
+        typer.Option(
+            "--classes",
+            metavar="A[,B]",
+            help="Names of the object classes, in order. Default: taken from the first labels added.",
+        ),
     ] = "",
     pixel_size: Annotated[
         float | None,
-        typer.Option("--pixel-size", metavar="UM", help="µm per pixel, for images whose files do not say."),
+        typer.Option(
+            "--pixel-size", metavar="UM", help="µm per pixel, for images whose files do not give it."
+        ),
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a project.
+    """Create a project.
 
     Example: `labelloop init my-screen --classes organoid --pixel-size 0.65`
     """
@@ -36,7 +44,7 @@ def init(
 
     root = new_folder(folder, project)
     if root is None:
-        raise UsageError("no folder is named", way_out="Give one: labelloop init DIR")
+        raise UsageError("no folder is given", way_out="Give one: labelloop init DIR")
     made = start_project(root, name=name, classes=classes, pixel_size_um=pixel_size)
     if as_json:
         config = made.config
@@ -50,5 +58,5 @@ def init(
         )
         return
     named = ", ".join(made.config.classes) or "taken from the first labels"
-    say(f"Made the project {made.config.name} in {made.root} (classes: {named}).")
+    say(f"Created the project {made.config.name} in {made.root} (classes: {named}).")
     say(f"Next: cd {shlex.quote(str(root))}, then labelloop add labels PATH and labelloop add images PATH.")

@@ -14,25 +14,26 @@ from labelloop.errors import UsageError
 
 
 def loop(
-    every: Annotated[str, typer.Option("--every", metavar="TIME", help="Between two looks.")] = "60s",
+    every: Annotated[
+        str, typer.Option("--every", metavar="TIME", help="How often to look for corrections.")
+    ] = "60s",
     retrain_after: Annotated[
         int,
-        typer.Option(
-            "--retrain-after", metavar="N", help="Images with new labels that are worth a training."
-        ),
+        typer.Option("--retrain-after", metavar="N", help="Retrain once so many images have new labels."),
     ] = 20,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pull, retrain and push again as corrections arrive.
 
-    Trains again, as the newest run was trained and on all labels, when enough images came back or the round
-    is finished; then pushes the next round. Ctrl-C stops it anywhere; started again, it goes on.
+    Retrains, with the settings of the newest run (the first time with the defaults) and all labels, when
+    enough images have come back or the round is finished; then pushes the next round. Ctrl-C stops it at any
+    time; started again, it continues.
 
     Example: `labelloop loop --every 60s --retrain-after 20`
     """
     if retrain_after < 1:
-        raise UsageError("this is no number of images", value=retrain_after, way_out="Give 1 or more.")
+        raise UsageError("this is not a number of images", value=retrain_after, way_out="Give 1 or more.")
     every_s = parse_duration(every)
     opened = open_project(project)
     from labelloop.integrations.label_studio.loop import run_loop

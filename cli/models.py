@@ -15,7 +15,7 @@ WIDTH = 100
 
 
 def models(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """List what can be trained, and the licence of its weights.
+    """List the models that can be trained, and the licences of their weights.
 
     Example: `labelloop models`
     """

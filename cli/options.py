@@ -14,7 +14,7 @@ from labelloop.errors import UsageError
 if TYPE_CHECKING:
     from labelloop.project.project import Project
 
-PROJECT_HELP = "The project's folder. Default: the nearest folder upward holding labelloop.toml."
+PROJECT_HELP = "The project's folder. Default: the nearest one, from here upward, that holds labelloop.toml."
 
 
 @dataclass
@@ -40,7 +40,9 @@ JsonOption = Annotated[
 RunOption = Annotated[
     str | None,
     typer.Option(
-        "--run", metavar="RUN", help="Default: the newest finished run. Its promoted model is used."
+        "--run",
+        metavar="RUN",
+        help="Name of the run to use. Default: the newest finished one. Its promoted model is used.",
     ),
 ]
 MinScoreOption = Annotated[
@@ -48,7 +50,7 @@ MinScoreOption = Annotated[
     typer.Option(
         "--min-score",
         metavar="auto|X",
-        help="The working score. auto: the run's own, best F1 on validation where there is one, else 0.5.",
+        help="Ignore objects scored lower. auto: the score with the best F1 on validation images, else 0.5.",
     ),
 ]
 
@@ -65,7 +67,8 @@ SplitOption = Annotated[
     Split | None,
     typer.Option(
         "--split",
-        help="Where these images go; known ones are moved. Default: train for new ones, known ones stay.",
+        help="The split of these images; known images are moved to it. Default: new images go to train,"
+        " known ones stay where they are.",
     ),
 ]
 
@@ -110,6 +113,6 @@ def parse_min_score(text: str) -> float | None:
         value = -1.0
     if not 0 <= value <= 1:
         raise UsageError(
-            "this is no score", value=text, way_out="--min-score takes auto or a number from 0 to 1."
+            "this is not a score", value=text, way_out="--min-score takes auto or a number from 0 to 1."
         )
     return value

@@ -71,6 +71,12 @@ def say(*lines: str) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
+def about_minutes(value: float, low: float | None, high: float | None) -> str:
+    """Work to be done, with its interval where that is known."""
+    interval = "" if low is None or high is None else f" ({low:.0f} to {high:.0f})"
+    return f"about {value:.0f} minutes of work{interval}"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a table without lines; without a header where no column has a name."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 
 
 def predict(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the results.")],
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH", help="Files, folders or globs. Default: the pool."),
+        typer.Argument(metavar="PATH", help="Image files, folders or glob patterns. Default: the pool."),
     ] = None,
     run: RunOption = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="A,B", help="Of coco, label-tiff, overlay.")
+        str,
+        typer.Option(
+            "--format", metavar="A,B", help="Any of coco, label-tiff, overlay, separated by commas."
+        ),
     ] = "coco,label-tiff,overlay",
     min_score: MinScoreOption = "auto",
     devices: Annotated[
@@ -39,17 +42,17 @@ def predict(
             "--devices",
             metavar="N",
             min=1,
-            help="Processes on this machine that share the images, a GPU or a part of the cores each.",
+            help="Number of processes on this machine that share the images, each with a GPU or some cores.",
         ),
     ] = 1,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write masks for any images, or for the whole pool.
+    """Write masks for any images, or for the whole pool: all training images, labelled or not.
 
-    predictions.json holds every detection scored 0.05 or more; label TIFFs and overlays show those from the
-    working score on. Validation and test images are predicted only when they are named. Interrupted, the same
-    command goes on.
+    predictions.json holds every detection scored 0.05 or more; label TIFFs and overlays show those that reach
+    --min-score. Validation and test images are predicted only when they are named. If it is interrupted, the
+    same command continues.
 
     Example: `labelloop predict --out masks --format coco,overlay`
     """

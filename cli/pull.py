@@ -8,10 +8,10 @@ from labelloop.cli.progress import shown_progress
 
 
 def pull(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Take corrections back from Label Studio: what changed since the last pull.
+    """Fetch corrections from Label Studio: all that changed since the last pull.
 
-    Every object gets its edit record, and every image its new labels. Drafts are left alone; of several
-    annotations of one task the one marked as ground truth counts, else the one changed last.
+    What was done to every object is recorded, and every reviewed image gets new labels. Drafts are ignored;
+    of several annotations of one task the one marked as ground truth counts, else the one changed last.
 
     Example: `labelloop pull`
     """

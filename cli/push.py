@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labelloop.cli.options import JsonOption, ProjectOption, RunOption, open_project
-from labelloop.cli.output import print_json, say
+from labelloop.cli.output import about_minutes, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
 from labelloop.errors import UsageError
 
 if TYPE_CHECKING:
     from labelloop.budget.strategies import Budget
+    from labelloop.integrations.label_studio.push import PushReport
 
 
 class StrategyName(StrEnum):
@@ -31,43 +32,45 @@ def push(
     budget: Annotated[
         str,
         typer.Option(
-            "--budget", metavar="90m|N", help="Of a new round: minutes of a person's time, or tasks."
+            "--budget",
+            metavar="90m|N",
+            help="Size of a new round: working time (90m) or number of tasks (40).",
         ),
     ] = "40",
     strategy: Annotated[
         StrategyName,
         typer.Option(
             "--strategy",
-            help="How to choose. auto: what the model doubts, varied, per minute, beside a random arm.",
+            help="How to choose. auto: images where a minute of review should correct most, no "
+            "near-duplicates, a quarter drawn at random as a control.",
         ),
     ] = StrategyName.auto,
     run: RunOption = None,
     suspects: Annotated[
         bool,
-        typer.Option("--suspects", metavar="", help="Ask about labels that are probably wrong instead."),
+        typer.Option("--suspects", metavar="", help="Review labels that are probably wrong instead."),
     ] = False,
     new_round: Annotated[
         bool,
-        typer.Option("--new-round", metavar="", help="Open a new round though the last one is not finished."),
+        typer.Option("--new-round", metavar="", help="Open a new round even if the last is not finished."),
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose what to review and write the model's masks to Label Studio as predictions.
 
-    Every task says why it was chosen and what it should cost; minutes are learnt from the lab's own reviews.
-    While a round has tasks that nobody has reviewed, push only completes it: repeating it changes nothing,
-    and one that was interrupted goes on. Without a trained model, the images that stand best for the pool
-    are asked about.
+    Every task says why it was chosen and how many minutes it should take, as learnt from the lab's own
+    reviews. While a round has unreviewed tasks, push only completes it: repeating it changes nothing, and an
+    interrupted push continues. Without a trained model it chooses the images that represent the pool best.
 
-    With `--suspects` the round shows labelled images whose labels are probably wrong (see check --labels).
+    With `--suspects` the round shows images whose labels are probably wrong (see `check --labels`).
 
     Examples: `labelloop push --budget 90m` or `labelloop push --budget 40 --strategy random`
     """
     worth = parse_budget(budget)
     if suspects and (run is not None or strategy is not StrategyName.auto):
         raise UsageError(
-            "a round of suspects has neither a strategy nor a run",
+            "--suspects cannot be combined with --strategy or --run",
             value=strategy.value if run is None else run,
             way_out="Leave --strategy and --run out, or --suspects.",
         )
@@ -80,14 +83,27 @@ def push(
         report = push_round(opened, request, new_round=new_round, progress=progress)
     if as_json:
         print_json(report)
-        return
+    else:
+        _show(report)
+
+
+def _show(report: PushReport) -> None:
     done = f"round {report.round} ({report.strategy}): {report.tasks} tasks wait for review"
     if report.predicted_minutes is not None:
-        done += f", about {report.predicted_minutes:.0f} minutes of work"
+        ends = (report.predicted_minutes_low, report.predicted_minutes_high)
+        done += f", {about_minutes(report.predicted_minutes, *ends)}"
     if report.sent:
         done += f"; {report.sent} sent now with {report.regions} objects, by {report.model_version}"
-    elif not report.opened:
-        done += "; nothing was missing. --new-round opens another round"
+    if report.repaired:
+        done += f"; predictions put right: {report.repaired}"
+    if report.deleted:
+        done += f"; found deleted on the server: {report.deleted}"
+    if not (report.opened or report.sent or report.repaired or report.deleted):
+        done += "; nothing was missing"
+    if report.came_first:
+        done += ". It was open and came first: --new-round opens the one that was asked for"
+    elif not (report.opened or report.sent):
+        done += ". --new-round opens another round"
     say(done, *(f"skipped {reason}" for reason in report.skipped))
 
 
@@ -105,7 +121,7 @@ def parse_budget(text: str) -> Budget:
         return Budget(minutes=parse_duration(text) / 60)
     except UsageError as error:
         raise UsageError(
-            "this is no budget",
+            "this is not a budget",
             value=text,
-            way_out="Give minutes of work like 90m, or a number of tasks like 40.",
+            way_out="Give a working time like 90m, or a number of tasks like 40.",
         ) from error

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def recipes(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """List the published benchmarks that have a recipe, their numbers, and how far each recipe has come.
+    """List the published benchmarks that have a recipe, their numbers, and how far each recipe was tested.
 
-    A recipe is started by labelloop train with --recipe NAME --data DIR, DIR being the data set as published.
+    Start one with labelloop train --recipe NAME --data DIR, where DIR holds the data set as published.
 
     Example: `labelloop recipes`
     """

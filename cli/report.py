@@ -16,16 +16,18 @@ def report(
     run: RunOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Default: report.html in the run's folder."),
+        typer.Option(
+            "--out", metavar="FILE", help="File to write. Default: report.html in the run's folder."
+        ),
     ] = None,
-    show: Annotated[bool, typer.Option("--open", metavar="", help="Open it in the web browser.")] = False,
+    show: Annotated[bool, typer.Option("--open", metavar="", help="Open the report in a browser.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one HTML file that says where the project stands: it needs no network, and can be mailed.
+    """Write a report on the project as one HTML file, which needs no network and can be mailed.
 
-    How good the model is and on which images, what labels cost and would bring, what is asked next, every
-    setting. It trains nothing; test images that the model has not seen yet are predicted.
+    It shows how good the model is and on which images, what labels cost and what more would bring, what is
+    to be reviewed next, and every setting. Nothing is trained; test images without predictions are predicted.
 
     Example: `labelloop report --open`
     """
@@ -40,7 +42,7 @@ def report(
     if show:
         opens = webbrowser.open(path.resolve().as_uri())
         if not opens:
-            to_stderr().print("No web browser could be started; the file is there.")
+            to_stderr().print("No web browser could be opened; the report is written.")
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size})
     else:

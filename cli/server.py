@@ -17,7 +17,10 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=1, max=65535, help="Where to listen, or the next free one. Default: as last, 8080."
+            "--port",
+            min=1,
+            max=65535,
+            help="Port to listen on, or the next free one. Default: the last one used, at first 8080.",
         ),
     ] = None,
     database: Annotated[
@@ -25,18 +28,18 @@ def up(
         typer.Option(
             "--database",
             metavar="URL",
-            help="sqlite or postgresql://user@host:port/name, its password in PGPASSWORD. "
-            "Default: as last, sqlite.",
+            help="sqlite, or postgresql://user@host:port/name with the password in PGPASSWORD. "
+            "Default: the last one used, at first sqlite.",
         ),
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a local Label Studio, and install it first where there is none.
+    """Start a local Label Studio; the first time, install it.
 
-    It has an environment of its own, listens on this machine only and sends nothing anywhere. All projects
-    share it. The first time takes a few minutes and 1 GB, and shows the administrator's password once, on
-    the terminal. One that runs already stays as it is.
+    It has its own Python environment, answers this machine only and sends nothing anywhere. All projects
+    share it. The first start takes a few minutes and 1 GB of disk, and shows the administrator's password
+    once, on the terminal. If it is already running, it is left as it is.
 
     Example: `labelloop server up`
     """
@@ -45,16 +48,16 @@ def up(
 
     with shown_progress() as progress:
         if database is not None and parse_database(database).password:
-            progress.note("While this runs others can see the password among the processes: use PGPASSWORD.")
+            progress.note("While this runs, others can see the password in the process list: use PGPASSWORD.")
         state = start_server(database=database, port=port, tell_password=_tell_password, progress=progress)
     if as_json:
         print_json(state)
     else:
-        say(f"Label Studio {state.version} runs at {state.url}, its data in {state.data}")
+        say(f"Label Studio {state.version} is running at {state.url}; its data are in {state.data}")
 
 
 def down(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Stop the local Label Studio. Its data stay.
+    """Stop the local Label Studio. Its data are kept.
 
     Example: `labelloop server down`
     """
@@ -65,11 +68,12 @@ def down(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"stopped": stopped is not None, "pid": None if stopped is None else stopped.pid})
     else:
-        say("Label Studio did not run." if stopped is None else "Label Studio is stopped; its data stay.")
+        stays = "Label Studio is stopped; its data are kept."
+        say("Label Studio was not running." if stopped is None else stays)
 
 
 def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Say whether the local Label Studio runs, where, and since when.
+    """Show whether the local Label Studio is running, where, and since when.
 
     Example: `labelloop server status`
     """
@@ -86,7 +90,7 @@ def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         known = {name: None if state is None else getattr(state, name) for name in fields}
         print_json({"running": state is not None, "answers": answering, **known})
     elif state is None:
-        say("Label Studio does not run. Start it with labelloop server up.")
+        say("Label Studio is not running. Start it with labelloop server up.")
     else:
         say(
             f"url       {state.url}" + ("" if answering else " (does not answer)"),
@@ -106,6 +110,6 @@ def _tell_password(email: str, password: str) -> None:
     if sys.stderr.isatty():
         line = (
             f"Log in as {email} with the password {password}\n"
-            "It is shown this once; keep it. Lost, labelloop server status tells how to set another."
+            "It is shown only this once; keep it. Lost? labelloop server status says how to set another."
         )
     to_stderr().print(Text(line), soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
-from labelloop.cli.output import print_json, print_table, say
+from labelloop.cli.output import format_estimate, print_json, print_table, say
 from labelloop.cli.progress import shown_progress
 from labelloop.cli.push import StrategyName, parse_budget
 from labelloop.durations import parse_duration
@@ -28,29 +28,41 @@ class AnnotatorName(StrEnum):
 def simulate(
     strategy: Annotated[
         list[StrategyName] | None,
-        typer.Option("--strategy", help="May be repeated. [default: random, auto]"),
+        typer.Option("--strategy", help="Strategy to compare; repeatable. [default: random, auto]"),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Of review, after the start.")] = 4,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Review rounds after the first training.")
+    ] = 4,
     budget: Annotated[
-        str, typer.Option("--budget", metavar="30m|N", help="Of each round: minutes of work, or tasks.")
+        str,
+        typer.Option(
+            "--budget",
+            metavar="30m|N",
+            help="Size of each round: working time (30m) or number of tasks (40).",
+        ),
     ] = "30m",
-    labels: Annotated[
-        int, typer.Option("--labels", min=1, help="Labelled images before the first round.")
-    ] = 5,
+    labels: Annotated[int, typer.Option("--labels", min=1, help="Labelled images to start with.")] = 5,
     annotator: Annotated[
-        AnnotatorName, typer.Option("--annotator", help="How the simulated person works.")
+        AnnotatorName,
+        typer.Option(
+            "--annotator",
+            help="How the simulated person works. sloppy: inexact outlines; missing: overlooks objects; "
+            "idle: leaves tasks open now and then.",
+        ),
     ] = AnnotatorName.perfect,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="The first one.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, each with its own start.")] = 1,
-    time: Annotated[str, typer.Option("--time", metavar="4m", help="For each training.")] = "4m",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="First random seed.")] = 0,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Number of repeats, each with other starting images.")
+    ] = 1,
+    time: Annotated[str, typer.Option("--time", metavar="4m", help="Time for each training.")] = "4m",
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay the loop with a simulated person on labelled data, to compare strategies.
 
     Labels that the simulated person has not given yet are hidden from everything. Trainings run in parallel,
-    one per processor. A simulation that was interrupted goes on when the command is repeated; more
-    strategies, seeds or rounds add to what is there.
+    one per processor. An interrupted simulation continues when the command is repeated; more strategies,
+    seeds or rounds add to what is there.
 
     Example: `labelloop simulate --strategy random --strategy auto --rounds 4 --time 4m`
     """
@@ -80,9 +92,18 @@ def simulate(
 
 def _show(result: dict[str, Any]) -> None:
     measured = f"{result['metric']} on {result['split']} images"
-    say(f"{measured}, {len(result['seeds'])} seeds, {result['iterations']} iterations a training", "")
+    say(f"{measured}, {len(result['seeds'])} seeds, {result['iterations']} iterations a training")
+    for note in result["notes"]:
+        say(f"note: {note}")
+    say("")
     rows = [
-        [name, str(point["round"]), f"{point['minutes']:.1f}", f"{point['images']:.1f}", _span(point)]
+        [
+            name,
+            str(point["round"]),
+            f"{point['minutes']:.1f}",
+            f"{point['images']:.1f}",
+            format_estimate(point),
+        ]
         for name, points in result["strategies"].items()
         for point in points
     ]
@@ -98,22 +119,18 @@ def _show(result: dict[str, Any]) -> None:
         [
             [
                 name,
-                _span(each["area"]),
-                _span(each["difference"], signed=True),
-                _span(each["at_the_end"], signed=True),
+                format_estimate(each["area"]),
+                format_estimate(each["difference"], signed=True),
+                format_estimate(each["at_the_end"], signed=True),
                 _share(each["minutes_share"]),
             ]
             for name, each in compared.items()
         ],
     )
-    say(f"share of the minutes: after which a strategy is where {first['baseline']} ends", result["folder"])
-
-
-def _span(estimate: dict[str, Any] | None, *, signed: bool = False) -> str:
-    if estimate is None:
-        return "-"
-    pattern = "{:+.3f} [{:+.3f}, {:+.3f}]" if signed else "{:.3f} [{:.3f}, {:.3f}]"
-    return pattern.format(estimate["value"], estimate["low"], estimate["high"])
+    say(
+        f"share of the minutes: after it a strategy is as good as {first['baseline']} is at the end",
+        result["folder"],
+    )
 
 
 def _share(estimate: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
-from labelloop.cli.output import print_estimates, print_json, say
+from labelloop.cli.output import about_minutes, print_estimates, print_json, say
 
 
 def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
@@ -39,10 +39,16 @@ def _show(found: dict[str, Any], program: str) -> None:
         trained = f"{run['method']} {run['model']}, seed {run['seed']}"
         gone = "" if run["there"] else "; its folder was deleted"
         say(f"run       {run['name']}: {state}, {trained}{ended}{gone}")
+    looped = found["loop"]
+    if looped["refused"]:
+        say(
+            f"loop      {looped['proposer']} proposes; the gate refused {looped['refused']}: "
+            f"{looped['gate']['reason']}"
+        )
     if found["rounds"]:
         waiting = found["waiting"]
-        minutes = waiting["minutes"]
-        left = "" if minutes is None else f", about {minutes:.0f} minutes of work"
+        minutes, *ends = (waiting[key] for key in ("minutes", "minutes_low", "minutes_high"))
+        left = "" if minutes is None else f", {about_minutes(minutes, *ends)}"
         say(
             f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
             f"{waiting['tasks']} tasks wait{left}"

@@ -34,8 +34,8 @@ LabelsOption = Annotated[
     typer.Option(
         "--labels",
         metavar="5%|15|all|FILE",
-        help="Labels to use: a share of the pool, a count, or a file that lists the images (FILE@5%)."
-        " Default: all, or what the recipe says.",
+        help="Labels to use: 5% (of all training images, labelled or not), 15, all, or a file that lists"
+        " images. Default: all, or what the recipe says.",
     ),
 ]
 ModelOption = Annotated[
@@ -43,28 +43,34 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="M",
-        help="See labelloop models. Default: mask-rcnn-lite, or what the recipe says.",
+        help="The model to train, from labelloop models. Default: mask-rcnn-lite, or what the recipe says.",
     ),
 ]
 MethodOption = Annotated[
     Method,
-    typer.Option("--method", help="guided learns from unlabelled images too; supervised is its baseline."),
+    typer.Option("--method", help="guided also learns from unlabelled images; supervised does not."),
 ]
 TimeOption = Annotated[
-    str | None, typer.Option("--time", metavar="20m", help="Time for the whole run: 90s, 20m, 1h30m.")
+    str | None,
+    typer.Option(
+        "--time", metavar="20m", help="Time for the whole run: 90s, 20m, 1h30m. Default: the recipe's length."
+    ),
 ]
 IterationsOption = Annotated[
     str | None,
     typer.Option(
         "--iterations",
         metavar="N",
-        help="Length of the run instead of a time: steps of teacher and student, 1200 or 1000+200.",
+        help="Length in training steps instead of a time: in all (1200), or for teacher and student"
+        " (1000+200).",
     ),
 ]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        "--recipe", metavar="R", help="default, reference, one of labelloop recipes, or a .toml file."
+        "--recipe",
+        metavar="R",
+        help="Training settings: default, reference, one of labelloop recipes, or a .toml file.",
     ),
 ]
 DataOption = Annotated[
@@ -72,12 +78,19 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="The data set of a recipe, as published; its project is made in labelloop-DATASET, or with -C.",
+        help="Folder of the recipe's data set, as published. Its project is created in labelloop-DATASET, or"
+        " where -C says.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Of everything random.")]
+SeedOption = Annotated[
+    int,
+    typer.Option("--seed", metavar="S", min=0, help="Random seed; the same seed repeats the run."),
+]
 DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="auto|cpu|cuda", help="auto: a GPU if there is one.")
+    str,
+    typer.Option(
+        "--device", metavar="auto|cpu|cuda", help="Where to compute. auto: on a GPU if there is one."
+    ),
 ]
 DevicesOption = Annotated[
     int,
@@ -85,7 +98,7 @@ DevicesOption = Annotated[
         "--devices",
         metavar="N",
         min=1,
-        help="Processes on this machine that share the run, a GPU or a part of the cores each.",
+        help="Number of processes on this machine that share the run, each with a GPU or some cores.",
     ),
 ]
 FoldsOption = Annotated[
@@ -94,17 +107,18 @@ FoldsOption = Annotated[
         "--folds",
         metavar="K",
         min=0,
-        help="Where labels are too few to keep some for validation: train K more times, each without a K-th"
-        " of them, and promote by what these models see there. Takes K + 1 times as long.",
+        help="Cross-validate where there are too few labels for validation: train K more models, each without"
+        " 1/K of the labels, and compare by what they see there. Takes K + 1 times as long.",
     ),
 ]
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="ID", help="The run's name. Default: made up.")
+    str | None,
+    typer.Option("--name", metavar="ID", help="The run's name. Default: generated, such as guided-all-s0-1."),
 ]
 ResumeOption = Annotated[
     bool,
     typer.Option(
-        "--resume", metavar="", help="Go on with a run that was interrupted: --name, or the newest."
+        "--resume", metavar="", help="Continue an interrupted run: the one that --name gives, or the newest."
     ),
 ]
 
@@ -126,9 +140,12 @@ def train(
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on labelled and unlabelled images, beside the supervised baseline, and promote the better model.
+    """Train on labelled and unlabelled images, and compare with a supervised baseline.
 
-    Examples: `labelloop train --labels 15 --time 20m` or, for a published benchmark,
+    The guided model is used unless validation shows that it is worse.
+
+    Examples: `labelloop train --time 20m` or, as if only 15 were labelled,
+    `labelloop train --labels 15 --time 20m` or, for a published benchmark,
     `labelloop train --recipe coco-1-mask2former-r50 --data coco`
     """
     time_s = None if time is None else parse_duration(time)
@@ -196,10 +213,10 @@ def _require_one_process() -> None:
     place = outside_place(os.environ)
     if place is not None:
         raise UsageError(
-            "a data set's project is made by one process",
+            "a data set's project has to be created by one process",
             value=f"a launcher has started {place.size}",
-            way_out="Start it without the launcher, stop it with Ctrl-C when the training begins, and go on"
-            " under the launcher with --resume.",
+            way_out="Start it without the launcher, stop it with Ctrl-C when the training begins, and"
+            " continue it under the launcher with --resume.",
         )
 
 
@@ -244,7 +261,7 @@ def show_training(result: dict[str, Any]) -> None:
     else:
         say("", "No numbers: the project has neither validation nor test images with labels.")
     gate = result.get("gate")
-    unverified = "there was no validation part; --folds makes up for it" if gate is None else gate["reason"]
-    unverified = f"not verified: {unverified}"
+    no_images = "there were no validation images; --folds can stand in for them"
+    unverified = f"not verified: {no_images if gate is None else gate['reason']}"
     verified = f"verified on {SPLITS[result['split']]}" if result["verified"] else unverified
     say("", f"Promoted: {result['promoted']} ({verified}).")

@@ -7,9 +7,11 @@
 #   labelled/      images that you have annotated, and labelled.json beside it (COCO), or instead of the JSON
 #                  a folder labelled-masks/ with one label image (0 = background) per image, of the same name
 #   unlabelled/    as many more images as you have
-#   test/          optional: annotated images that only measure, with test.json (or test-masks/)
+#   test/          optional: annotated images, only to measure on, with test.json (or test-masks/)
 #
 # PROJECT is a new folder; DATA-project if left out. Training takes 20 minutes; TRAIN="--time 5m" shortens it.
+# Your classes are those of CLASSES ("organoid" if not set): CLASSES=organoid,debris. Activate the environment in which
+# labelloop is installed first: source .venv/bin/activate
 # To try it without data of your own:
 #   python examples/make_synthetic_data.py my-data && examples/first_project.sh my-data
 set -euo pipefail
@@ -22,7 +24,8 @@ annotations() { # NAME: the annotations of the images in DATA/NAME
     if [ -e "$data/$1.json" ]; then echo "$data/$1.json"; else echo "$data/$1-masks"; fi
 }
 
-labelloop init "$project" --classes organoid
+# One class; without --classes the names come from the labels.
+labelloop init "$project" --classes "${CLASSES:-organoid}"
 cd "$project"
 
 labelloop add labels "$(annotations labelled)" --images "$data/labelled"

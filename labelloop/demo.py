@@ -114,7 +114,7 @@ def demo(
     test = _measure(project, progress)
     predictions = _predict(project, progress)
     picture = folder / "comparison.png"
-    _draw(project, result["schedule"], test, size.shown, picture, progress)
+    _draw(project, test, size.shown, picture, progress)
     return {
         "folder": str(folder),
         "micrographs": size.counts,
@@ -144,7 +144,7 @@ def _settle(folder: Path, settings: dict[str, int]) -> None:
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError("this folder holds something else", value=folder, way_out="Choose a new folder.")
+        raise UsageError("this folder holds other files", value=folder, way_out="Choose a new folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
@@ -190,7 +190,7 @@ def _train(
 
     state = {run.name: run.state for run in project.runs()}.get(RUN)
     if state == "finished":
-        progress.note(f"the demo in {project.root} was trained before; training is not repeated")
+        progress.note(f"the demo in {project.root} is trained already; training is not repeated")
     request = TrainRequest(
         labels="all",
         method="guided",
@@ -222,13 +222,12 @@ def _predict(project: Project, progress: Progress) -> Path:
 
 def _draw(
     project: Project,
-    schedule: Mapping[str, int],
     scores: Mapping[str, Any],
     shown: int,
     path: Path,
     progress: Progress,
 ) -> None:
-    """The picture of the first test images with truth, teacher and student."""
+    """The picture of the first test images with truth, baseline and guided model."""
     from labelloop.distill.runs import load_model
     from labelloop.evaluating import seen_by
 
@@ -247,11 +246,7 @@ def _draw(
                 predicted=tuple(predicted),
             )
         )
-    apart = schedule["teacher"] != schedule["supervised"]  # then the baseline was trained for longer
-    titles = {
-        "supervised": "supervised baseline" if apart else "teacher (supervised)",
-        "guided": "student (guided)",
-    }
+    titles = {"supervised": "supervised baseline", "guided": "guided model"}
     columns = [
         ComparedModel(title=titles[which], subtitle=_score(scores.get(which)), min_score=model.min_score)
         for which, model in models.items()

@@ -212,7 +212,7 @@ def _ledger(project: Project) -> Finding:
     if faults == ["ok"]:
         return Finding(name="ledger", state="ok", found="sound")
     return Finding(
-        name="ledger", state="problem", found="; ".join(faults[:3]), way_out="Restore .labelloop/ledger.db."
+        name="ledger", state="problem", found="; ".join(faults[:3]), way_out="Restore it from a backup."
     )
 
 
@@ -222,7 +222,7 @@ def _disk(folder: Path) -> Finding:
     found = f"{free_gib:.1f} GiB free at {folder}"
     if not writable:
         return Finding(
-            name="disk", state="warning", found=f"{folder} cannot be written", way_out="Work elsewhere."
+            name="disk", state="warning", found=f"{folder} cannot be written", way_out="Make it writable."
         )
     if free_gib < LITTLE_DISK_GIB:
         return Finding(

@@ -23,7 +23,7 @@ def parse_duration(text: str) -> float:
         Seconds, above 0.
 
     Raises:
-        UsageError: The text is no duration, or none that is above 0.
+        UsageError: The text is not a duration above 0.
 
     Example:
         >>> parse_duration("1h30m")
@@ -33,7 +33,7 @@ def parse_duration(text: str) -> float:
     parts = {unit: number for unit, number in match.groupdict().items() if number} if match else {}
     seconds = math.fsum(float(number) * _UNITS_S[unit] for unit, number in parts.items())
     if seconds <= 0 or not math.isfinite(seconds):
-        raise UsageError("this is no duration", value=text, way_out="Write it like 90s, 20m or 1h30m.")
+        raise UsageError("this is not a duration", value=text, way_out="Write it like 90s, 20m or 1h30m.")
     return seconds
 
 
@@ -58,7 +58,7 @@ def parse_iterations(text: str) -> tuple[int, int | None]:
     second = None if match is None or match[2] is None else int(match[2])
     if first < 1 or second == 0:
         raise UsageError(
-            "this is no number of iterations",
+            "this is not a number of iterations",
             value=text,
             way_out="Write it like 1200, or 1000+200 for teacher and student.",
         )

@@ -9,6 +9,7 @@
     ├── ModelError            a model that cannot be built, loaded or fitted to the data
     ├── TrainingError         training that cannot start or go on
     │   └── NonFiniteLossError
+    ├── TeamError             another of the processes that share the work has ended
     ├── OutputError           a result that cannot be written
     └── ServerError           an annotation server that cannot be reached, or refuses
 
@@ -51,7 +52,7 @@ class ProjectError(LabelloopError):
 
 
 class NothingToReviewError(ProjectError):
-    """Every image of the pool has labels or was asked about."""
+    """Every image of the pool has labels or was sent for review."""
 
 
 class ImageError(LabelloopError):

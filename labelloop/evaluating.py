@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ from labelloop.metrics.panel import evaluate
 from labelloop.metrics.protocols import Protocol, evaluate_protocol
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
-from labelloop.project.ledger import decode_instances, encode_instances
+from labelloop.project.ledger import decode_instances, encode_instances, rows_with
 from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.project.tables import PredictionRow
+from labelloop.proposing import note_refusal
 from labelloop.team import ALONE, Team
 
 STORE_EVERY = 16  # images; what an interruption may cost
-IDS_AT_ONCE = 500  # in one SQL statement
 
 
 def evaluate_run(
@@ -47,7 +48,7 @@ def evaluate_run(
         min_score: Working threshold, 0..1; the run's own if None.
         protocol: Of published numbers, beside the panel; the one of the run's recipe if None.
         device: Where to predict.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Returns:
         ``run``, ``which`` (guided or supervised), ``split``, all of ``Panel.as_dict``, ``protocol``
@@ -59,6 +60,8 @@ def evaluate_run(
         ProjectError: The split has no labelled images.
     """
     record = project.run(run)
+    if run is None:
+        note_refusal(project, progress or Silent())
     images = _measured_images(project, record, split)
     learnt = {*record.config.get("train_images", ())} & {image.id for image in images}
     loaded = load_model(project, run, device=device)
@@ -77,16 +80,17 @@ def evaluate_run(
     document["protocol"] = None if chosen is None else evaluate_protocol(chosen, *pair, **of_both).as_dict()
     if learnt:
         document["notes"].append(
-            f"the run learnt the labels of {len(learnt)} of these images before they came into this split:"
-            " these numbers flatter it"
+            f"the run was trained on {len(learnt)} of these images before they were moved into this split:"
+            " its numbers look better than they are"
         )
     if split == "test":
-        seen = count_look(
-            project, run=loaded.run, which=loaded.which, n_images=len(images), metrics=document["metrics"]
-        )
+        metrics = dict(document["metrics"])
+        if chosen is not None and chosen != record.config.get("protocol"):
+            metrics["protocol_ap"] = next(iter(document["protocol"]["metrics"].values()))
+        seen = count_look(project, run=loaded.run, which=loaded.which, n_images=len(images), metrics=metrics)
         if seen > 1:
             document["notes"].append(
-                f"this is look {seen} at the test images: with each, what is chosen by them is less to trust"
+                f"this is look {seen} at the test images: choosing by them makes their numbers less reliable"
             )
     scores = ((record.result or {}).get("scores") or {}).get(loaded.which)
     return {"run": loaded.run, "which": loaded.which, "split": split, **document, "scores": scores}
@@ -101,7 +105,7 @@ def compare_models(
         project: Holds the run.
         run: Its name.
         split: ``test`` or ``val``. A measurement on the test images is counted in the ledger.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Returns:
         ``split``, and ``supervised``, ``guided`` and ``difference``: the panel's metrics, as ``train`` has
@@ -221,23 +225,19 @@ def to_project_classes(
     """The same objects with labels that index the project's classes, as they are now.
 
     Raises:
-        ProjectError: The model knows a class that the project has no more.
+        ProjectError: The model knows a class that the project no longer has.
     """
     if tuple(model_classes) == tuple(project_classes[: len(model_classes)]):
         return instances
     gone = [name for name in model_classes if name not in project_classes]
     if gone:
         raise ProjectError(
-            "the run knows classes that the project has not", value=", ".join(gone), way_out="Train again."
+            "the run knows classes that the project does not have",
+            value=", ".join(gone),
+            way_out="Train again.",
         )
     index = np.asarray([project_classes.index(name) for name in model_classes], np.int64)
-    return Instances(
-        size_hw=instances.size_hw,
-        rles=instances.rles,
-        labels=index[instances.labels],
-        scores=instances.scores,
-        crowd=instances.crowd,
-    )
+    return replace(instances, labels=index[instances.labels])
 
 
 def _stored_predictions(
@@ -246,13 +246,10 @@ def _stored_predictions(
     statement = select(PredictionRow.image_id, PredictionRow.instances).where(
         PredictionRow.run == loaded.run, PredictionRow.which == loaded.which
     )
-    known: dict[int, Instances] = {}
+    wanted = [image.id for image in images]
     with project.ledger.read() as session:
-        for start in range(0, len(images), IDS_AT_ONCE):
-            wanted = [image.id for image in images[start : start + IDS_AT_ONCE]]
-            for image_id, stored in session.execute(statement.where(PredictionRow.image_id.in_(wanted))):
-                known[image_id] = decode_instances(stored)
-    return known
+        rows = rows_with(session, statement, PredictionRow.image_id, wanted)
+        return {image_id: decode_instances(stored) for image_id, stored in rows}
 
 
 def _store_predictions(project: Project, loaded: LoadedModel, fresh: dict[int, Instances]) -> None:

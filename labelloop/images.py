@@ -69,7 +69,7 @@ def probe(path: Path, *, page: int = 0) -> ImageInfo:
     """Size, pages, channels and pixel size of an image file, without decoding pixels.
 
     Raises:
-        ImageError: It is no image, is broken, too small, too big, or has no such page.
+        ImageError: It is not an image, is broken, too small, too big, or has no such page.
     """
     kind, data = _open(path)
     try:
@@ -206,7 +206,7 @@ def render_8bit(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 def _open(path: Path) -> tuple[str, bytes]:
     """The file's format by its first bytes, and its bytes; none of a TIFF, which is read in parts."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait forever
             raise ImageError("the file cannot be read (it is a pipe, a socket or a device)", value=path)
         with path.open("rb") as file:
             start = file.read(8)
@@ -219,7 +219,11 @@ def _open(path: Path) -> tuple[str, bytes]:
         raise ImageError("the file is empty", value=path)
     kind = _kind(start)
     if kind is None:
-        raise ImageError("the file is no PNG, JPEG or TIFF image", value=path)
+        raise ImageError(
+            "the file is not a PNG, JPEG or TIFF image; export .czi, .nd2 or .lif as TIFF,"
+            " for example in Fiji",
+            value=path,
+        )
     return kind, data
 
 

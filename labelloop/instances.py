@@ -187,7 +187,11 @@ class Instances:
 
 
 def _runs(counts: bytes) -> IntArray:
-    """The run lengths in a COCO string: 5 bits a character, from the third run on as differences."""
+    """The run lengths in a COCO string.
+
+    It has 5 bits a character; from the fourth run on, each is stored as the difference from the run two
+    before it.
+    """
     characters = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     last = (characters & 0x20) == 0
     starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))

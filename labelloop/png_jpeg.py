@@ -22,7 +22,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette give
 _PNG_KEPT = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND"))
 _PALETTE = 3
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
-_JPEG_ADOBE = 0xEE  # says how the colours are stored, so it is no mere metadata
+_JPEG_ADOBE = 0xEE  # says how the colours are stored, so it is more than metadata
 _EXIF_ORIENTATION = 0x0112
 # What the decoders are known to raise on broken files.
 _FAULTS = (

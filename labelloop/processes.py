@@ -149,7 +149,7 @@ def started(
         size: Processes, this one included.
         device_type: cpu or cuda.
         logs: Folder of what they say; a log stays only where its process failed.
-        way_out: Of the error where one of them ends without a word.
+        way_out: Of the error where one of them ends without a message.
 
     Raises:
         TeamError: One of them failed.

@@ -39,6 +39,32 @@ class Silent:
         """Ignored."""
 
 
+class OneOfMany:
+    """The Progress of one training, as steps of a stage over several.
+
+    Args:
+        bar: Shows the stage over all of them.
+        facts: Shown with every step, such as which of them it is.
+    """
+
+    def __init__(self, bar: Progress, **facts: str) -> None:
+        self._bar, self._facts = bar, facts
+
+    def start(self, stage: str, total: int) -> None:
+        """The stage over all of them goes on."""
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        """Steps of this one."""
+        self._bar.advance(steps, **self._facts)
+
+    def note(self, message: str) -> None:
+        """Passed on."""
+        self._bar.note(message)
+
+    def finish(self) -> None:
+        """The stage over all of them goes on."""
+
+
 @contextmanager
 def stage(progress: Progress, name: str, total: int) -> Iterator[Progress]:
     """One stage that is finished however its block ends."""

@@ -114,7 +114,7 @@ class Team:
     def apart(self) -> Iterator[None]:
         """Work that each process does by itself; the block ends when all have ended theirs, however late.
 
-        Nothing is told in the block. That another process has failed, or is gone, is said at its end.
+        Nothing is told in the block. That another process has failed, or is gone, is reported at its end.
         """
         if self.size == 1:
             yield
@@ -157,7 +157,7 @@ class Team:
         except RuntimeError:
             reason = None
         if reason is None:
-            return TeamError("a process that shares the work has ended without a word")
+            return TeamError("a process that shares the work has ended without a message")
         if reason["what"] is None:
             return KeyboardInterrupt()
         return TeamError(

@@ -77,7 +77,7 @@ def test_a_finished_demo_is_not_trained_again(finished: tuple[Path, dict]) -> No
     assert not again["trained"]
     assert again["train"] == first["train"]
     assert again["test"] == first["test"]
-    assert any("trained before" in note for note in notes.notes)
+    assert any("trained already" in note for note in notes.notes)
 
 
 def test_a_folder_with_something_else_or_with_another_demo_is_refused(

@@ -227,7 +227,7 @@ def test_pixel_size_is_what_the_file_says(tmp_path, options, pixel_size_um):
     ("data", "reason"),
     [
         pytest.param(b"", "empty", id="zero-bytes"),
-        pytest.param(b"stain,day\nDAPI,3\n", "no PNG, JPEG or TIFF", id="text"),
+        pytest.param(b"stain,day\nDAPI,3\n", "not a PNG, JPEG or TIFF", id="text"),
         pytest.param(b"II*\0\0\0\0\0", "TIFF", id="tiff-of-0-pages"),
         pytest.param(b"\x89PNG\r\n\x1a\n", "truncated", id="png-signature-alone"),
         pytest.param(pil_bytes(GRAY[:1, :1], "PNG"), "too small", id="1x1"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow, PredictionRow
-from labelloop.retraining import gate_trained, last_gate, proposer, retrain
+from labelloop.proposing import last_gate, proposer
+from labelloop.retraining import gate_trained, retrain
 from labelloop.review.known import new_labels
 
 
@@ -140,6 +141,20 @@ def test_a_run_on_a_few_labels_has_seen_no_others(project: Project) -> None:
     assert new_labels(project) == 0
 
 
+def test_labels_that_come_back_while_the_step_is_measured_are_new(project: Project) -> None:
+    class ReviewedMeanwhile(Silent):
+        def start(self, stage: str, total: int) -> None:
+            if stage == "timing":
+                review_one(project)
+            elif stage == "teacher":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(project, replace(FIRST, name="timed", iterations=None, time_s=600.0), ReviewedMeanwhile())
+    finish(project, "timed")
+    assert new_labels(project) == 1
+
+
 def test_a_run_that_a_person_trained_is_left_to_the_person(project: Project) -> None:
     trained = retrain(project, Silent())
     train(project, TrainRequest(method="supervised", iterations=2, name="by-hand"))
@@ -178,7 +193,7 @@ def test_a_run_that_a_person_began_under_the_name_of_one_that_never_began_is_lef
     project: Project, tmp_path: Path
 ) -> None:
     (tmp_path / "train").rename(tmp_path / "elsewhere")
-    with pytest.raises(TrainingError, match="not where they were"):
+    with pytest.raises(TrainingError, match="no longer where they were"):
         retrain(project, Silent())
     (tmp_path / "elsewhere").rename(tmp_path / "train")
     begin(project, replace(FIRST, name=None))
@@ -224,7 +239,7 @@ def test_without_validation_images_a_run_that_learnt_fewer_images_does_not_propo
     with pytest.raises(KeyboardInterrupt):
         retrain(unvalidated, StoppedInTraining())
     review_one(unvalidated)
-    train(unvalidated, replace(FIRST, folds=2, name="by-hand"))
+    train(unvalidated, replace(FIRST, folds=0, name="by-hand"))
     trained = retrain(unvalidated, Silent())
     decided = last_gate(unvalidated)
     assert decided is not None
@@ -244,3 +259,23 @@ def test_validation_images_that_came_after_a_run_with_folds_decide_instead(
     add_split(unvalidated, tmp_path, "val", 6)
     trained = retrain(unvalidated, Silent())
     assert unvalidated.run(trained).config["folds"] == []
+
+
+def test_the_first_run_of_all_trains_with_the_defaults_and_proposes(tmp_path: Path) -> None:
+    project = Project.init(tmp_path / "screen", ProjectConfig(name="screen", classes=("organoid",)))
+    add_split(project, tmp_path, "train", 2)
+    assert proposer(project) is None
+    with pytest.raises(KeyboardInterrupt):
+        retrain(project, StoppedInTraining())
+    [run] = project.runs()
+    assert run.config["request"] == asdict(TrainRequest(name=run.name))
+    finish(project, run.name)
+    gate_trained(project, Silent())
+    decided = last_gate(project)
+    assert decided is not None
+    assert (decided["new"], decided["old"], decided["promote"]) == (run.name, None, True)
+    assert proposer(project) == run.name
+
+
+def finish(project: Project, name: str) -> None:
+    project.save_run(replace(project.run(name), state="finished", promoted="supervised", result={}))

@@ -88,7 +88,7 @@ def test_a_team_that_did_not_come_together_says_so_and_the_next_one_does(tmp_pat
     monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=20))
     with monkeypatch.context() as broken:
         broken.setattr("torch.distributed.distributed_c10d.ProcessGroupGloo", closed)
-        with pytest.raises(TeamError, match="ended without a word"), pair(tmp_path, "team.wait()"):
+        with pytest.raises(TeamError, match="ended without a message"), pair(tmp_path, "team.wait()"):
             pass
     with pair(tmp_path, "team.gather('other')") as team:
         assert team.gather("leader") == ["leader", "other"]

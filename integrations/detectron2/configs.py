@@ -48,14 +48,14 @@ def read_config(path: Path) -> Any:
     """A configuration as its file says; nothing in the file is executed.
 
     Raises:
-        ModelError: It cannot be read, or is no Mask R-CNN.
+        ModelError: It cannot be read, or is not a Mask R-CNN.
     """
     cfg = get_cfg()
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except _NO_CONFIG as error:
         raise ModelError(
-            f"this is no configuration of detectron2 ({' '.join(str(error).split())})",
+            f"this is not a configuration of detectron2 ({' '.join(str(error).split())})",
             value=path,
             way_out="Give a yaml file such as those of detectron2's model zoo.",
         ) from error
@@ -68,13 +68,13 @@ def read_config(path: Path) -> Any:
     ):
         if found != wanted:
             raise ModelError(
-                f"this configuration is no Mask R-CNN: its {key} is {found}",
+                f"this configuration is not a Mask R-CNN: its {key} is {found}",
                 value=path,
                 way_out=f"labelloop takes those where it is {wanted}.",
             )
     if cfg.INPUT.FORMAT not in {"BGR", "RGB"}:
         raise ModelError(
-            "this configuration takes no images in colour",
+            "this configuration does not take colour images",
             value=f"INPUT.FORMAT {cfg.INPUT.FORMAT}",
             way_out="Make it BGR or RGB.",
         )

@@ -46,7 +46,7 @@ def build_detectron2(
         pretrained: False leaves all weights random, for a network whose weights are loaded next.
 
     Raises:
-        ModelError: The configuration, its weights, or what it needs of detectron2 cannot be had.
+        ModelError: The configuration, its weights, or what it needs of detectron2 cannot be found.
     """
     path = config_file(name)
     cfg = read_config(path)
@@ -224,19 +224,23 @@ def _load(network: nn.Module, weights: str) -> None:
     """Loads every tensor of a file that fits, by name and shape.
 
     Raises:
-        ModelError: The file cannot be had or read, or nothing in it fits.
+        ModelError: The file cannot be found or read, or nothing in it fits.
     """
     checkpointer = _Checkpointer(network)
     try:
         checkpointer.load(weights)
     except _NO_WEIGHTS as error:
         raise ModelError(
-            f"the weights of the configuration cannot be had ({type(error).__name__})",
+            f"the weights of the configuration could not be found or downloaded ({type(error).__name__})",
             value=weights,
-            way_out="Where there is no network, make MODEL.WEIGHTS in a yaml file name a file, or nothing.",
+            way_out="Without a network, set MODEL.WEIGHTS in a yaml file to a file, or to nothing.",
         ) from error
     names = set(network.state_dict())
     fitting = len(names - checkpointer.unmatched)
     if fitting == 0:
-        raise ModelError("nothing in this file fits the configuration", value=weights)
+        raise ModelError(
+            "nothing in this file fits the configuration",
+            value=weights,
+            way_out="Set MODEL.WEIGHTS to weights of this network.",
+        )
     logger.info("%d of %d tensors come from %s", fitting, len(names), weights)

@@ -63,7 +63,7 @@ def read_task(
         drafts_twice: As ``counts_drafts_twice``.
 
     Returns:
-        The task, or None where something in it is no annotation.
+        The task, or None where something in it is not an annotation.
     """
     annotations: list[PulledAnnotation] = []
     for task in tasks:

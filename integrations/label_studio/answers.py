@@ -20,7 +20,7 @@ _WAY_OUTS = {
     403: "Ask the server's administrator for access.",
     404: "Check the address and the project's number, and that the token's user may see that project.",
 }
-_MEANINGS = {401: "Label Studio does not accept the token", 404: "Label Studio has no such thing"}
+_MEANINGS = {401: "Label Studio does not accept the token", 404: "Label Studio does not find this"}
 
 
 class RefusedError(ServerError):
@@ -55,7 +55,7 @@ def translated(url: str) -> Iterator[None]:
         url: Address of the server.
 
     Raises:
-        ServerError: The server cannot be reached, refuses, or is no Label Studio.
+        ServerError: The server cannot be reached, refuses, or is not Label Studio.
     """
     try:
         yield
@@ -124,16 +124,16 @@ def refused(status: int, body: Any, url: str, path: str = "") -> ServerError:
     words = _words(body)
     if status == 413 or (status == 500 and _TOO_LARGE in words):
         return TooLargeError(
-            "Label Studio takes no request as large as this",
+            "Label Studio does not accept a request this large",
             value=url,
-            way_out="Raise its limit (DATA_UPLOAD_MAX_MEMORY_SIZE), or that of the proxy before it.",
+            way_out="Raise its limit (DATA_UPLOAD_MAX_MEMORY_SIZE), or that of the proxy in front of it.",
         )
     what = _MEANINGS.get(status, f"Label Studio refused (HTTP {status})")
     root = urlsplit(url)
     error = RefusedError(
         what if not words or status == 401 else f"{what}: {words}",
         value=f"{root.scheme}://{root.netloc}{path}" if path else url,
-        way_out=_WAY_OUTS.get(status, "Its log says more. Run the same command again; it goes on."),
+        way_out=_WAY_OUTS.get(status, "The server's log says more. The same command then continues."),
     )
     error.status = status
     return error
@@ -144,7 +144,7 @@ def _unreachable(error: httpx.TransportError, url: str) -> ServerError:
         return ServerError(
             "Label Studio did not answer in time",
             value=url,
-            way_out="Run the same command again; it goes on.",
+            way_out="Run the same command again; it continues.",
         )
     if _is_about_certificate(error):
         return ServerError(
@@ -155,7 +155,7 @@ def _unreachable(error: httpx.TransportError, url: str) -> ServerError:
     return ServerError(
         f"Label Studio cannot be reached ({type(error).__name__})",
         value=url,
-        way_out="Start it (labelloop server up) or check the address. The same command goes on where it was.",
+        way_out="Start it (labelloop server up) or check the address. The same command then continues.",
     )
 
 
@@ -168,9 +168,9 @@ def _is_about_certificate(error: BaseException) -> bool:
 
 def _no_label_studio(url: str) -> ServerError:
     return ServerError(
-        "this is no Label Studio, or something before it answers in its place",
+        "this is not Label Studio, or something in front of it answers in its place",
         value=url,
-        way_out="Check the address; it may lack a path.",
+        way_out="Check the address; a path may be missing.",
     )
 
 

@@ -23,7 +23,8 @@ from labelloop.integrations.label_studio.task_data import KEY
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
-from labelloop.review.rounds import all_tasks, move_rounds
+from labelloop.review.rounds import move_rounds
+from labelloop.review.tasks import all_tasks
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 KEYRING_SERVICE = "labelloop"
@@ -183,7 +184,7 @@ def checked_url(url: str) -> str:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(
-            f"this is no address of a server ({reason})",
+            f"this is not the address of a server ({reason})",
             value="" if "@" in url else url,
             way_out=f"Give it as http://127.0.0.1:8080, and the token in {TOKEN_VARIABLE}.",
         ) from None  # the cause would show the address
@@ -205,7 +206,7 @@ def find_token(url: str) -> str:
     settings = read_settings(server_home())
     if local is None and here and settings.ready and urlsplit(url).port == settings.port:
         way_out = f"Run labelloop server up, or copy a token to {TOKEN_VARIABLE}."
-        raise ServerError("labelloop's own Label Studio does not run", value=url, way_out=way_out)
+        raise ServerError("labelloop's own Label Studio is not running", value=url, way_out=way_out)
     start = "Run labelloop server up, if that is this server; or copy " if local is None else "Copy "
     if local is not None and here:
         start = f"labelloop's own server is at {local.url} now: labelloop connect {local.url}. Or copy "

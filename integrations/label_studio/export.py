@@ -76,7 +76,7 @@ def read_export(path: Path) -> LabelSet:
     Classes are in the order in which regions name them.
 
     Raises:
-        FormatError: It is no such export.
+        FormatError: It is not such an export.
     """
     tasks = _tasks(load_json(path), path)
     skipped: list[SkippedFile] = []
@@ -106,7 +106,7 @@ def _tasks(document: object, path: Path) -> list[Any]:
         )
     if not isinstance(document, list) or (document and not any(map(_is_task, document))):
         raise FormatError(
-            "the JSON file is no Label Studio export",
+            "the JSON file is not a Label Studio export",
             value=path,
             way_out="It needs a list of tasks with data and annotations: export in the format JSON.",
         )
@@ -128,7 +128,7 @@ def _answers(tasks: Sequence[Any], skipped: list[SkippedFile]) -> Iterator[_Answ
         place = f"tasks[{number}]" if named is None else f"task {named}"
         try:
             if not _is_task(task):
-                raise Unusable("it is no task with data and annotations")
+                raise Unusable("it is not a task with data and annotations")
             annotation = _that_counts(task["annotations"], place, skipped)
             if annotation is not None:
                 picture = task_picture(task["data"])

@@ -12,6 +12,7 @@ from labelloop.errors import OutputError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.regions import SCORE_DIGITS, to_regions
+from labelloop.whole_files import replacing
 
 MODEL_VERSION = "labelloop"
 
@@ -41,20 +42,13 @@ def write_export(
     Raises:
         OutputError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write("[")
-                for number, (name, annotation, prediction) in enumerate(images):
-                    task = _task(name, annotation, prediction, classes, controls)
-                    file.write((", " if number else "") + json.dumps(task, ensure_ascii=False))
-                file.write("]")
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.write("[")
+            for number, (name, annotation, prediction) in enumerate(images):
+                task = _task(name, annotation, prediction, classes, controls)
+                file.write((", " if number else "") + json.dumps(task, ensure_ascii=False))
+            file.write("]")
     except OSError as error:
         raise OutputError(
             f"the tasks cannot be written ({error.strerror or error})",

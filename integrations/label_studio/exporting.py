@@ -103,7 +103,7 @@ def _read(
 
 
 def _promoted_run(project: Project) -> RunRecord | None:
-    finished = [run for run in project.runs() if run.state == "finished" and run.promoted]
+    finished = [run for run in project.finished_runs(deleted=True) if run.promoted]
     return finished[-1] if finished else None
 
 

@@ -86,7 +86,7 @@ def check_config(xml: str, classes: Sequence[str]) -> ControlNames:
         classes: Each must be a label of the polygons and of the brush.
 
     Raises:
-        ProjectError: It is no configuration, or lacks something; all that is missing is named.
+        ProjectError: It is not a configuration, or lacks something; all that is missing is named.
     """
     root = _parse(xml)
     images = [tag.get("name", "") for tag in root.iter("Image") if tag.get("value", "").strip() == "$image"]
@@ -139,7 +139,7 @@ def _parse(xml: str) -> ElementTree.Element:
         return ElementTree.fromstring(xml)
     except (ElementTree.ParseError, UnicodeEncodeError) as error:
         raise ProjectError(
-            f"the project's labelling configuration is no XML ({error})",
+            f"the project's labelling configuration is not XML ({error})",
             way_out="Set it up in Label Studio under Settings, Labeling Interface.",
         ) from error
 

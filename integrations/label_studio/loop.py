@@ -8,11 +8,13 @@ labelloop.toml is read anew in every turn, so a class that is added there is tak
 
 1. Pull.
 2. Train when ``retrain_after`` images have labels from review that no finished run has seen, or when the
-   round is finished and one has. The new run trains as the newest one did, on all labels; one of the loop's
-   own that was interrupted goes on. Runs that a person began are left alone.
+   round is finished and one has. The new run trains as the newest one did, or with the defaults where there
+   is none, on all labels; one of the loop's own that was interrupted goes on. Runs that a person began are
+   left alone.
 3. The new model proposes from now on, unless the gate shows it worse than the one before it on validation
    images (labelloop/promotion.py). One that finished in a turn that was stopped is compared in the next.
-4. Push: completes the open round, or opens the next when every task of it is settled.
+4. Push: completes the open round, or opens the next when every task of it is settled. Before any run has
+   finished its images stand for the pool, and nothing is proposed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
-from labelloop.retraining import gate_trained, last_gate, proposer, retrain
+from labelloop.proposing import last_gate, proposer
+from labelloop.retraining import gate_trained, retrain
 from labelloop.review.known import new_labels
 from labelloop.review.rounds import current_round
 
@@ -45,11 +48,11 @@ class LoopStep:
         images: Images whose labels came back.
         new_labels: Images with labels from review that no finished run has seen.
         trained: Name of the run that was trained, or None.
-        proposer: Name of the run whose model proposes.
+        proposer: Name of the run whose model proposes; None before the first has finished.
         gate: Why that one: the newest decision between two runs, now or in an earlier turn. ``new`` and
-            ``old`` are their names; ``promote``, ``verdict``, ``difference`` (value, interval, n), ``rule``
-            and ``reason`` are those of ``GateDecision``; verdict and difference are None without validation
-            images. None where the loop never trained.
+            ``old`` are their names (``old`` is None for a first run); ``promote``, ``verdict``,
+            ``difference`` (value, interval, n), ``rule`` and ``reason`` are those of ``GateDecision``;
+            verdict and difference are None without validation images. None where the loop never trained.
         round: The round that is open now, or None where nothing is left to review.
         waiting: Its tasks that nobody has reviewed.
     """
@@ -57,7 +60,7 @@ class LoopStep:
     images: int
     new_labels: int
     trained: str | None
-    proposer: str
+    proposer: str | None
     gate: dict[str, Any] | None
     round: int | None
     waiting: int
@@ -69,10 +72,10 @@ def run_loop(
     """Turns until it is interrupted, or until no image is left to review.
 
     Args:
-        project: Tied to a server by ``connect``, with a finished run.
+        project: Tied to a server by ``connect``.
         every_s: Seconds between two looks at the server.
         retrain_after: Images with new labels that are worth a training.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Returns:
         The last turn.
@@ -101,7 +104,7 @@ def run_loop(
 
 
 def _require_access(project: Project) -> None:
-    """Raises a ServerError that waiting does not mend; a server that does not answer is none."""
+    """Raises a ServerError where waiting would not help; a server that does not answer raises none."""
     try:
         server, settings = connected(project)
         with server:
@@ -116,13 +119,13 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
 
     Raises:
         ServerError: The server cannot be reached or refuses; what was done before stays done.
-        ProjectError: There is no connection or no finished run.
+        ProjectError: There is no connection.
     """
     watching = progress or Silent()
     try:
         project.read_settings()
     except ProjectError as error:  # somebody may be writing it
-        watching.note(f"{error} The settings of before hold until it can be used.")
+        watching.note(f"{error} The previous settings are used until the file can be read.")
     report = pull(project, progress=watching)
     settings = project.config.label_studio
     assert settings is not None  # pull has seen it
@@ -149,7 +152,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     )
 
 
-def _push(project: Project, run: str, watching: Progress) -> tuple[int | None, int]:
+def _push(project: Project, run: str | None, watching: Progress) -> tuple[int | None, int]:
     """The round that is open now, or None where nothing is left to review, and its tasks that wait."""
     try:
         pushed = push(project, RoundRequest(budget=ROUND, run=run), progress=watching)

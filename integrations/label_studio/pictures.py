@@ -128,7 +128,7 @@ def _noted(place: object) -> Picture:
         raise Unusable("what labelloop noted in its data is damaged")
     left, top, width, height = box
     if not width or not height or left + width > size[0] or top + height > size[1]:
-        raise Unusable("what labelloop noted in its data is no part of the image")
+        raise Unusable("what labelloop noted in its data is not a part of the image")
     sha256, page, channel = (str(held.get(key)) for key in ("sha256", "page", "channel"))
     tile = Tile(
         of=(sha256, page, channel, *size),

@@ -24,7 +24,7 @@ PERCENT_DIGITS = 4  # an error of 0.00005 percent: 0.001 px in an image of 2048 
 _FIRST_TOLERANCE = 0.12  # of the mean distance to the outline that area over length of the outline says
 _NEXT_TOLERANCE = 0.7  # of the one before
 _TRIES = 6
-_LONGEST = 50  # times height and width: outlines longer than this are no outlines, and cost memory to draw
+_LONGEST = 50  # times height and width: longer ones are errors, and cost memory to draw
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]

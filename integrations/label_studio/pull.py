@@ -47,7 +47,7 @@ from labelloop.review.guards import alone, check_classes
 from labelloop.review.known import KnownTask, known_tasks, live_annotations, pull_cursor
 from labelloop.review.pulled import PulledTask, PullReport, ReadReview
 from labelloop.review.records import is_after, store_pull
-from labelloop.review.rounds import DELETED, DROPPED, PLANNED, TaskRecord, all_tasks
+from labelloop.review.tasks import DELETED, DROPPED, PLANNED, TaskRecord, all_tasks
 
 FIELDS = (  # of tasks, and of the annotations in them
     "id", "data", "updated_at", "annotations", "result", "completed_by", "created_at", "lead_time",
@@ -208,7 +208,7 @@ class _Pulling:
         for tasks in whole.values():
             if len(tasks) > 1:
                 numbers = ", ".join(str(task["id"]) for task in tasks)
-                self.progress.note(f"The tasks {numbers} are copies of one; what was done in any counts.")
+                self.progress.note(f"The tasks {numbers} are copies of one; work on any of them counts.")
         people = self.client.users() if any(annotation_numbers(tasks) for tasks in whole.values()) else {}
         drafts_twice = counts_drafts_twice(self.client.version()) if people else None
         read = {
@@ -216,7 +216,7 @@ class _Pulling:
             for key, tasks in whole.items()
         }
         faults = [
-            f"task {whole[key][0]['id']}: it holds what is no annotation; nothing of it was taken"
+            f"task {whole[key][0]['id']}: it holds something other than annotations; nothing of it was taken"
             for key, task in read.items()
             if task is None
         ]

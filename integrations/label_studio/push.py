@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from labelloop.budget.opening import RoundRequest, open_round
+from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.errors import ImageError
 from labelloop.integrations.label_studio.answers import TooLargeError
 from labelloop.integrations.label_studio.client import LabelStudio
@@ -26,26 +27,20 @@ from labelloop.integrations.label_studio.task_data import task_data
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import ImageRecord, Project
+from labelloop.proposing import note_refusal
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.guards import alone, check_classes
-from labelloop.review.rounds import (
+from labelloop.review.packing import compact_json, pack_json, pack_text
+from labelloop.review.rounds import SUSPECTS, RoundRecord, current_round, images_by_id, rounds, set_states
+from labelloop.review.tasks import (
     DELETED,
     PLANNED,
     SENT,
-    RoundRecord,
     TaskRecord,
-    compact_json,
-    current_round,
-    images_by_id,
     mark_sent,
-    pack_json,
-    pack_text,
-    predicted_minutes,
     proposals,
     round_tasks,
-    rounds,
     set_numbers,
-    set_states,
     shown_by,
 )
 from labelloop.review.unsendable import drop_unsendable
@@ -66,10 +61,16 @@ class PushReport:
         tasks: Of the round, on the server now and not yet reviewed.
         sent: Tasks that this push made.
         regions: Objects in the tasks that this push made.
+        repaired: Tasks whose prediction it put right: sent again where it was lost, or made one of several.
+        deleted: Tasks that it found deleted on the server, which nobody is asked about any more.
         model_version: As the server shows it.
         opened: Whether the round is new.
+        came_first: Whether the round was open already, and the request asked for another run, strategy or
+            kind.
         skipped: What could not be asked about or sent, with reasons.
         predicted_minutes: What the tasks that wait should cost; None in rounds of older versions.
+        predicted_minutes_low: Lower end of its 80 % interval; likewise.
+        predicted_minutes_high: Upper end.
         strategy: How the round was chosen.
     """
 
@@ -77,10 +78,15 @@ class PushReport:
     tasks: int = 0
     sent: int = 0
     regions: int = 0
+    repaired: int = 0
+    deleted: int = 0
     model_version: str = ""
     opened: bool = False
+    came_first: bool = False
     skipped: list[str] = field(default_factory=list)
     predicted_minutes: float | None = None
+    predicted_minutes_low: float | None = None
+    predicted_minutes_high: float | None = None
     strategy: str = ""
 
 
@@ -97,7 +103,7 @@ def push(
         project: Tied to a server by ``connect``.
         request: What a new round is to be like.
         new_round: Opens a round though the last one has tasks that nobody reviewed.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Raises:
         NothingToReviewError: No image is left.
@@ -124,9 +130,13 @@ def push(
                 )
 
             if open_now is not None and not new_round:
-                return sending(open_now).run(opened=False)
+                report = sending(open_now).run(opened=False)
+                report.came_first = _asks_for_another(request, open_now)
+                return report
             if open_now is not None:
                 sending(open_now).find_again()  # what it does not note is dropped now
+            if request.run is None and not request.suspects:
+                note_refusal(project, watching)
             return sending(open_round(project, server, request, watching)).run(opened=True)
 
 
@@ -166,7 +176,7 @@ class _Sending:
         )
         uploaded: dict[str, str] = {}
         if not opened:
-            self.find_again()
+            report.deleted = self.find_again()
             uploaded = self.client.uploads(self.settings.project)
         planned = [task for task in round_tasks(self.project, self.record.id) if task.state == PLANNED]
         if planned:
@@ -176,14 +186,16 @@ class _Sending:
                         report.sent += len(part)
                         report.regions += sum(len(item.regions) for item in part)
                         self.progress.advance(len(part))
-        self._complete(fresh=opened)
+        self._complete(report)
         waiting = [task for task in round_tasks(self.project, self.record.id) if task.state == SENT]
         report.tasks = len(waiting)
-        report.predicted_minutes = predicted_minutes(waiting)
+        cost = predicted_minutes(waiting)
+        report.predicted_minutes = cost.value
+        report.predicted_minutes_low, report.predicted_minutes_high = cost.low, cost.high
         return report
 
-    def find_again(self) -> None:
-        """Adopts tasks that are on the server but not noted, and notices those that are gone."""
+    def find_again(self) -> int:
+        """Adopts tasks that are on the server but not noted, and notices those that are gone: how many."""
         there = self._of_round()
         tasks = round_tasks(self.project, self.record.id)
         found = [task for task in tasks if task.state == PLANNED and task.key in there]
@@ -201,6 +213,7 @@ class _Sending:
             set_numbers(self.project, {key: numbers[key] for key in moved})
         gone = [task.key for task in tasks if task.state == SENT and task.key not in there]
         set_states(self.project, dict.fromkeys(gone, DELETED))
+        return len(gone)
 
     def _of_round(self) -> dict[str, Mapping[str, Any]]:
         """The round's tasks on the server, by key."""
@@ -285,17 +298,14 @@ class _Sending:
             "score": round(task.confidence, 4),
         }
 
-    def _complete(self, *, fresh: bool) -> None:
-        """Every task has its prediction once, the newest model orders them, and old models are gone.
-
-        Args:
-            fresh: All tasks were made just now, each together with its prediction.
-        """
+    def _complete(self, report: PushReport) -> None:
+        """Every task has its prediction once, the newest model orders them, and old models are gone."""
         version, project = self.record.model_version, self.settings.project
         waiting = {task.key for task in round_tasks(self.project, self.record.id) if task.state == SENT}
         versions = self.client.model_versions(project)
-        if not fresh or versions.get(version, 0) != len(waiting):
-            waiting = self._repair(waiting)
+        # All tasks of a new round were made just now, each together with its prediction.
+        if not report.opened or versions.get(version, 0) != len(waiting):
+            waiting = self._repair(waiting, report)
             versions = self.client.model_versions(project)
         if waiting:
             self.client.set_model_version(project, version)
@@ -305,16 +315,19 @@ class _Sending:
             if record.model_version in versions and not record.unsettled:
                 self.client.delete_model_version(project, record.model_version)
 
-    def _repair(self, waiting: set[str]) -> set[str]:
+    def _repair(self, waiting: set[str], report: PushReport) -> set[str]:
         """Gives each of these tasks its prediction once; the keys of those that are on the server."""
         version = self.record.model_version
         there = {key: task for key, task in self._of_round().items() if key in waiting}
-        self._predict_again({key for key, task in there.items() if version not in models_of(task)}, there)
+        bare = {key for key, task in there.items() if version not in models_of(task)}
+        self._predict_again(bare, there)
+        report.repaired = len(bare)
         for task in there.values():
             if int(task.get("total_predictions") or 0) > len(models_of(task)):
                 ours = [number for number, model in self.client.predictions(task["id"]) if model == version]
                 for number in sorted(ours)[1:]:
                     self.client.delete_prediction(number)
+                report.repaired += len(ours) > 1
         return set(there)
 
     def _predict_again(self, keys: set[str], there: Mapping[str, Mapping[str, Any]]) -> None:
@@ -336,6 +349,15 @@ class _Sending:
         for start in range(0, len(predictions), CHUNK_TASKS):
             some = predictions[start : start + CHUNK_TASKS]
             list(_in_parts(some, partial(self.client.create_predictions, self.settings.project)))
+
+
+def _asks_for_another(request: RoundRequest, record: RoundRecord) -> bool:
+    """Whether a request asks for another run, strategy or kind of round than this one; auto asks for none."""
+    if request.suspects:
+        return record.strategy != SUSPECTS
+    return (request.run is not None and request.run != record.run) or (
+        request.strategy not in ("auto", record.strategy)
+    )
 
 
 def _in_parts(items: Sequence[T], send: Callable[[Sequence[T]], None]) -> Iterator[Sequence[T]]:

@@ -70,7 +70,7 @@ def to_regions(
     """The result that shows these objects in one task.
 
     A polygon agrees with its mask to an IoU of 0.98 or more, and its points are rounded to 0.0001 percent; a
-    brush mask is exact. Objects without a pixel are left out. That an object is a crowd is not said.
+    brush mask is exact. Objects without a pixel are left out. Whether an object is a crowd is not recorded.
 
     Args:
         instances: The objects, in the task's image.
@@ -146,7 +146,7 @@ def read_regions(result: object, size_hw: tuple[int, int], classes: Sequence[str
             if label is not None:
                 regions.append(region)
                 continue
-            reason = f"its label {', '.join(names)} is no class" if names else "it has no label"
+            reason = f"its label {', '.join(names)} is not a class" if names else "it has no label"
             unusable.append((key, reason))
             unnamed.append((key, region.rle))
     return ReadRegions(regions=tuple(regions), unusable=tuple(unusable), unnamed=tuple(unnamed), lost=lost)
@@ -166,11 +166,11 @@ def _by_key(result: object, unusable: list[tuple[str, str]]) -> dict[str, list[M
     """The entries of each region; one without an id is a region of its own, named by its place."""
     entries: dict[str, list[Mapping[str, Any]]] = {}
     if not isinstance(result, list):
-        unusable.append(("result", "it is no list of regions"))
+        unusable.append(("result", "it is not a list of regions"))
         return entries
     for place, entry in enumerate(result):
         if not isinstance(entry, dict):
-            unusable.append((f"result[{place}]", "it is no region"))
+            unusable.append((f"result[{place}]", "it is not a region"))
             continue
         key = entry.get("id")
         named = isinstance(key, str | int) and key != ""
@@ -184,7 +184,7 @@ def _read_region(
     shape = _shape(entries)
     if shape is None:
         types = ", ".join(dict.fromkeys(str(entry.get("type")) for entry in entries))
-        raise Unusable(f"the type {types} is no outline that labelloop reads")
+        raise Unusable(f"the type {types} is not an outline that labelloop reads")
     height, width = size_hw
     size = shape.get("original_width"), shape.get("original_height")
     if size != (width, height):

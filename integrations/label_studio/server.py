@@ -102,9 +102,9 @@ def start_server(
         if process is not None:
             if process.database != wanted.address:
                 raise ServerError(
-                    f"the server that runs keeps its work in {process.database}",
+                    f"the running server keeps its work in {process.database}",
                     value=wanted.address,
-                    way_out="labelloop server down, and then up again.",
+                    way_out="Run labelloop server down, and then up again.",
                 )
             return _wait(place, settings, process, progress)
         make_environment(place, progress)
@@ -116,7 +116,7 @@ def start_server(
         if not _is_ready(place, settings):
             settings = _prepare(place, settings, wanted, tell_password, progress)
         keep(place, settings)
-        # Its port is kept when it answers there: one that cannot be had is not tried again.
+        # Its port is kept when it answers there: one that cannot be used is not tried again.
         return _start(place, replace(settings, port=port or settings.port), wanted, progress)
 
 
@@ -159,7 +159,7 @@ def reset_password_command(home: Path | None = None) -> str:
 
 
 def _is_ready(place: ServerHome, settings: ServerSettings) -> bool:
-    """Whether the database has its tables and the administrator; one whose file is gone has not."""
+    """Whether the database has its tables and the administrator; one whose file is gone does not."""
     if settings.database == SQLITE and not (place.data / SQLITE_FILE).exists():
         return False
     return settings.database in settings.ready
@@ -176,7 +176,7 @@ def _running(place: ServerHome) -> ServerProcess | None:
         raise ServerError(
             "the server was started on another machine that shares this folder",
             value=process.machine,
-            way_out=f"Go on there; or, if nothing runs there any more, delete {place.running_file}",
+            way_out=f"Use it there; or, if nothing runs there any more, delete {place.running_file}",
         )
     return None
 

@@ -75,7 +75,9 @@ def mint_token(home: Path | None = None) -> str:
     place = server_home(home)
     settings = read_settings(place)
     if settings.database not in settings.ready or not environment_is_complete(place):
-        raise ServerError("there is no local Label Studio", value=place.root, way_out="labelloop server up")
+        raise ServerError(
+            "there is no local Label Studio", value=place.root, way_out="Run labelloop server up."
+        )
     database = parse_database(settings.database)
     request = {"do": "token", "email": ADMINISTRATOR}
     answer = _ask(place, database, server_environment(place, database), request, Silent())
@@ -125,10 +127,10 @@ def _answer(process: subprocess.Popen[str], request: str, progress: Progress) ->
 
 def database_error(database: Database, line: str) -> ServerError:
     """What Label Studio said about its database, with what can be done."""
-    way_out = "Free space on the disk, or see that nothing else has the data folder open."
+    way_out = "Free space on the disk, or check that nothing else has the data folder open."
     if database.kind == POSTGRESQL:
         way_out = (
-            "See that PostgreSQL runs there and has this database and user, and give the password in "
+            "Check that PostgreSQL runs there and has this database and user, and give the password in "
             "PGPASSWORD or ~/.pgpass; labelloop does not keep it."
         )
     return ServerError(

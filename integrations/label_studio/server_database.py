@@ -78,7 +78,7 @@ def parse_database(text: str) -> Database:
 def _no_database(text: str) -> UsageError:
     shown = re.sub(r"//.*@", "//...@", text.partition("?")[0], flags=re.DOTALL)
     return UsageError(
-        "this is no database",
+        "this is not a database",
         value=shown,
         way_out="Write sqlite, or postgresql://user@host:5432/name with the password in PGPASSWORD.",
     )

@@ -113,4 +113,4 @@ def telling_line(lines: Sequence[str]) -> str:
     """The last line that names an error, or else the last line that says anything."""
     said = [line.strip() for line in lines if line.strip()]
     errors = [line for line in said if "error" in line.split(":")[0].lower()]
-    return (errors or said or ["it said nothing"])[-1]
+    return (errors or said or ["it printed nothing"])[-1]

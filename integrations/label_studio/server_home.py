@@ -25,6 +25,7 @@ from labelloop.errors import ServerError
 from labelloop.locks import wait_for_lock
 from labelloop.paths import plain_path
 from labelloop.progress import Progress
+from labelloop.whole_files import replacing
 
 VERSION = "1.23.2"  # the only one that labelloop was tried with
 HOME_VARIABLE = "LABELLOOP_SERVER_HOME"
@@ -146,9 +147,8 @@ def keep(home: ServerHome, kept: ServerSettings | ServerProcess) -> None:
     """Writes settings or process, so that a reader finds the old or the new, and nothing else."""
     home.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = home.settings_file if isinstance(kept, ServerSettings) else home.running_file
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(TypeAdapter(type(kept)).dump_json(kept, indent=2))
-    unfinished.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(TypeAdapter(type(kept)).dump_json(kept, indent=2))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -95,7 +95,7 @@ def wait_until_it_answers(pid: int, identity: str, log: Path, progress: Progress
             raise ServerError(
                 "Label Studio ended while starting",
                 value=telling_line(_lines(log)),
-                way_out=f"All that it said is in {log}",
+                way_out=f"Its output is in {log}",
             )
         serves = _SERVES.search("\n".join(_lines(log)))
         if serves and answers(serves[1]):
@@ -105,7 +105,7 @@ def wait_until_it_answers(pid: int, identity: str, log: Path, progress: Progress
     raise ServerError(
         f"Label Studio did not answer within {START_LIMIT_S:.0f} s",
         value=telling_line(_lines(log)),
-        way_out=f"See {log}, and try again when the machine has less to do",
+        way_out=f"See {log}, and try again when the machine is less busy",
     )
 
 
@@ -143,4 +143,4 @@ def end(pid: int, identity: str) -> None:
         while identify(pid) == identity and time.monotonic() < until:
             time.sleep(0.1)
     if identify(pid) == identity:
-        raise ServerError("the server does not end", value=f"process {pid}", way_out="Restart the machine.")
+        raise ServerError("the server does not stop", value=f"process {pid}", way_out="Restart the machine.")

@@ -42,9 +42,9 @@ def shape_to_mask(kind: str, value: Mapping[str, Any], size_hw: tuple[int, int])
 def _polygon(value: Mapping[str, Any], size_hw: tuple[int, int]) -> bytes:
     points = value.get("points")
     if not isinstance(points, list) or not all(isinstance(p, list) and len(p) == 2 for p in points):
-        raise Unusable("its polygon is no list of points")
+        raise Unusable("its polygon is not a list of points")
     if not all(is_number(number) for point in points for number in point):
-        raise Unusable("its polygon has coordinates that are no numbers")
+        raise Unusable("its polygon has coordinates that are not numbers")
     return polygon_to_mask(to_px(np.asarray(points, np.float64).reshape(-1, 2), size_hw), size_hw)
 
 

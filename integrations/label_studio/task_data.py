@@ -10,7 +10,7 @@ from typing import Any
 
 from labelloop.integrations.label_studio.pictures import PLACE
 from labelloop.project.project import ImageRecord
-from labelloop.review.rounds import TaskRecord
+from labelloop.review.tasks import TaskRecord
 
 KEY, ROUND = "labelloop_key", "labelloop_round"
 

@@ -100,7 +100,7 @@ def annotate(
         truth: The true objects that would be shown there, likewise.
         rng: The only source of chance.
         config: How the person works; perfectly if None.
-        worked_s: Seconds worked without a rest before this task, which makes tired.
+        worked_s: Seconds worked without a rest before this task, which makes people tired.
 
     Raises:
         ValueError: Shown and true objects are of images of different sizes.
@@ -206,7 +206,7 @@ class _Review:
         return done, drawn
 
     def _parts_of(self, i: int) -> list[int]:
-        """True objects that a shown one covers and that no other shown one is, its own partner first."""
+        """True objects that a shown one covers and that match no other shown one, its own partner first."""
         if self._accepted(i):
             return []
         own = [self._partner[i]] if i in self._partner else []
@@ -215,7 +215,7 @@ class _Review:
         return own + sorted(covered - set(self._partner.values()), key=lambda t: -self._truth.areas[t])
 
     def _pieces_of(self, t: int) -> list[int]:
-        """Shown objects that lie in a true one and are no other true one, its own partner first."""
+        """Shown objects that lie in a true one and match no other true one, its own partner first."""
         own = [i for i, partner in self._partner.items() if partner == t]
         if any(self._accepted(i) for i in own):
             return []
@@ -238,7 +238,7 @@ class _Review:
             self._give(key, t)
 
     def _doubt(self, i: int) -> None:
-        """An object that is no true one."""
+        """An object that matches no true one."""
         in_crowd = len(self._crowd) > 0 and _share_inside(self._shown.select([i]), self._crowd) >= INSIDE
         if in_crowd or self._rng.random() < self._config.overlook_spurious:
             self._masks[self._keys[i]] = self._shown.rles[i], int(self._shown.labels[i])

@@ -1,8 +1,8 @@
-"""Audit: whether the clever part of the rounds so far found more to correct than the random part did.
+"""Audit: whether the part of the rounds that was chosen found more to correct than the random part did.
 
 A person's minute is worth what it corrects. Every round of ``auto`` holds images that were drawn at random
 from the same pool; corrections per minute of the others over corrections per minute of these is the gain,
-with a bootstrap over tasks. Where it is no gain, ``auto`` draws at random. What only filled
+with a bootstrap over tasks. Where there is no gain, ``auto`` draws at random. What only filled
 a budget was drawn from what the clever part had left over, and counts as neither.
 """
 
@@ -49,7 +49,7 @@ class Audit:
     Attributes:
         chosen: What was chosen on purpose.
         random: What was drawn at random.
-        gain: Corrections per minute of the first over those of the second; None if that cannot be said.
+        gain: Corrections per minute of the first over those of the second; None if it is unknown.
         low: Lower end of its 95 % interval.
         high: Upper end.
         falls_back: Whether auto should draw at random from now on.

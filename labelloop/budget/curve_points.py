@@ -21,25 +21,16 @@ from typing import Any
 from labelloop.budget.answers import Level
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
-from labelloop.data.objects import objects_of
-from labelloop.data.pool import data_stats
-from labelloop.distill.checkpoint import RunFiles, load_tensors
-from labelloop.distill.recipe import OptimiserConfig, Recipe, find_recipe
-from labelloop.distill.runs import choose_device, restore_model
-from labelloop.distill.schedule import supervised_schedule
+from labelloop.distill.checkpoint import RunFiles
+from labelloop.distill.recipe import find_recipe
 from labelloop.distill.scoring import ScoredImages, working_thresholds
-from labelloop.distill.stages import Learner
+from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
 from labelloop.distill.trainer import Trainer
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.locks import wait_for_lock
 from labelloop.metrics.matched import METRICS
 from labelloop.metrics.panel import evaluate
-from labelloop.models.catalog import training_view_px
-from labelloop.models.precision import fabric_precision
-from labelloop.models.protocol import DataStats
-from labelloop.predict.field import predict_array
-from labelloop.progress import Progress, Silent, stage
+from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import CurvePointRow
 
@@ -63,7 +54,7 @@ class MeasuredPoint:
     metrics: Mapping[str, Mapping[str, Any]]
 
     def undefined(self, name: str) -> str | None:
-        """Why a metric has no value; None where it has one, or nobody knows why."""
+        """Why a metric has no value; None where it has one, or where the reason is not known."""
         estimate = self.metrics.get(name, {})
         reason = estimate.get("reason")
         return f"{name} has no value: {reason}" if estimate.get("value") is None and reason else None
@@ -91,7 +82,7 @@ def curve_points(
     Args:
         project: Whose labels.
         settings: How points are made.
-        progress: Who watches, as one stage over all steps of all models.
+        progress: Where progress is reported, as one stage over all steps of all models.
 
     Raises:
         TrainingError: Training cannot go on.
@@ -114,7 +105,7 @@ def measure_plans(
         project: Whose images and ledger.
         plans: Which points.
         settings: How they are trained.
-        progress: Who watches.
+        progress: Where progress is reported.
         keep_bases: Leaves the models that others start from on the disk, for further plans.
     """
     keys = [point_key(project, plan, settings) for plan in plans]
@@ -130,7 +121,8 @@ def measure_plans(
             with stage(progress, "training small models", steps) as bar:
                 for number, i in enumerate(missing, 1):
                     if _stored(project, keys[i]) is None:  # the other forecast may have made it
-                        told = _OneOfMany(bar, number, len(missing), len(plans[i].train))
+                        which, n_labels = f"{number}/{len(missing)}", str(len(plans[i].train))
+                        told = OneOfMany(bar, model=which, labels=n_labels)
                         _make(project, plans[i], settings, keys[i], folders[i], told)
             for folder in () if keep_bases else scratch.iterdir():
                 shutil.rmtree(folder, ignore_errors=True)  # the lock is a file and stays
@@ -148,9 +140,9 @@ def known_points(
 
 def level_of(project: Project, metric: str) -> Level | None:
     """The newest finished run that validation images have measured, as the height of the curve."""
-    for run in reversed(project.runs()):
+    for run in reversed(project.finished_runs(deleted=True)):
         result = run.result or {}
-        if run.state != "finished" or result.get("split") != "val" or run.promoted is None:
+        if result.get("split") != "val" or run.promoted is None:
             continue
         estimate = (result.get(run.promoted) or {}).get(metric, {})
         low, high = estimate.get("low"), estimate.get("high")
@@ -197,14 +189,25 @@ def _make(
     project: Project, plan: PointPlan, settings: CurveSettings, key: str, folder: Path, progress: Progress
 ) -> None:
     """Trains, measures and stores one point; its files are gone afterwards, those of its base stay."""
-    labels = project.labels([i.id for i in (*plan.train, *plan.measured)])
+    labels, classes = project.labels([i.id for i in (*plan.train, *plan.measured)]), project.config.classes
     files = RunFiles(folder=folder / key[:16])
     files.folder.mkdir(parents=True, exist_ok=True)
     base = RunFiles(folder=folder)
     if not base.weights("supervised").exists():
-        first = replace(plan, train=plan.base)
-        _trainer(project, first, settings, labels, base, progress).run(supervised_only=True)
-    trainer = _trainer(project, plan, settings, labels, files, progress, start=base)
+        first = SmallTraining(
+            model=settings.model, steps=settings.base_steps, seed=plan.seed, device=settings.device
+        )
+        small_trainer(plan.base, labels, first, classes=classes, files=base, progress=progress).run(
+            supervised_only=True
+        )
+    training = SmallTraining(
+        model=settings.model,
+        steps=settings.steps(len(plan.train)),
+        seed=plan.seed,
+        device=settings.device,
+        start=base,
+    )
+    trainer = small_trainer(plan.train, labels, training, classes=classes, files=files, progress=progress)
     trainer.run(supervised_only=True)
     metrics = _measure(plan, labels, trainer)
     row = CurvePointRow(
@@ -219,71 +222,9 @@ def _make(
     shutil.rmtree(files.folder, ignore_errors=True)
 
 
-@dataclass
-class _Continuing(Trainer):
-    """Learns on from weights that are there; without, from ImageNet's as every run."""
-
-    begun: RunFiles | None
-
-    def labels_learner(self, optimiser: OptimiserConfig | None = None) -> Learner:
-        """A model as the base left it."""
-        learner = super().labels_learner(optimiser)
-        if self.begun is not None:
-            weights = load_tensors(self.begun.weights("supervised"), device=self.device)["model"]
-            learner.student.module().load_state_dict(weights)
-            learner.average.module().load_state_dict(weights)
-        return learner
-
-
-def _trainer(
-    project: Project,
-    plan: PointPlan,
-    settings: CurveSettings,
-    labels: Mapping[int, Instances],
-    files: RunFiles,
-    progress: Progress,
-    *,
-    start: RunFiles | None = None,
-) -> Trainer:
-    """Trains on a plan's images: from a base's weights where there are some, else as a base."""
-    drawn = [labels[image.id] for image in plan.train]
-    stats, recipe = _fitted(settings.model, drawn, project.config.classes)
-    device = choose_device(settings.device)
-    steps = settings.base_steps if start is None else settings.steps(len(plan.train))
-    return _Continuing(
-        files=files,
-        begun=start,
-        model=settings.model,
-        stats=stats,
-        recipe=recipe,
-        schedule=supervised_schedule(recipe, iterations=steps, n_labels=len(plan.train)),
-        seed=plan.seed,
-        device=device,
-        precision=fabric_precision(device),
-        labelled={image.id: objects_of(labels[image.id]) for image in plan.train},
-        images=plan.train,
-        pool=(),
-        progress=progress,
-    )
-
-
-def _fitted(model: str, labels: Sequence[Instances], classes: tuple[str, ...]) -> tuple[DataStats, Recipe]:
-    """What a model must know of the labels, and the default recipe with its views; as ``train`` has them."""
-    crop_px = training_view_px(model, data_stats(labels, classes))
-    recipe = find_recipe(None)
-    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
-    return data_stats(labels, classes, longest_view_px=1.5 * crop_px), recipe
-
-
 def _measure(plan: PointPlan, labels: Mapping[int, Instances], trainer: Trainer) -> dict[str, Any]:
     """The metrics panel on the measured images, at the working threshold of best F1 there, as of a run."""
-    model = restore_model(
-        trainer.files, "supervised", model=trainer.model, stats=trainer.stats, device=trainer.device
-    )
-    seen = []
-    for image in plan.measured:
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-        seen.append(predict_array(model, pixels, stats=trainer.stats))
+    seen = list(predictions_of(trainer, plan.measured))
     truth = tuple(labels[image.id] for image in plan.measured)
     scored = ScoredImages(split="val", images=plan.measured, truth=truth)
     n_classes = len(trainer.stats.classes)
@@ -301,25 +242,3 @@ def _stored(project: Project, key: str) -> MeasuredPoint | None:
         return None
     split = str(row.settings["split"])
     return MeasuredPoint(n_images=row.n_images, seed=row.seed, split=split, metrics=row.metrics)
-
-
-class _OneOfMany:
-    """The Progress of one model, as steps of the stage over all of them."""
-
-    def __init__(self, bar: Progress, number: int, of: int, n_images: int) -> None:
-        self._bar = bar
-        self._facts = {"model": f"{number}/{of}", "labels": str(n_images)}
-
-    def start(self, stage: str, total: int) -> None:
-        """The stage over all models goes on."""
-
-    def advance(self, steps: int = 1, **facts: float | str) -> None:
-        """Steps of this model."""
-        self._bar.advance(steps, **self._facts)
-
-    def note(self, message: str) -> None:
-        """Passed on."""
-        self._bar.note(message)
-
-    def finish(self) -> None:
-        """The stage over all models goes on."""

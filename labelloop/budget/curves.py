@@ -26,14 +26,12 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-NOISES: Floats = np.asarray(
-    np.geomspace(0.01, 0.25, 13), np.float64
-)  # of a model trained on the smallest size, as a standard deviation
+# of a model trained on the smallest size, as a standard deviation
+NOISES: Floats = np.asarray(np.geomspace(0.01, 0.25, 13), np.float64)
 USUAL_NOISE, NOISE_FACTOR = 0.025, 1.5  # its prior, lognormal; found by tests/benchmarks/forecast_cases.py
 LUCK_SHARES = (0.0, 0.5, 0.9)  # of the noise's variance: luck of the draw, which larger subsets inherit
 SHIFTS = (0.0, 0.5, 1.0, 2.0)  # how far other images to measure on move all values, as a share of that noise
 DRAWS = 8000
-FEWEST_KEPT = 0.02  # of the draws; below it, the points say that more labels make the model worse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,7 @@ class Shape:
     Attributes:
         family: Its name.
         falling: g of the module's docstring, of float64 (k,) sizes.
-        limit: Of g for ever more images; minus infinity for the logarithm.
+        limit: Of g as the number of images grows; minus infinity for the logarithm.
         prior: Its weight before any point is seen; the weights of all shapes add up to 1.
     """
 
@@ -139,18 +137,6 @@ class LearningCurves:
         """How much each family counts, 0..1, all of them together 1."""
         names = np.array([shape.family for shape in self.shapes])[self.chosen]
         return {name: float((names == name).mean()) for name in dict.fromkeys(s.family for s in self.shapes)}
-
-    def of_family(self, name: str) -> LearningCurves:
-        """The draws of one family; may be empty."""
-        mine = np.array([shape.family == name for shape in self.shapes])[self.chosen]
-        return LearningCurves(
-            sizes=self.sizes,
-            shapes=self.shapes,
-            chosen=self.chosen[mine],
-            ends=self.ends[mine],
-            noise=self.noise[mine],
-            kept=self.kept,
-        )
 
 
 def rise(shape: Shape, ends: tuple[float, float], sizes: Floats) -> Floats:

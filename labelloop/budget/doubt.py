@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -104,13 +104,7 @@ def turn_round(instances: Instances) -> Instances:
         if len(runs) % 2 == 0:  # it ends with ones, so the turned mask begins with them
             runs = np.append(runs, 0)
         rles.append(runs_to_counts(runs[::-1], (height, width)))
-    return Instances(
-        size_hw=instances.size_hw,
-        rles=tuple(rles),
-        labels=instances.labels,
-        scores=instances.scores,
-        crowd=instances.crowd,
-    )
+    return replace(instances, rles=tuple(rles))
 
 
 def doubts_of(
@@ -132,7 +126,7 @@ def doubts_of(
         loaded: The model that will propose.
         images: Which.
         twice: Without it one look is enough, and an object's agreement is 1 where no other look is known.
-        progress: Who watches.
+        progress: Where progress is reported.
     """
     known = _stored(project, loaded, twice=twice)
     missing = [image for image in images if image.id not in known]

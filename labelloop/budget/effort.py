@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -59,11 +59,47 @@ class Minutes:
         value: Expected, minutes.
         low: Lower end of the 80 % interval.
         high: Upper end.
+        shared: Relative standard deviation of what makes all tasks longer or shorter together, and so does
+            not cancel out in a sum.
     """
 
     value: float
     low: float
     high: float
+    shared: float
+
+    @classmethod
+    def of(cls, value: float, *, own: float, shared: float) -> Minutes:
+        """With the interval that follows from ``shared`` and from the relative variance of the rest."""
+        reach = math.exp(Z_80 * math.sqrt(math.log1p(own + shared**2)))
+        return cls(value=value, low=value / reach, high=value * reach, shared=shared)
+
+    @property
+    def own(self) -> float:
+        """Relative variance of what is this task's own."""
+        if self.value == 0:
+            return 0.0
+        return max(math.expm1((math.log(self.high / self.value) / Z_80) ** 2) - self.shared**2, 0.0)
+
+    def as_dict(self) -> dict[str, float]:
+        """As the ledger keeps it."""
+        return {key: round(number, 4) for key, number in asdict(self).items()}
+
+
+def together(parts: Sequence[Minutes]) -> Minutes:
+    """The time of several tasks together, of which only the predictions are known.
+
+    As ``EffortModel.total``, but that what the tasks share is taken to be wrong in the same direction in all
+    of them, which makes the interval slightly wider where their work differs in kind.
+
+    Args:
+        parts: One per task; none take no time.
+    """
+    total = sum(part.value for part in parts)
+    if total == 0:
+        return Minutes.of(0.0, own=0.0, shared=0.0)
+    own = sum(part.value**2 * part.own for part in parts) / total**2
+    return Minutes.of(total, own=own, shared=sum(part.value * part.shared for part in parts) / total)
 
 
 def literature_prior() -> EffortPrior:
@@ -181,7 +217,7 @@ class EffortModel:
             who: Does them; None for those who did the tasks so far, in the same shares.
         """
         if not works:
-            return Minutes(value=0.0, low=0.0, high=0.0)
+            return Minutes.of(0.0, own=0.0, shared=0.0)
         people, log_factor, factor_variance = self._person(who)
         counts = np.array([_counts(work, self.outlines) for work in works])
         per_action = np.exp(self.found.mean[: len(ACTIONS)] + log_factor + self.found.noise**2 / 2)
@@ -196,9 +232,8 @@ class EffortModel:
         scatter += float(np.square(IMAGES_DIFFER * edit_seconds[expected]).sum())
         common = float(np.array([work.spread for work in works]) @ edit_seconds)
         slope = np.concatenate([counts.sum(axis=0) * per_action / total, people])
-        relative = (scatter + common**2) / total**2 + slope @ self.found.covariance @ slope + factor_variance
-        reach = math.exp(Z_80 * math.sqrt(math.log1p(relative)))
-        return Minutes(value=total / 60, low=total / reach / 60, high=total * reach / 60)
+        shared = (common / total) ** 2 + float(slope @ self.found.covariance @ slope) + factor_variance
+        return Minutes.of(total / 60, own=scatter / total**2, shared=math.sqrt(shared))
 
     def _along_outlines(self, works: Sequence[Work]) -> Floats:
         """float64 (n, edits, 2): how much drawing and correcting each edit of each task needs."""

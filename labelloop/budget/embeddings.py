@@ -64,7 +64,7 @@ def embed(
         project: Whose ledger.
         pictures: Which, none twice.
         device: cpu or a CUDA device.
-        progress: Who watches, as the stage ``looking at images``.
+        progress: Where progress is reported, as the stage ``looking at images``.
 
     Returns:
         float32 (n, DIMENSIONS), unit norm; zeros for an image that cannot be read, which are not kept.

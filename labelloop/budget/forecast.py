@@ -64,7 +64,7 @@ def forecast(
     if len(curves.noise) < FEWEST_DRAWS:
         return _silent(points, question, "the metric falls as labels are added, which no learning curve does")
     if widened > WIDEST_FACTOR:
-        reason = "curves through the small subsets do not foresee the larger ones"
+        reason = "curves through the small subsets do not predict the larger ones"
         return _silent(points, question, reason, widened=widened)
     if question.target is not None and (hidden := _hidden_trend(points)) is not None:
         return _silent(points, question, hidden, widened=widened)
@@ -181,7 +181,7 @@ def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span
     if high is not None and high <= labelled:
         return Span(value=0.0, low=0.0, high=0.0), REACHED
     if low is None:
-        reason = f"not even {end} labelled images would do, {FAR:.0f} times the largest subset"
+        reason = f"not even {end} labelled images would be enough, {FAR:.0f} times the largest subset"
         return Span(low=float(max(end - labelled, 0)), reason=reason), OUT_OF_REACH
     far = REACH * seen.largest
     if value is None or value > max(far, labelled) or max(low, labelled) < LEAST_SHARE * value:
@@ -260,7 +260,7 @@ def _eighty_percent(cost: Estimate) -> tuple[float, float]:
 
 
 def _no_cost(cost: Estimate | None) -> str:
-    return (cost.reason if cost is not None else None) or "nobody knows yet what an image costs"
+    return (cost.reason if cost is not None else None) or "what an image costs is not known yet"
 
 
 def _band(seen: _Seen, labelled: int) -> Band:

@@ -69,7 +69,7 @@ def parse_target(text: str) -> tuple[str, float]:
     """Metric and value of ``--target``.
 
     Raises:
-        UsageError: The text is no ``METRIC=VALUE``, or the metric cannot be forecast.
+        UsageError: The text is not ``METRIC=VALUE``, or the metric cannot be forecast.
 
     Example:
         >>> parse_target("coco_ap50=0.8")
@@ -83,7 +83,7 @@ def parse_target(text: str) -> tuple[str, float]:
         )
     if match[1] not in METRICS:
         raise UsageError(
-            "this metric cannot be forecast", value=match[1], way_out=f"Take one of {', '.join(METRICS)}."
+            "this metric cannot be forecast", value=match[1], way_out=f"Choose one of {', '.join(METRICS)}."
         )
     return match[1], value
 
@@ -96,7 +96,7 @@ def forecast_project(
     Args:
         project: Whose labels.
         request: What is asked for.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Raises:
         TrainingError: No training image has labels, or training cannot go on.
@@ -183,7 +183,7 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
     notes = []
     if measured and measured[0].split != "val":
         notes.append(
-            "Measured on labelled images that each small model had not seen: there are no val images."
+            "Measured on labelled images that each small model had not seen: there are no validation images."
         )
     if answer.level is not None:
         level = answer.level
@@ -211,8 +211,8 @@ def cost_notes(question: Question) -> list[str]:
     if cost is None or cost.value is None or cost.reliable:
         return []
     return [
-        f"Few reviews were timed yet ({cost.n}): that an image takes about {cost.value:.1f} minutes is what"
-        " the literature says of such objects."
+        f"Few reviews have been timed yet ({cost.n}): about {cost.value:.1f} minutes per image is what the"
+        " literature reports for such objects."
     ]
 
 

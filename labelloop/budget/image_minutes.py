@@ -18,7 +18,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.estimate import Estimate
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, PredictionRow, ReviewTaskRow, RoundRow
+from labelloop.project.tables import AnnotationRow, ImageRow, PredictionRow, ReviewTaskRow, RoundRow
 from labelloop.review.rounds import SUSPECTS
 
 FEWEST = 5  # timed images
@@ -33,7 +33,7 @@ def minutes_per_image(project: Project) -> Estimate:
 
     Where fewer than five were timed it is what the effort model expects, with its wide interval, and not
     ``reliable``: of correcting what the newest run saw in the pool, or of drawing as many objects as labelled
-    images have.
+    images have. Of a field that was reviewed in part, the tiles that were stand for all of it.
     Skipped tasks, annotations that were deleted, those accepted in bulk and rounds of suspicious labels do
     not count. The interval is that of the mean of logarithms (Cox's method; Zhou and Gao, Statistics in
     Medicine 16:783, 1997, section 2), as working times are skewed.
@@ -54,7 +54,7 @@ def _expected(project: Project, n: int) -> Estimate:
     """What the effort model expects, of which the literature is most where few tasks were timed."""
     works = _corrections(project) or _drawings(project)
     if not works:
-        reason = f"the time of {FEWEST} reviewed images must be known, it is of {n}, and there are no labels"
+        reason = f"the times of {FEWEST} reviewed images are needed, {n} are known, and there are no labels"
         return Estimate(value=None, low=None, high=None, n=n, reason=reason)
     minutes = EffortModel.fit(timed_tasks(project)).total(works)
     wider = 1.9600 / Z_80
@@ -70,7 +70,7 @@ def _expected(project: Project, n: int) -> Estimate:
 
 def _corrections(project: Project) -> list[Work]:
     """Of pool images whose predictions by the newest finished run are kept, some."""
-    finished = [run for run in project.runs() if run.state == "finished" and run.promoted is not None]
+    finished = [run for run in project.finished_runs(deleted=True) if run.promoted is not None]
     if not finished:
         return []
     newest = finished[-1]
@@ -118,15 +118,18 @@ def _some(image_ids: Sequence[int]) -> list[int]:
 def _seconds_by_image(project: Project) -> list[float]:
     """Lead time of each image over its tasks, by the last state of each annotation.
 
-    Rounds that looked labels through do not count: an image costs more than that.
+    Where only a part of an image was reviewed it is divided by the part's share of the area. Rounds that
+    looked labels through do not count: an image costs more than that.
     """
     statement = (
         select(
             AnnotationRow.task_key, AnnotationRow.server_id, ReviewTaskRow.image_id,
             AnnotationRow.lead_time_s, AnnotationRow.skipped, AnnotationRow.bulk, AnnotationRow.gone_at,
+            ReviewTaskRow.tile, ImageRow.height, ImageRow.width,
         )
         .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
         .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
+        .join(ImageRow, ImageRow.id == ReviewTaskRow.image_id)
         .where(RoundRow.strategy != SUSPECTS)
         .order_by(AnnotationRow.id)
     )  # fmt: skip
@@ -134,7 +137,11 @@ def _seconds_by_image(project: Project) -> list[float]:
         rows = session.execute(statement)
         last = {(row.task_key, row.server_id): row for row in rows}
     spent: defaultdict[int, float] = defaultdict(float)
+    shares: defaultdict[int, dict[str, float]] = defaultdict(dict)  # of the image's area, by task
     for row in last.values():
         if row.lead_time_s and not row.skipped and not row.bulk and row.gone_at is None:
             spent[row.image_id] += row.lead_time_s
-    return list(spent.values())
+            top, left, bottom, right = row.tile["core"]
+            shares[row.image_id][row.task_key] = (bottom - top) * (right - left) / (row.height * row.width)
+    known = {image: min(sum(of_tasks.values()), 1.0) for image, of_tasks in shares.items()}
+    return [spent[image] / share for image, share in known.items() if share >= LEAST_KNOWN]

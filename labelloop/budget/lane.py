@@ -121,7 +121,7 @@ def run_lane(
         settings: Of the simulation.
         strategy: How this lane chooses.
         seed: Of its draws and trainings.
-        progress: Who watches.
+        progress: Where progress is reported.
     """
     if not folder.exists():
         beside = folder.with_name(folder.name + ".copying")

@@ -52,7 +52,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the process says."""
+        """What the process prints."""
         return self.folder / f"seed-{self.seed}" / f"{self.strategy or 'start'}.log"
 
     def done(self) -> int:
@@ -71,7 +71,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, rounds: int, progress: Progress)
         progress: Told of every training that is finished, those of earlier calls at once.
 
     Raises:
-        ProjectError: A process failed; what it said is in its log.
+        ProjectError: A process failed; what it printed is in its log.
         KeyboardInterrupt: Passed on to the processes first, which store where they are.
     """
     waiting = list(jobs)
@@ -128,11 +128,11 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _failed(job: Job) -> ProjectError:
     lines = job.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    said = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
     return ProjectError(
         f"a lane of the simulation failed: {said}",
         value=job.log,
-        way_out="The same command goes on where it was.",
+        way_out="The same command continues where it stopped.",
     )
 
 

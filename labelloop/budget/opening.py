@@ -23,8 +23,9 @@ from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import RoundRow
+from labelloop.review.asked import asked_images
 from labelloop.review.partly import PartlyReviewed, partly_reviewed
-from labelloop.review.rounds import RoundRecord, plan_round, reviewed_images
+from labelloop.review.rounds import RoundRecord, plan_round
 from labelloop.review.unsendable import ragged_tiles
 
 
@@ -59,7 +60,7 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         project: Whose pool.
         server: Where the tasks will be.
         request: What is asked for.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Raises:
         NothingToReviewError: No image is left.
@@ -67,7 +68,7 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     """
     if request.suspects:
         return open_suspects_round(project, server, request.budget, progress)
-    asked, partly = reviewed_images(project), partly_reviewed(project)
+    asked, partly = asked_images(project, server), partly_reviewed(project, server)
     images = _askable(project, asked, partly, request.only)
     strategy, audit = _audited(project, server, request.strategy, progress)
     proposer = Proposer(
@@ -80,12 +81,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         progress=progress,
     )
     units = proposer.units
-    if proposer.run is None and request.strategy in NEED_A_MODEL:
-        raise UsageError(
-            "this strategy needs a model, and no run has finished",
-            value=request.strategy,
-            way_out="Run labelloop train, or choose with --strategy auto, diversity or random.",
-        )
+    if proposer.run is None:
+        _check_needs_no_model(request.strategy)
     ragged = ragged_tiles(project, run=proposer.run, which=proposer.which)
     sendable = [i for i, unit in enumerate(units) if (unit.image.id, _box(unit)) not in ragged]
     unreadable = reading_faults(proposer.unreadable)
@@ -104,6 +101,11 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     unreadable |= picked.faults
     if not picked.picks:
         raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units) - len(sendable))
+    if picked.alike:
+        progress.note(
+            f"Part of the budget is not used: {picked.alike} tasks that would fit look almost like what is"
+            " labelled or asked about. --strategy random takes such tasks too."
+        )
     settings = {
         "asked_strategy": request.strategy,
         "budget": asdict(request.budget),
@@ -125,15 +127,24 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     )
 
 
+def _check_needs_no_model(strategy: Strategy) -> None:
+    if strategy in NEED_A_MODEL:
+        raise UsageError(
+            "this strategy needs a model, and no run has finished",
+            value=strategy,
+            way_out="Run labelloop train, or choose with --strategy auto, diversity or random.",
+        )
+
+
 def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int) -> NothingToReviewError:
     """Why there is no task to ask about."""
     lacks = [f"{len(unreadable)} images cannot be read, such as: {unreadable[0]}"] if unreadable else []
     lacks += [f"{n_ragged} tasks have masks too ragged for the editor"] if n_ragged else []
-    way_out = "Every image of the pool has labels or was asked about. Run labelloop add images."
+    way_out = "Every image of the pool has labels or was sent for review. Run labelloop add images."
     if n_ragged:
         way_out = "Train another model, or label these images elsewhere and add the labels."
     if unreadable:
-        way_out = "Put the images back, or name their new place to labelloop add images."
+        way_out = "Put the images back, or add them from their new place with labelloop add images."
     return NothingToReviewError(
         "no image is left to review", value="; ".join([str(project.root), *lacks]), way_out=way_out
     )
@@ -162,7 +173,7 @@ def _box(unit: Unit) -> tuple[int, int, int, int]:
 def _audited(
     project: Project, server: str, strategy: Strategy, progress: Progress
 ) -> tuple[Strategy, Audit | None]:
-    """The strategy; random in place of auto where the audit of the rounds so far says it is no better."""
+    """The strategy; random in place of auto where the audit of the rounds so far says it is not better."""
     if strategy != "auto":
         return strategy, None
     audit = audit_rounds(project, server)

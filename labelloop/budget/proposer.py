@@ -68,7 +68,7 @@ class Proposer:
         twice: The model looks at every image more than once, to tell how sure it is; else the ``doubt`` of
             units says nothing, and the pool costs a third.
         device: Where to predict.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Attributes:
         units: All that could be asked, image by image.
@@ -253,6 +253,4 @@ def _objects_per_image(project: Project) -> float:
 
 
 def _for_the_ledger(pick: Pick, unit: Unit) -> dict[str, Any]:
-    minutes = unit.minutes
-    span = {"value": round(minutes.value, 4), "low": round(minutes.low, 4), "high": round(minutes.high, 4)}
-    return {"arm": pick.arm, "why": pick.why, "minutes": span}
+    return {"arm": pick.arm, "why": pick.why, "minutes": unit.minutes.as_dict()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.strategies import Budget, Pick, Pool, Strategy, choose
+from labelloop.budget.strategies import Budget, Pick, Pool, Strategy, choose, passed_over
 from labelloop.errors import ImageError
 from labelloop.images import read_image
 from labelloop.project.project import ImageRecord
@@ -48,10 +48,12 @@ class Picked:
     Attributes:
         picks: Their indices are those of the whole pool.
         faults: Why images were left out, by id.
+        alike: Near-duplicates that ``auto`` passed over though the budget had room for each.
     """
 
     picks: list[Pick]
     faults: dict[int, str]
+    alike: int = 0
 
 
 def choose_readable(
@@ -77,11 +79,12 @@ def choose_readable(
     while len(allowed):
         part = _part(pool, allowed)
         picks = choose(part, budget, strategy, np.random.default_rng(seed), round_number=seed[1])
+        alike = passed_over(part, budget, picks) if strategy == "auto" else 0
         picks = [replace(pick, index=int(allowed[pick.index])) for pick in picks]
         picked = {images[pick.index].id: images[pick.index] for pick in picks}
         fresh = reading_faults(list(picked.values()))
         if not fresh:
-            return Picked(picks=picks, faults=faults)
+            return Picked(picks=picks, faults=faults, alike=alike)
         # Where one file has gone others have: all that are missing are left out at once.
         rest = {images[i].id: images[i] for i in allowed.tolist() if images[i].id not in picked}
         gone = [image for image in rest.values() if not image.path.is_file()]

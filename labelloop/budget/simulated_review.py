@@ -11,22 +11,16 @@ import numpy as np
 from sqlalchemy import select
 
 from labelloop.budget.annotator import PRESETS, Annotated, annotate
+from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.instances import Instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, ReviewTaskRow
 from labelloop.review.edits import KeyedInstances
+from labelloop.review.packing import unpack_json
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import (
-    UNSETTLED,
-    RoundRecord,
-    TaskRecord,
-    predicted_minutes,
-    proposals,
-    round_tasks,
-    shown_by,
-    unpack_json,
-)
+from labelloop.review.rounds import RoundRecord
+from labelloop.review.tasks import UNSETTLED, TaskRecord, proposals, round_tasks, shown_by
 from labelloop.review.tiles import areas_inside, cut_to_box, enough_to_show
 
 WHEN = datetime(2000, 1, 1, tzinfo=UTC).isoformat()  # of every simulated annotation
@@ -78,7 +72,7 @@ def review_round(
         pulled.append(_pulled(task, done))
     if pulled:
         store_pull(scratch, pulled, read=_read)
-    return _spent(scratch, record.id, predicted_minutes(tasks) or 0.0)
+    return _spent(scratch, record.id, predicted_minutes(tasks).value or 0.0)
 
 
 def truth_in(truth: Instances, task: TaskRecord) -> Instances:

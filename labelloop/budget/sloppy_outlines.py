@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +38,7 @@ def jittered(instances: Instances, jitter: float, rng: np.random.Generator) -> I
         if not dense[i].any():
             dense[i, top : top + crop.shape[0], left : left + crop.shape[1]] = crop
     drawn = Instances.from_dense(dense, instances.labels, instances.scores)
-    return Instances(
-        size_hw=drawn.size_hw,
-        rles=drawn.rles,
-        labels=drawn.labels,
-        scores=drawn.scores,
-        crowd=instances.crowd,
-    )
+    return replace(drawn, crowd=instances.crowd)
 
 
 def _waved(mask: Bools, spread_px: float, rng: np.random.Generator) -> Bools:

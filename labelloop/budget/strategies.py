@@ -11,6 +11,7 @@
   arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
   second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
   left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
+  Near-duplicates are not taken, even where part of the budget is left unspent.
 """
 
 from __future__ import annotations
@@ -140,7 +141,24 @@ def _auto(picking: _Picking, round_number: int) -> None:
         picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
         order = _doubt_then_variety(pool, picking, round_number)
         picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
-    picking.fill(_random(pool, rng), FILL_ARM, lambda i: "drawn from what was left, to fill the budget")
+    order, why = _random(pool, rng), "drawn from what was left, to fill the budget"
+    picking.fill(order, FILL_ARM, lambda i: why, no_duplicates=True)
+    if not picking.picks:  # everything looks like something known
+        picking.fill(order[:1], FILL_ARM, lambda i: why)
+
+
+def passed_over(pool: Pool, budget: Budget, picks: Sequence[Pick]) -> int:
+    """How many tasks would each still fit into the budget; after ``auto`` these are near-duplicates."""
+    cost, total = _cost(pool, budget)
+    picked = [pick.index for pick in picks]
+    return int((np.delete(cost, picked) <= total - cost[picked].sum() + 1e-9).sum())
+
+
+def _cost(pool: Pool, budget: Budget) -> tuple[Floats, float]:
+    """float64 (n,), what each task takes of the budget, and the budget."""
+    if budget.tasks is not None:
+        return np.ones(len(pool)), float(budget.tasks)
+    return pool.minutes, float(budget.minutes or 0)
 
 
 class _Picking:
@@ -151,8 +169,7 @@ class _Picking:
         self.rng = rng
         self.picks: list[Pick] = []
         self._varies = budget.tasks is None  # what a pick costs
-        self._cost = pool.minutes if self._varies else np.ones(len(pool))
-        self._total = float(budget.tasks if budget.tasks is not None else budget.minutes or 0)
+        self._cost, self._total = _cost(pool, budget)
         self._left = self._total
         self._taken = np.zeros(len(pool), np.bool_)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from labelloop.budget.effort import EffortModel, Minutes
+from labelloop.budget.effort import EffortModel
 from labelloop.budget.strategies import Budget
 from labelloop.budget.timed_tasks import timed_tasks
 from labelloop.budget.work import Work, mean_outline_px
@@ -23,9 +23,11 @@ from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow, ReviewTaskRow, RoundRow
+from labelloop.review.asked import counts_as_asked
 from labelloop.review.choice import Choice
 from labelloop.review.rejoin import REVIEW
-from labelloop.review.rounds import DROPPED, SUSPECTS, UNSETTLED, RoundRecord, plan_round
+from labelloop.review.rounds import SUSPECTS, RoundRecord, plan_round
+from labelloop.review.tasks import UNSETTLED
 from labelloop.review.tiles import review_tiles
 
 STRATEGY = SUSPECTS
@@ -49,7 +51,7 @@ def open_suspects_round(
         project: Whose labelled training images; those with unknown area are left out.
         server: Where the tasks will be.
         budget: What it may cost; one image at least.
-        progress: Who watches.
+        progress: Where progress is reported.
         settings: How the models are trained that say what is suspicious.
 
     Raises:
@@ -61,7 +63,7 @@ def open_suspects_round(
     foremost = [s for s in ranked[: max(round(LOOKED_AT * len(ranked)), 1)] if s.score > 0]
     effort = EffortModel.fit(timed_tasks(project))
     choices: list[Choice] = []
-    spent, asked = 0.0, _asked(project)
+    spent, asked = 0.0, _asked(project, server)
     for index in dict.fromkeys(suspect.image for suspect in foremost):
         if seen.truth[index].crowd.any() or seen.images[index].id in asked:
             continue
@@ -74,9 +76,9 @@ def open_suspects_round(
         choices.append(choice)
     if not choices:
         raise NothingToReviewError(
-            "no label is suspicious that nobody was asked about" if asked else "no label is suspicious",
+            "all suspicious labels were reviewed or wait for it" if asked else "no label is suspicious",
             value=f"{len(seen.images)} images",
-            way_out="labelloop check --labels lists how sure the models are of each.",
+            way_out="labelloop check --labels lists the labels with their scores.",
         )
     return plan_round(
         project,
@@ -90,10 +92,10 @@ def open_suspects_round(
     )
 
 
-def _asked(project: Project) -> set[int]:
+def _asked(project: Project, server: str) -> set[int]:
     """Images that wait for a person, or whose labels were looked through as they are now."""
     tasks = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.round_id, RoundRow.opened_at)
-    tasks = tasks.join(RoundRow, RoundRow.id == ReviewTaskRow.round_id).where(ReviewTaskRow.state != DROPPED)
+    tasks = tasks.join(RoundRow, RoundRow.id == ReviewTaskRow.round_id).where(counts_as_asked(server))
     waiting = tasks.where(ReviewTaskRow.state.in_(UNSETTLED))
     newest = select(LabelRow.image_id, LabelRow.source, LabelRow.added_at).order_by(LabelRow.revision)
     with project.ledger.read() as session:
@@ -132,14 +134,10 @@ def _choice(seen: OutOfFold, index: int, suspects: Sequence[Suspect], effort: Ef
         known=len(labels),
         views=views,
         confidence=float(np.clip(1 - suspects[0].score, 0, 1)),
-        chosen=tuple({"arm": STRATEGY, "why": why, "minutes": _span(minutes)} for _ in views),
+        chosen=tuple({"arm": STRATEGY, "why": why, "minutes": minutes.as_dict()} for _ in views),
     )
 
 
 def _scores(instances: Instances) -> npt.NDArray[np.float32]:
     assert instances.scores is not None  # they are predictions
     return instances.scores
-
-
-def _span(minutes: Minutes) -> dict[str, float]:
-    return {key: round(getattr(minutes, key), 4) for key in ("value", "low", "high")}

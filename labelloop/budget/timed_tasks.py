@@ -15,7 +15,7 @@ from labelloop.budget.effort import TimedTask
 from labelloop.budget.expected_edits import FATES, EditRecord
 from labelloop.budget.work import DRAWN, Work, mean_outline_px
 from labelloop.instances import Instances
-from labelloop.project.ledger import decode_instances
+from labelloop.project.ledger import decode_instances, scalars_with
 from labelloop.project.project import Project
 from labelloop.project.tables import (
     AnnotationRow,
@@ -27,8 +27,7 @@ from labelloop.project.tables import (
 )
 from labelloop.review.counting import counting
 from labelloop.review.edits import EditKind, KeyedInstances
-from labelloop.review.known import chunked
-from labelloop.review.rounds import TaskRecord, is_known_key, proposal, task_record
+from labelloop.review.tasks import TaskRecord, is_known_key, proposal, task_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +132,7 @@ def edit_records(project: Project) -> list[EditRecord]:
         }
         detections = {
             (row.run, row.which, row.image_id): decode_instances(row.instances)
-            for row in chunked(session, select(PredictionRow), PredictionRow.image_id, images)
+            for row in scalars_with(session, select(PredictionRow), PredictionRow.image_id, images)
             if (row.run, row.which, row.image_id) in wanted
         }
     records = []
@@ -155,10 +154,10 @@ def _reviewed(session: Session) -> list[ReviewedTask]:
     counts = [state for state in counting_states if state is not None and not state.bulk]
     keys = [state.task_key for state in counts]
     without_sent = select(ReviewTaskRow).options(defer(ReviewTaskRow.sent))
-    tasks = {row.key: row for row in chunked(session, without_sent, ReviewTaskRow.key, keys)}
+    tasks = {row.key: row for row in scalars_with(session, without_sent, ReviewTaskRow.key, keys)}
     edits: dict[int, list[MadeEdit]] = {}
     numbers = [state.id for state in counts]
-    for row in chunked(session, select(EditRow), EditRow.annotation_id, numbers):
+    for row in scalars_with(session, select(EditRow), EditRow.annotation_id, numbers):
         made_edit = MadeEdit(kind=row.kind, before=tuple(row.before), outline_px=row.outline_px, iou=row.iou)
         edits.setdefault(row.annotation_id, []).append(made_edit)
     found = {state.id: task_record(tasks[state.task_key], with_sent=False) for state in counts}
@@ -166,7 +165,7 @@ def _reviewed(session: Session) -> list[ReviewedTask]:
     wanted = {(task.round_id, task.image_id) for task in found.values()}
     proposed = {
         (row.round_id, row.image_id): proposal(row)
-        for row in chunked(session, select(ProposalRow), ProposalRow.image_id, images)
+        for row in scalars_with(session, select(ProposalRow), ProposalRow.image_id, images)
         if (row.round_id, row.image_id) in wanted
     }
     reviewed = []

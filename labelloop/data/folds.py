@@ -26,7 +26,7 @@ def cut_folds(images: Sequence[ImageRecord], folds: int, *, seed: int) -> list[l
         members.setdefault(image.id if image.group is None else image.group, []).append(image)
     if len(members) < 2:
         raise ProjectError(
-            "labels are compared with models of other labelled images, and there are none",
+            "labels are checked by models trained on other labelled images, and there are none",
             value=f"{len(members)} labelled images or groups",
             way_out="Label more images, of another group if the project has groups.",
         )

@@ -92,7 +92,7 @@ def read_label_list(request: ListRequest, *, seed: int, coco_file: Callable[[], 
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(
-            "the list of labelled images is no text",
+            "the list of labelled images is not a text file",
             value=request.path,
             way_out="Write one image's name on each line, in UTF-8.",
         ) from error
@@ -136,7 +136,7 @@ def listed_images(images: Sequence[ImageRecord], labels: LabelList) -> set[int]:
         )
     if unclear:
         raise UsageError(
-            "several images could be meant in the list",
+            "the list has image names that fit several images",
             value=_some(unclear),
             way_out="Write their folders too.",
         )
@@ -172,7 +172,7 @@ def _counted(
         raise UsageError(
             f"the list counts to {max(indices)}, but only {len(names)} images have objects",
             value=request.path,
-            way_out="It belongs to other annotations, or to all of them.",
+            way_out="The list belongs to other annotations, or some annotations are missing.",
         )
     notes = []
     if len(indices) != int(percent / 100 * len(names)):
@@ -195,14 +195,14 @@ def _indices(text: str, request: ListRequest, seed: int) -> tuple[list[int], flo
         shares = {float(key): draws for key, draws in document.items()}
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"the list is no JSON of shares ({error})",
+            f"the list is not a JSON file of shares ({error})",
             value=request.path,
             way_out="Give the published file, or a list of names, one on each line.",
         ) from error
     draws = shares.get(request.percent) if request.percent is not None else None
     if not isinstance(draws, dict):
         raise UsageError(
-            "the list of labelled images has several shares, one has to be named",
+            "the list of labelled images has several shares, and none is chosen",
             value=request.path if request.percent is None else f"{request.path}@{request.percent:g}%",
             way_out=f"Write {request.path}@{min(shares, default=1):g}%; it has "
             f"{', '.join(f'{share:g}%' for share in sorted(shares))}.",
@@ -227,7 +227,7 @@ def _names_in_order(coco_file: Path) -> list[str]:
     document = load_json(coco_file)
     if not is_coco(document):
         raise UsageError(
-            "the list counts images of a COCO file, and this is none",
+            "the list counts the images of a COCO file, and this is not one",
             value=coco_file,
             way_out="Use it with the COCO file that it was published for.",
         )
@@ -245,7 +245,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"the list cannot be read ({error.strerror})", value=path, way_out="Mend the path of --labels."
+            f"the list cannot be read ({error.strerror})", value=path, way_out="Check the path of --labels."
         ) from error
 
 

@@ -43,7 +43,7 @@ def parse_label_budget(text: str, *, pool: int) -> int | None:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise UsageError(
-        "--labels is no share, no number of images and no file that exists",
+        "--labels is neither a share, nor a number of images, nor an existing file",
         value=text,
         way_out="Give a share like 5%, a number of images like 15, all, or a file that lists images.",
     )
@@ -150,7 +150,7 @@ def data_stats(
     areas, sides = areas[areas > 0], sides[sides > 0]
     if len(areas) == 0:
         raise TrainingError(
-            "the drawn labels hold no object",
+            "the drawn labels contain no objects",
             value=f"{len(labels)} images",
             way_out="Draw more labels, or add some.",
         )

@@ -13,6 +13,7 @@ from labelloop.data.synthetic import SyntheticConfig, organoid_micrograph
 from labelloop.errors import OutputError
 from labelloop.instances import Instances
 from labelloop.progress import Progress, Silent, stage
+from labelloop.whole_files import replacing
 
 CLASS_NAME = "organoid"
 
@@ -51,15 +52,13 @@ def write_micrographs(
                 )
                 path = folder / f"{folder.name}-{i + 1:03}.png"
                 if not path.exists():
-                    partial = path.with_suffix(".partial")
-                    Image.fromarray(pixels).save(partial, format="PNG")
-                    partial.replace(path)
+                    with replacing(path) as partial:
+                        Image.fromarray(pixels).save(partial, format="PNG")
                 truths.append((path.name, truth))
                 shown.advance()
         if labels is not None:
-            partial = labels.with_suffix(".partial")
-            partial.write_text(json.dumps(coco_document(truths)), encoding="utf-8")
-            partial.replace(labels)
+            with replacing(labels) as partial:
+                partial.write_text(json.dumps(coco_document(truths)), encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the micrographs cannot be written ({error.strerror or error})",

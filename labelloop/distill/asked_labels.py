@@ -71,8 +71,8 @@ def _coco_file(project: Project) -> Path:
     files = [place for name, _, place in sources if name == COCO]
     if len(files) != 1:
         raise UsageError(
-            "the list counts the images of a COCO file, and the labels are not from exactly one",
+            "the list counts the images of one COCO file, but the labels do not come from exactly one",
             value=", ".join(files) or "none",
-            way_out="Name the images in a text file, one a line.",
+            way_out="List the names of the images in a text file, one per line.",
         )
     return Path(files[0])

@@ -84,7 +84,7 @@ def id_ranges(ids: Iterable[int]) -> list[list[int]]:
 def _pool(config: Mapping[str, Any], images: Mapping[int, ImageRecord]) -> list[ImageRecord]:
     """The unlabelled images that the run began with, however the project has grown since."""
     ranges = config.get("pool_ranges")
-    if ranges is None:  # runs of before have none
+    if ranges is None:  # older runs have none
         taken = {*config["train_images"], *config["val_images"]}
         return [i for i in images.values() if i.split == "train" and i.id not in taken]
     return [images[i] for first, last in ranges for i in range(first, last + 1)]

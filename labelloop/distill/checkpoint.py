@@ -18,6 +18,7 @@ import torch
 
 from labelloop.errors import OutputError, TrainingError
 from labelloop.models.protocol import Prediction
+from labelloop.whole_files import replacing
 
 CHECKPOINT_EVERY_S = 60.0  # a checkpoint of the light model takes a tenth of a second
 CHECKPOINT_PAUSE = 30.0  # of what a checkpoint takes, which is long for a large model: 5 GB for DINOv2-L
@@ -79,16 +80,12 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: The disk is full or cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(
             f"a file of the run cannot be written ({error.strerror})",
             value=path,
@@ -167,7 +164,7 @@ def load_predictions(path: Path) -> dict[int, Prediction]:
     ends = np.cumsum(a["shapes"].prod(1)) if len(a["shapes"]) else np.zeros(0, np.int64)
     pixels = np.split(a["pixels"], ends[:-1]) if len(ends) else []
     crops = [p.reshape(h, w) for p, (h, w) in zip(pixels, a["shapes"], strict=True)]
-    sure = a.get("class_scores", np.zeros(0, np.float32))  # files of before have none
+    sure = a.get("class_scores", np.zeros(0, np.float32))  # older files have none
     predictions, first = {}, 0
     for image_id, (height, width), n in zip(a["ids"], a["sizes"], a["counts"], strict=True):
         part = slice(first, first + int(n))

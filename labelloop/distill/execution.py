@@ -109,7 +109,7 @@ def _measured(
         seen,
         n_classes=n_classes,
         thresholds=thresholds,
-        protocol=config.get("protocol"),  # runs of before have none
+        protocol=config.get("protocol"),  # older runs have none
     )
     if scored is not None and scored.split == "test":
         for which in seen:

@@ -20,7 +20,7 @@ def require_files(images: Sequence[ImageRecord]) -> None:
 
 
 def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRecord, ...]:
-    """The pool without the few images whose files are gone, which are said.
+    """The pool without the few images whose files are gone, which are reported.
 
     Raises:
         TrainingError: More than a tenth of the pool is gone.
@@ -41,7 +41,7 @@ def _gone(images: Sequence[ImageRecord]) -> list[ImageRecord]:
 def _error(gone: Sequence[ImageRecord]) -> TrainingError:
     more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
     return TrainingError(
-        "images of the project are not where they were",
+        "images of the project are no longer where they were",
         value=f"{gone[0].path}{more}",
-        way_out="Put them back, or name their new place to labelloop add images.",
+        way_out="Put them back, or add them from their new place with labelloop add images.",
     )

@@ -17,7 +17,7 @@ from labelloop.project.project import ImageRecord, Project, RunRecord
 def scored_images_of(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:
     """The run's own images where it has folds; else validation images, else test images, else none."""
     drawn = set(config["val_images"])
-    learnt = set(config["train_images"] if config.get("folds") else ())  # runs of before have no folds
+    learnt = set(config["train_images"] if config.get("folds") else ())  # older runs have no folds
     choices: list[tuple[str, list[ImageRecord]]] = [
         (OUT_OF_FOLD, [i for i in project.images() if i.id in learnt]),
         ("val", project.images(split="val", labelled=True)),

@@ -34,12 +34,12 @@ def check_name(name: str) -> None:
 
 
 def run_stem(request: TrainRequest) -> str:
-    """What made-up names of such a run begin with; a number follows."""
+    """What generated names of such a run begin with; a number follows."""
     return f"{request.method}-{word_for(request.labels)}-s{request.seed}"
 
 
 def free_name(project: Project, stem: str) -> str:
-    """A made-up name that no run and no folder has now, for who has to know it before the run begins."""
+    """A generated name that no run or folder has now, for callers that need it before the run begins."""
     known = {run.name for run in project.runs()}
     names = (f"{stem}-{number}" for number in itertools.count(1))
     return next(name for name in names if name not in known and not (project.runs_dir / name).exists())
@@ -50,8 +50,8 @@ def make_run_folder(project: Project, name: str | None, stem: str) -> str:
 
     Args:
         project: Where the run belongs.
-        name: As asked for; None to make one up.
-        stem: Made-up names are the stem and a number.
+        name: As asked for; None to generate one.
+        stem: Generated names are the stem and a number.
 
     Raises:
         UsageError: There is a run of this name.
@@ -81,9 +81,9 @@ def make_run_folder(project: Project, name: str | None, stem: str) -> str:
 def name_taken(name: str) -> UsageError:
     """The error where a new run would have the name of another."""
     return UsageError(
-        "there is a run or a folder of this name",
+        "a run or a folder of this name exists already",
         value=name,
-        way_out="Choose another name, or go on with --resume.",
+        way_out="Choose another name, or continue that run with --resume.",
     )
 
 
@@ -91,7 +91,7 @@ def run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
     """The named run, or the newest unfinished one.
 
     Raises:
-        UsageError: There is none, or it was asked for otherwise than this request says.
+        UsageError: There is none, or it was started with other settings than this request has.
     """
     if request.name is not None:
         run = project.run(request.name)
@@ -118,10 +118,10 @@ def _require_same_request(run: RunRecord, request: TrainRequest) -> None:
     ]
     if contradictions:
         raise UsageError(
-            f"the run {run.name} was started otherwise",
+            f"the run {run.name} was started with other settings",
             value=", ".join(contradictions),
-            way_out=f"Go on with labelloop train --resume --name {shlex.quote(run.name)}, or leave --resume"
-            " out to start another run.",
+            way_out=f"Continue it with labelloop train --resume --name {shlex.quote(run.name)}, or leave"
+            " --resume out to start another run.",
         )
 
 

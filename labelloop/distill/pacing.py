@@ -54,8 +54,8 @@ def rest_planned(
         write_json(trainer.files.config, record.config)
         project.save_run(record)
         trainer.progress.note(
-            f"{schedule.teacher}+{schedule.student} iterations fit now; the student was to have"
-            f" {trainer.schedule.student}"
+            f"{schedule.teacher}+{schedule.student} iterations fit now;"
+            f" {trainer.schedule.student} were planned for the student"
         )
     return record, replace(trainer, schedule=schedule), seconds
 

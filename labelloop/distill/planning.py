@@ -65,7 +65,7 @@ def decide(
 
     Raises:
         TrainingError: One fold holds all objects.
-        UsageError: The recipe or the device cannot be had.
+        UsageError: There is no such recipe or device.
     """
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes

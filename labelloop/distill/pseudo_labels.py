@@ -32,11 +32,11 @@ class PseudoLabelConfig:
         score: What decides whether an object is a label, and how sure one: ``model``, the model's score, or
             ``class``, the probability of the class alone (reference). They differ where a model's score
             counts its mask too, as Mask2Former's does.
-        min_score: Objects below are no labels. Reference: 0.7.
+        min_score: Objects below are not labels. Reference: 0.7.
         ignore_score: Objects from here up to ``min_score`` are ignored, neither object nor background; None
             makes them background, as the reference does.
         min_quality: Objects whose masks are less sharp are ignored.
-        min_area_px: Objects with a smaller soft area are no labels. Reference: sum of mask probabilities
+        min_area_px: Objects with a smaller soft area are not labels. Reference: sum of mask probabilities
             above 5 on the stride-4 grid, which is 80 px.
         min_area_share: The same relative to the data: share of the area of a 5th-percentile object.
         soft_scores: The student learns to be as sure of an object as the teacher was, from ``min_score`` on;

@@ -183,7 +183,7 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
         base: The default recipe if None.
 
     Raises:
-        UsageError: Settings that there are none of, or of the wrong kind; all of them named at once.
+        UsageError: Settings are unknown or of the wrong kind; all of them are named at once.
     """
     faults: list[str] = []
     recipe = _changed(base or Recipe(), document, "", faults)
@@ -243,7 +243,7 @@ def _changed(base: T, document: dict[str, Any], path: str, faults: list[str]) ->
     for key, value in document.items():
         if key not in known:
             close = get_close_matches(key, known, n=1)
-            faults.append(f"{path}{key} is unknown" + (f", {close[0]} is meant?" if close else ""))
+            faults.append(f"{path}{key} is unknown" + (f" (did you mean {close[0]}?)" if close else ""))
         elif is_dataclass(known[key]) and isinstance(value, dict):
             changes[key] = _changed(known[key], value, f"{path}{key}.", faults)
         elif _same_kind(known[key], value):
@@ -307,13 +307,13 @@ def recipe_document(name: str) -> dict[str, Any]:
     """What the TOML file of a recipe holds, of this package or of anybody.
 
     Raises:
-        UsageError: There is none, or it is no TOML.
+        UsageError: There is none, or it is not TOML.
     """
     if name in packaged_names():
         return tomllib.loads((files(PACKAGED) / f"{name}.toml").read_text(encoding="utf-8"))
     if not name.endswith(".toml"):
         close = get_close_matches(name, [*BUILT_IN, *packaged_names()], n=3)
-        meant = f"Do you mean {' or '.join(close)}? " if close else ""
+        meant = f"Did you mean {' or '.join(close)}? " if close else ""
         raise UsageError(
             "there is no such recipe",
             value=name,
@@ -344,11 +344,19 @@ def _found(name: str, above: tuple[str, ...]) -> Recipe:
     if name in BUILT_IN:
         return BUILT_IN[name]
     if name in above:
-        raise UsageError("recipes are based on one another in a circle", value=" <- ".join((*above, name)))
+        raise UsageError(
+            "recipes are based on one another in a circle",
+            value=" <- ".join((*above, name)),
+            way_out="Change base in one of these files.",
+        )
     document = recipe_document(name)
     document.pop(BENCHMARK, None)
     base = document.pop("base", "default")
     if not isinstance(base, str):
-        raise UsageError("the recipe's base is no name", value=base)
+        raise UsageError(
+            "the recipe's base is not a name",
+            value=base,
+            way_out='Name a recipe or a .toml file, such as base = "default".',
+        )
     settings = {"name": Path(name).name.removesuffix(".toml"), **document}
     return recipe_from_dict(settings, base=_found(base_of(name, base), (*above, name)))

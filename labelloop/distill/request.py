@@ -35,7 +35,7 @@ class TrainRequest:
         device: auto, cpu or cuda.
         devices: Processes that share the work on this machine, a GPU or a part of the cores each; 1 where a
             launcher has started several already.
-        name: The run's name; None to make one up.
+        name: The run's name; None to generate one.
         resume: Go on with an unfinished run: the named one, or the newest.
     """
 
@@ -76,21 +76,24 @@ def check_request(request: TrainRequest, place: Place | None) -> None:
         check_name(request.name)
     if request.folds == 1 or request.folds < 0:
         raise UsageError(
-            "labels are cut into 2 folds or more",
+            "there must be 2 folds or more",
             value=f"--folds {request.folds}",
             way_out="Give 2 or more, or leave --folds out.",
         )
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError(
-            "a guided run needs at least 4 iterations", value=request.iterations, way_out="Give more."
+            "a guided run needs at least 4 iterations",
+            value=request.iterations,
+            way_out="Give more --iterations.",
         )
     if request.teacher_iterations is not None:
         student = (request.iterations or 0) - request.teacher_iterations
         if request.method != "guided" or student < SHORTEST_STUDENT:
             raise UsageError(
-                f"a teacher's iterations are for guided runs with {SHORTEST_STUDENT} or more of the student",
+                "iterations of teacher and student are for guided runs, with"
+                f" {SHORTEST_STUDENT} or more for the student",
                 value=f"{request.teacher_iterations}+{student}",
-                way_out="Give one number.",
+                way_out="Give one number, or more for the student.",
             )
 
 
@@ -110,7 +113,7 @@ def require_work(config: Mapping[str, Any], processes: int) -> None:
     gpus = torch.cuda.device_count()
     if config["device"] == "cuda" and outside_place(os.environ) is None and processes > gpus:
         raise UsageError(
-            "there are not so many GPUs",
+            "there are not that many GPUs",
             value=f"{processes} asked for, {gpus} here",
             way_out="Give fewer --devices, or --device cpu.",
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from labelloop.distill.checkpoint import RunFiles, fitting, load_tensors
-from labelloop.errors import TrainingError, UsageError
+from labelloop.errors import ProjectError, TrainingError, UsageError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.project.project import Project
@@ -104,12 +104,13 @@ def load_model(
         device: auto, cpu or cuda.
 
     Raises:
-        UsageError: There is no such run, or it has not finished.
+        UsageError: There is no such run.
+        ProjectError: It has not finished.
         TrainingError: Its files are missing or damaged.
     """
     record = project.run(run)
     if record.state != "finished" or record.promoted is None:
-        raise UsageError(
+        raise ProjectError(
             "the run has not finished",
             value=record.name,
             way_out=f"Run labelloop train --resume --name {shlex.quote(record.name)}.",

@@ -221,9 +221,9 @@ def _not_finite(what: str, losses: Mapping[str, float], batches: Sequence[Batch]
     return NonFiniteLossError(
         what,
         value=losses,
-        way_out=f"The step saw images {list(batches[0].image_ids) if batches else []} of the ledger;"
-        " labelloop check looks at them. The last checkpoint is whole; a smaller learning rate in the"
-        " recipe may help.",
+        way_out=f"The step used the images {list(batches[0].image_ids) if batches else []} (ledger ids);"
+        " run labelloop check on them. The last checkpoint is intact. A smaller learning rate in the recipe"
+        " may help.",
     )
 
 

@@ -31,6 +31,7 @@ from labelloop.models.catalog import canonical_name
 from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project, RunRecord
+from labelloop.project.tables import now
 from labelloop.team import ALONE, Team
 
 
@@ -83,10 +84,10 @@ def _train(
         record = team.tell(begun)
     assert record is not None  # the leader's
     if record.state == "finished" and record.result is not None:
-        progress.note(f"run {record.name} has finished already")
+        progress.note(f"run {record.name} has already finished")
         return record.result
     go_on = f"{project.program(Path.cwd())} train --resume --name {shlex.quote(record.name)}"
-    go_on += f" --devices {request.devices} goes on." if request.devices > 1 else " goes on."
+    go_on += f" --devices {request.devices} continues it." if request.devices > 1 else " continues it."
     folder, device_type = project.runs_dir / record.name, torch.device(record.config["device"]).type
     with ExitStack() as stack:
         stack.enter_context(interrupts_say(go_on))
@@ -124,6 +125,7 @@ def _new_run(
     names = {run.name for run in project.runs()}
     if request.name in names:
         raise name_taken(request.name)
+    labels_read_at = now()  # what comes back from review while a step is measured is for the next run
     images = project.images(split="train")
     asked = asked_labels(project, request.labels, images, seed=request.seed)
     for note in asked.facts.get("notes", ()):
@@ -131,7 +133,7 @@ def _new_run(
     has_val = bool(project.images(split="val", labelled=True))
     if has_val and request.folds:
         raise UsageError(
-            "the project has validation images, and they decide",
+            "--folds cannot be used: the project has validation images, which are used instead",
             value=f"--folds {request.folds}",
             way_out="Leave --folds out.",
         )
@@ -140,20 +142,21 @@ def _new_run(
         images, asked.image_ids, budget=asked.budget, seed=request.seed, validation_share=share
     )
     if asked.budget is not None and asked.budget > len(asked.image_ids):
-        progress.note(f"{asked.budget} labels asked for, {len(asked.image_ids)} there are: all are used")
+        progress.note(f"{asked.budget} labels were asked for, {len(asked.image_ids)} are there: all are used")
     unused = min(asked.budget or len(asked.image_ids), len(asked.image_ids)) - len(draw.train) - len(draw.val)
     if unused:
         progress.note(
-            f"note: {unused} labelled images are used without their labels, as others of their group"
-            " validate; labelloop add labels --split val names validation images"
+            f"note: {unused} labelled images are used without their labels, since others of their group are"
+            " used for validation; labelloop add labels --split val adds validation images instead"
         )
     judges = [*project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
     require_files([*draw.train, *draw.val, *judges])
     draw = replace(draw, pool=pool_there(draw.pool, progress))
     config = decide(project, request, draw, asked, processes)
+    config["labels_read_at"] = labels_read_at.isoformat()
     require_work(config, processes)
     if request.method == "guided" and not draw.pool:
-        progress.note("there are no unlabelled images: the labelled ones serve as the pool")
+        progress.note("there are no unlabelled images: the labelled ones are used as the pool")
     schedule, costs = plan_lengths(project, request, config, draw, progress, started_at, processes, team)
     config |= {"schedule": dataclasses.asdict(schedule), "costs": costs and dataclasses.asdict(costs)}
     name = make_run_folder(project, request.name, run_stem(request))

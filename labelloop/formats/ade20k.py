@@ -88,7 +88,7 @@ def _label_files(path: Path) -> Iterator[Path]:
 
 def _instances(numbers: npt.NDArray[Any], file: Path, skipped: list[SkippedFile]) -> Instances:
     if numbers.ndim != 3 or numbers.shape[2] < 3:
-        raise ImageError("it is gray, so it holds no classes in red and objects in green")
+        raise ImageError("it is gray, but red should be the class and green the object")
     red, green = numbers[..., 0], numbers[..., 1]
     rles, labels = [], []
     for number, rle in numbers_to_counts(green).items():

@@ -77,14 +77,14 @@ FORMATS = (
     ),
     LabelReader(
         name=cityscapes.NAME,
-        form="gtFine/train and the like",
+        form="a folder such as gtFine/train",
         recognises=cityscapes.is_cityscapes,
         read=cityscapes.read_cityscapes,
         holder="either",
     ),
     LabelReader(
         name=ade20k.NAME,
-        form="annotations_instance/training and the like",
+        form="a folder such as annotations_instance/training",
         recognises=ade20k.is_ade20k,
         read=ade20k.read_ade20k,
         holder="either",
@@ -108,8 +108,8 @@ def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelR
         readers: Of further formats.
 
     Raises:
-        UsageError: There is no such format or path.
-        FormatError: What is there is not of this format.
+        UsageError: There is no such format.
+        FormatError: There is no such path, or what is there is not of this format.
     """
     known = {reader.name: reader for reader in (*FORMATS, *readers)}
     if format_name != AUTO and format_name not in known:
@@ -119,8 +119,8 @@ def read_labels(path: Path, format_name: str = AUTO, *, readers: Sequence[LabelR
             way_out=f"Formats: auto, {_forms(readers)}.",
         )
     if not path.exists():
-        raise UsageError(
-            "there is no such file or folder", value=path, way_out="Mend the path of the labels."
+        raise FormatError(
+            "there is no such file or folder", value=path, way_out="Check the path of the labels."
         )
     reader = known[find_format(path, readers) if format_name == AUTO else format_name]
     kind = "folder" if path.is_dir() else "file"
@@ -141,7 +141,7 @@ def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
     """The name of the format of what lies at ``path``.
 
     Raises:
-        FormatError: It is of no known one.
+        FormatError: It has none that is known.
     """
     sure = [reader.name for reader in (*readers, *reversed(FORMATS)) if reader.recognises(path)]
     if sure:
@@ -172,11 +172,13 @@ def find_format(path: Path, readers: Sequence[LabelReader] = ()) -> str:
         if files:
             _require_no_coco_file(path, files)
             return label_image.NAME
-    raise FormatError("no known annotations are here", value=path, way_out=f"Formats: {_forms(readers)}.")
+    raise FormatError(
+        "no annotations of a known format are here", value=path, way_out=f"Formats: {_forms(readers)}."
+    )
 
 
 def _require_no_coco_file(path: Path, files: Sequence[Path]) -> None:
-    """Images beside a COCO file are no labels, unless they are named so."""
+    """Images beside a COCO file are not labels, unless their names say so."""
     if any(map(label_image.is_named_as_labels, files)):
         return
     documents = islice(

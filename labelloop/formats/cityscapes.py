@@ -134,7 +134,7 @@ def _read_numbers(file: Path) -> npt.NDArray[Any]:
     if file.name.endswith(_PIXELS):
         numbers = read_numbers(file)
         if numbers.ndim != 2:
-            raise Unusable("it has colours, no ids")
+            raise Unusable("it has colours instead of ids")
         return numbers
     return _draw(load_json(file))
 
@@ -150,7 +150,7 @@ def _draw(document: Any) -> npt.NDArray[np.int32]:
     seen = dict.fromkeys(_WITH_OBJECTS, 0)
     for thing in objects:
         if not isinstance(thing, dict):
-            raise Unusable("one of its objects is none")
+            raise Unusable("one of its objects is damaged")
         if thing.get("deleted"):
             continue
         number, is_group = _class_id(thing.get("label"))
@@ -164,7 +164,7 @@ def _draw(document: Any) -> npt.NDArray[np.int32]:
 
 def _size_wh(document: Any) -> tuple[int, int]:
     if not isinstance(document, dict):
-        raise Unusable("it is no annotation of a frame")
+        raise Unusable("it is not an annotation of a frame")
     width, height = document.get("imgWidth"), document.get("imgHeight")
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
         raise Unusable("it does not say the image's size")
@@ -181,14 +181,14 @@ def _class_id(label: Any) -> tuple[int, bool]:
         single = label.removesuffix("group")
         if single != label and single in _ID_OF:
             return _ID_OF[single], True
-    raise Unusable(f"it has the label {label!r}, which Cityscapes has not")
+    raise Unusable(f"it has the label {label!r}, which Cityscapes does not have")
 
 
 def _points(polygon: Any) -> list[tuple[float, float]]:
     try:
         points = [(float(x), float(y)) for x, y in polygon]
     except (TypeError, ValueError) as error:
-        raise Unusable("one of its polygons is no list of points") from error
+        raise Unusable("one of its polygons is not a list of points") from error
     if len(points) < 2:
         raise Unusable("one of its polygons has fewer than 2 points")
     return points

@@ -64,14 +64,20 @@ def load_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        FormatError: It cannot be read or is no JSON.
+        FormatError: It cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise FormatError(f"the annotations cannot be read ({error.strerror})", value=path) from error
+        raise FormatError(
+            f"the annotations cannot be read ({error.strerror})",
+            value=path,
+            way_out="Check the path, and that you may read it.",
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"the annotations are no JSON ({error})", value=path) from error
+        raise FormatError(
+            f"the annotations are not JSON ({error})", value=path, way_out="Export them as JSON again."
+        ) from error
 
 
 def read_coco(path: Path) -> LabelSet:
@@ -83,12 +89,12 @@ def read_coco(path: Path) -> LabelSet:
     too, since it is not known to be empty.
 
     Raises:
-        FormatError: It is no COCO file.
+        FormatError: It is not a COCO file.
     """
     document = load_json(path)
     if not is_coco(document):
         raise FormatError(
-            "the JSON file is no COCO instance annotation",
+            "the JSON file is not a COCO instance annotation",
             value=path,
             way_out="It needs images and annotations.",
         )
@@ -187,7 +193,7 @@ def _images(entries: list[Any], skipped: list[SkippedFile]) -> dict[Any, _Image]
 
 def _image_entry(entry: Any) -> tuple[Any, str, tuple[int, int]]:
     if not isinstance(entry, dict):
-        raise Unusable("it is no image entry")
+        raise Unusable("it is not an image entry")
     name, key = entry.get("file_name"), _key(entry.get("id"))
     if not isinstance(name, str) or not name:
         raise Unusable("the image has no file_name")
@@ -240,13 +246,13 @@ def _take_annotation(
     entry: Any, images: dict[Any, _Image], label_of: dict[Any, int], drawn_with_crowds: bool
 ) -> None:
     if not isinstance(entry, dict):
-        raise Unusable("it is no annotation")
+        raise Unusable("it is not an annotation")
     image = images.get(_key(entry.get("image_id")))
     if image is None:
-        raise Unusable(f"it names the image id {entry.get('image_id')}, which the file has not")
+        raise Unusable(f"it names the image id {entry.get('image_id')}, which the file does not have")
     category = _key(entry.get("category_id"))
     if label_of and category not in label_of:
-        raise Unusable(f"it names the category id {entry.get('category_id')}, which the file has not")
+        raise Unusable(f"it names the category id {entry.get('category_id')}, which the file does not have")
     rle = rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
     # CVAT writes what was drawn with a brush as a crowd, and its own attributes with it.
     is_object = _has_run_lengths(entry) and (drawn_with_crowds or "attributes" in entry)

@@ -82,7 +82,11 @@ def read_label_images(path: Path) -> LabelSet:
     others = named if images else named or alone
     images |= {file: file.relative_to(path).as_posix() for file in others}
     if not images:
-        raise FormatError("the folder has no label images", value=path)
+        raise FormatError(
+            "the folder has no label images",
+            value=path,
+            way_out="They are images named like x_masks.tif for x.tif, or images in a folder of their own.",
+        )
     return read_label_files(images)
 
 
@@ -128,7 +132,7 @@ def numbers_to_instances(numbers: npt.NDArray[Any]) -> Instances:
     """The objects of a label image, in the order of their numbers.
 
     Raises:
-        ImageError: The pixels are no object numbers.
+        ImageError: The pixels are not object numbers.
     """
     plane = _one_plane(numbers)
     masks = numbers_to_counts(plane)
@@ -148,7 +152,7 @@ def _pieces(plane: npt.NDArray[Any]) -> int:
 
 
 def _together(pieces: int) -> str:
-    return f"it is a mask of all objects together ({pieces} pieces of one number), no label image"
+    return f"it is a mask of all objects together ({pieces} pieces of one number), not a label image"
 
 
 def image_files(folder: Path) -> Iterator[Path]:
@@ -171,11 +175,11 @@ def _one_plane(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if numbers.ndim == 3:
         colours = numbers[..., :3] if numbers.shape[-1] >= 3 else numbers[..., :1]
         if not (colours == colours[..., :1]).all():
-            raise ImageError("it has colours, no object numbers")
+            raise ImageError("it has colours instead of object numbers")
         numbers = colours[..., 0]
     if numbers.dtype.kind == "f":
         if not np.isfinite(numbers).all() or not (numbers == np.rint(numbers)).all():
-            raise ImageError("it has fractions, no object numbers")
+            raise ImageError("it has fractions instead of object numbers")
         numbers = numbers.astype(np.int64)
     if numbers.dtype.kind not in "iub":
         raise ImageError("it has no object numbers")

@@ -52,7 +52,11 @@ def read_mask_folders(path: Path) -> LabelSet:
         else:
             records.append(LabelledImage(image=_image_of(path, named), instances=instances, by_stem=True))
     if not folders:
-        raise FormatError("the folder has no folders of masks", value=path)
+        raise FormatError(
+            "the folder has no folders of masks",
+            value=path,
+            way_out="Each image needs a folder of its name that holds one mask for each object.",
+        )
     files = frozenset(file for masks in folders for file in image_files(masks))
     return LabelSet(format=NAME, records=tuple(records), classes=None, skipped=tuple(skipped), files=files)
 
@@ -86,7 +90,7 @@ def _read_masks(folder: Path, skipped: list[SkippedFile]) -> Instances | None:
                 )
             if greatest := object_numbers(plane):
                 raise FormatError(
-                    f"{file.name} holds the numbers of several objects, up to {greatest}, and no mask of one;"
+                    f"{file.name} holds the numbers of several objects (up to {greatest}), not one mask;"
                     " add the labels with --format label-image"
                 )
             greatest = plane.max()

@@ -87,9 +87,9 @@ def _rasterise_polygons(segmentation: list[Any], size_hw: tuple[int, int]) -> tu
 
 def _coordinates(part: Any) -> list[float]:
     if not isinstance(part, list) or len(part) % 2:
-        raise Unusable("its polygon is no list of x and y in turn")
+        raise Unusable("its polygon is not a list of x and y in turn")
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in part):
-        raise Unusable("its polygon has coordinates that are no numbers")
+        raise Unusable("its polygon has coordinates that are not numbers")
     return [float(value) for value in part]
 
 

@@ -13,10 +13,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 def counts_to_runs(counts: str | bytes) -> IntArray:
-    """Decodes COCO's compressed string: 5 bits a character, from the fourth run on as differences.
+    """Decodes COCO's compressed string.
+
+    It has 5 bits a character; from the fourth run on, each is stored as the difference from the run two
+    before it.
 
     Raises:
-        ValueError: The string is no such code.
+        ValueError: The string is not such a code.
     """
     text = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
     characters = np.frombuffer(text, np.uint8).astype(np.int64) - 48
@@ -53,7 +56,7 @@ def runs_to_counts(runs: Sequence[int] | IntArray, size_hw: tuple[int, int]) -> 
     if lengths.dtype.kind not in "iu":
         whole = lengths.astype(np.int64)
         if not np.array_equal(whole, lengths):
-            raise ValueError("it has runs that are no whole numbers")
+            raise ValueError("it has runs that are not whole numbers")
         lengths = whole
     if lengths.ndim != 1 or (lengths < 0).any():
         raise ValueError("it has negative runs")

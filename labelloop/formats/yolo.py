@@ -51,7 +51,11 @@ def read_yolo(path: Path) -> LabelSet:
     root = path if path.is_dir() else path.parent
     files = list(_label_files(path))
     if not files:
-        raise FormatError("the folder has no text files of labels", value=path)
+        raise FormatError(
+            "the folder has no text files of labels",
+            value=path,
+            way_out="YOLO labels are one .txt file for each image.",
+        )
     records: list[LabelledImage] = []
     skipped: list[SkippedFile] = []
     for file in files:
@@ -101,13 +105,13 @@ def _objects(file: Path) -> Iterator[RelativeOutline]:
         try:
             label, xy = int(words[0]), tuple(float(word) for word in words[1:])
         except ValueError as error:
-            raise Unusable(f"line {number} is no class number and coordinates") from error
+            raise Unusable(f"line {number} is not a class number and coordinates") from error
         if label < 0 or not all(math.isfinite(value) and -1 <= value <= 2 for value in xy):
-            raise Unusable(f"line {number} has numbers that are no shares of the image's sides")
+            raise Unusable(f"line {number} has numbers that are not shares of the image's sides")
         if len(xy) == 4:
-            raise Unusable(f"line {number} is a box, no outline")
+            raise Unusable(f"line {number} is a box, not an outline")
         if len(xy) < 6 or len(xy) % 2:
-            raise Unusable(f"line {number} has {len(xy)} coordinates, no x and y in turn of 3 points or more")
+            raise Unusable(f"line {number} has {len(xy)} coordinates, not x and y of 3 points or more")
         yield RelativeOutline(xy=xy, label=label)
 
 
@@ -128,7 +132,7 @@ def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
         raise FormatError(
             "the names of the classes are missing",
             value=root / _CLASSES_FILE,
-            way_out="Write them there, one a line, the name of class 0 first.",
+            way_out="Write them there, one per line, the name of class 0 first.",
         )
     return None
 

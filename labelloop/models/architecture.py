@@ -21,7 +21,7 @@ class BuildsModel(Protocol):
             pretrained: False leaves all weights random, for a network whose weights are loaded next.
 
         Raises:
-            ModelError: Its weights, or software that it needs, cannot be had.
+            ModelError: Its weights, or software that it needs, cannot be found.
         """
 
 

@@ -136,7 +136,7 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
         pretrained: False for random weights.
 
     Raises:
-        ModelError: The weights cannot be had or do not fit.
+        ModelError: The weights cannot be found or downloaded, or do not fit.
     """
     overlay = {"file": str(weights)} if weights is not None else None
     try:
@@ -149,7 +149,7 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"the weights of ResNet-50 cannot be had ({type(error).__name__})",
+            f"the weights of ResNet-50 could not be found or downloaded ({type(error).__name__})",
             value=weights or "timm's hub",
             way_out="Give a file with --model mask-rcnn-r50:FILE; mask-rcnn-lite needs no download.",
         ) from error

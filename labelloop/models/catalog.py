@@ -65,7 +65,7 @@ def build_model(name: str, stats: DataStats, *, pretrained: bool = True) -> Inst
 
     Raises:
         UsageError: There is no such model.
-        ModelError: Its weights cannot be had.
+        ModelError: Its weights cannot be found or downloaded.
     """
     architecture, variant = find_architecture(name)
     return architecture.build(stats, variant=variant, pretrained=pretrained)
@@ -117,7 +117,7 @@ def find_architecture(name: str) -> tuple[Architecture, str | None]:
         names = ", ".join([*own, *offered])
         raise UsageError("there is no such model", value=name, way_out=f"Models are: {names}; or a .py file.")
     if variant and not found.variant:
-        raise UsageError("this model takes nothing after a colon", value=name, way_out=f"Say {kind}.")
+        raise UsageError("this model takes nothing after a colon", value=name, way_out=f"Use {kind}.")
     return found, variant or None
 
 
@@ -156,7 +156,7 @@ def _loaded(point: EntryPoint) -> Architecture:
         raise ModelError(
             f"this model cannot be imported ({error})",
             value=point.value,
-            way_out="Mend or uninstall the package that offers it.",
+            way_out="Fix or uninstall the package that offers it.",
         ) from error
     return _checked(found, point.value)
 
@@ -174,7 +174,7 @@ def _in_file(path: Path) -> Architecture:
         raise ModelError(
             f"this file cannot be imported ({error})",
             value=path,
-            way_out="Mend it, or install what it imports beside labelloop.",
+            way_out="Fix it, or install what it imports beside labelloop.",
         ) from error
     return _checked(getattr(module, IN_A_FILE, None), path)
 
@@ -182,7 +182,7 @@ def _in_file(path: Path) -> Architecture:
 def _checked(found: object, where: object) -> Architecture:
     if not isinstance(found, Architecture):
         raise ModelError(
-            "this is no labelloop.models.architecture.Architecture",
+            "this is not a labelloop.models.architecture.Architecture",
             value=where,
             way_out=f"A file gives its own as {IN_A_FILE}; docs/extending.md shows one.",
         )

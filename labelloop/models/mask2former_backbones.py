@@ -106,7 +106,7 @@ def load_pretrained(network: QueryNetwork, source: str) -> None:
             ``mask2former`` is a whole network, ``swin`` or ``dinov2`` a backbone.
 
     Raises:
-        ModelError: The weights cannot be had, or are of another kind or size.
+        ModelError: The weights cannot be found or downloaded, or are of another kind or size.
     """
     body: Any = network.backbone.body
     try:
@@ -127,7 +127,7 @@ def load_pretrained(network: QueryNetwork, source: str) -> None:
             body.load_state_dict(found.state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"pretrained weights cannot be had or do not fit ({_first_line(error)})",
+            f"pretrained weights could not be found or do not fit ({_first_line(error)})",
             value=source,
             way_out="Give a folder as transformers writes it, with config.json, after a colon: NAME:FOLDER;"
             " mask2former-lite needs no download.",

@@ -33,7 +33,7 @@ class CriterionConfig:
         class_weight: Of the classes, in the loss and in matching.
         mask_weight: Of the masks' cross-entropy, likewise.
         dice_weight: Of the masks' dice loss, likewise.
-        no_object_weight: How much a query counts that should be no object.
+        no_object_weight: How much a query counts that should not be an object.
         points: At so many points a mask is compared.
         oversample: So many times more points are drawn, of which the most uncertain are kept.
         importance: Share of the points that are chosen like this; the others are uniform.
@@ -113,8 +113,8 @@ def query_losses(
         raise TrainingError(
             "an image has more objects than the model has queries",
             value=f"{most} objects, {queries} queries",
-            way_out="Train a mask-rcnn model, or put the fullest image among the labelled ones: queries are"
-            " counted out for it.",
+            way_out="Train a mask-rcnn model, or put the fullest image among the labelled ones: it decides"
+            " how many queries there are.",
         )
     total = {name: torch.zeros((), device=targets[0].masks.device) for name in ("class", "mask", "dice")}
     with torch.autocast(targets[0].masks.device.type, enabled=False):

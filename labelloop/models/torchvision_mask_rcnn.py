@@ -81,9 +81,9 @@ class _Version:
             state: dict[str, Tensor] = self.weights.get_state_dict(progress=False, check_hash=True)
         except (OSError, RuntimeError) as error:
             raise ModelError(
-                f"the weights cannot be had from torchvision's hub ({type(error).__name__})",
+                f"the weights could not be downloaded from torchvision's hub ({type(error).__name__})",
                 value=self.weights.url,
-                way_out=f"Fetch that file where there is network, and give it: --model {self.name}:FILE.",
+                way_out=f"Download that file elsewhere and use it with --model {self.name}:FILE.",
             ) from error
         return state
 

@@ -56,7 +56,7 @@ def path_items(
     Args:
         paths: Files, folders (with all below them) and glob patterns.
         project: Whose model predicts.
-        out: Earlier results below it are no input.
+        out: Earlier results below it are not input.
     """
     records: dict[Path, list[ImageRecord]] = {}
     kinds: Counter[tuple[int, int]] = Counter()

@@ -161,7 +161,7 @@ def require_formats(formats: Sequence[str]) -> None:
         raise UsageError(
             "there is no such output format",
             value=", ".join(unknown) or "none",
-            way_out=f"Known are: {', '.join(FORMATS)}.",
+            way_out=f"Formats: {', '.join(FORMATS)}.",
         )
 
 

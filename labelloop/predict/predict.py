@@ -20,6 +20,7 @@ from labelloop.predict.sharing import help_predict
 from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
+from labelloop.proposing import note_refusal
 from labelloop.team import ALONE, Team
 
 
@@ -52,8 +53,9 @@ def predict(
         progress: Told about every image.
 
     Raises:
-        UsageError: There is no such run or format, or nothing to predict.
-        ImageError: Not one of the images can be used.
+        UsageError: There is no such run or format.
+        ProjectError: The run has not finished, or the pool that is meant is empty.
+        ImageError: Not one of the images can be used, or nothing that was named is an image.
         ModelError: The run's model cannot be loaded.
         OutputError: The results cannot be written.
     """
@@ -75,11 +77,15 @@ def predict(
             return call(device=device, team=ALONE)
         gpus = torch.cuda.device_count()
         if kind.type == "cuda" and devices > gpus:
-            raise UsageError("there are not so many GPUs", value=f"{devices} asked for, {gpus} here")
+            raise UsageError(
+                "there are not that many GPUs",
+                value=f"{devices} asked for, {gpus} here",
+                way_out="Give fewer --devices.",
+            )
         make_folder(out)
         arguments = ["-m", "labelloop.predict.taking_part", str(project.root), project.run(run).name, device]
         with started(
-            arguments, size=devices, device_type=kind.type, logs=out, way_out="The same command goes on."
+            arguments, size=devices, device_type=kind.type, logs=out, way_out="The same command continues."
         ) as team:
             return call(device=str(team.device(kind)), team=team)
 
@@ -102,6 +108,8 @@ def _predict(
         raise _nothing(project, paths, skipped)
     for file in skipped:
         progress.note(f"skipped {file.path}: {file.reason}")
+    if run is None:
+        note_refusal(project, progress)
     loaded = load_model(project, run, device=device)
     report = predict_images(
         loaded.model,
@@ -118,7 +126,11 @@ def _predict(
     )
     report = replace(report, skipped=(*skipped, *report.skipped))
     if report.images == 0:
-        raise ImageError("no image could be predicted", value=_listed(report.skipped))
+        raise ImageError(
+            "no image could be predicted",
+            value=_listed(report.skipped),
+            way_out="Fix these files or name others.",
+        )
     if not report.changed:
         progress.note(f"all {report.images} images were predicted before; nothing has changed in {out}")
     return report
@@ -127,7 +139,7 @@ def _predict(
 def _nothing(project: Project, paths: Sequence[str], skipped: Sequence[SkippedFile]) -> LabelloopError:
     if paths:
         value = _listed(skipped) if skipped else ", ".join(paths)
-        return UsageError(
+        return ImageError(
             "there is nothing to predict", value=value, way_out="Name images or folders of them."
         )
     return ProjectError(

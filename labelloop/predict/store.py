@@ -194,7 +194,7 @@ class PredictionStore:
             reason = str(error)
             way_outs = {
                 "locked": "Another labelloop predict is writing there; wait for it or choose another --out.",
-                "full": "Free space on the disk and run the same command again; it goes on from here.",
+                "full": "Free space on the disk and run the same command again; it continues from here.",
                 "readonly": "Make the folder writable or choose another --out.",
                 "unable to open": "Make the folder writable or choose another --out.",
                 "not a database": "Delete that file; the images are predicted again.",

@@ -19,6 +19,7 @@ from labelloop.images import render_8bit
 from labelloop.instances import Instances
 from labelloop.models.protocol import Prediction, to_instances
 from labelloop.report.overlays import draw_overlay
+from labelloop.whole_files import replacing
 
 FORMATS = ("coco", "label-tiff", "overlay")
 PREDICTIONS_NAME = "predictions.json"
@@ -28,21 +29,15 @@ _UINT16_OBJECTS = 65535
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def written_to(path: Path) -> Iterator[Path]:
     """A file to write in place of ``path``; it takes its name when the block ends well, else it goes.
 
     Raises:
         OutputError: The disk is full, the folder cannot be written, or the like.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as partial:
             yield partial
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise output_error(path, error) from error
 
@@ -52,7 +47,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"the result cannot be written ({error.strerror or error})",
         value=path,
-        way_out="Make room or choose another --out, and run the same command again; it goes on from here.",
+        way_out="Make room or choose another --out, and run the same command again; it continues from here.",
     )
 
 
@@ -76,7 +71,7 @@ def write_coco(
     Returns:
         Whether the file is new or changed; one that would be the same is left alone.
     """
-    with replacing(path) as partial:
+    with written_to(path) as partial:
         with partial.open("w", encoding="utf-8") as file:
             _write_coco(file, images, found, classes, info)
         if not _same_content(partial, path):
@@ -104,7 +99,7 @@ def write_label_tiff(
     if pixel_size_um is not None:
         per_cm = 1e4 / pixel_size_um
         resolution = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
-    with replacing(path) as partial:
+    with written_to(path) as partial:
         tifffile.imwrite(
             partial,
             label_image(instances.above(min_score)),
@@ -139,7 +134,7 @@ def write_overlay(path: Path, pixels: npt.NDArray[Any], instances: Instances, *,
     drawn = draw_overlay(
         render_8bit(np.ascontiguousarray(pixels[::step, ::step])), _every(shown, step), show_count=True
     )
-    with replacing(path) as partial:
+    with written_to(path) as partial:
         Image.fromarray(drawn).save(partial, format="PNG", compress_level=3)
 
 

@@ -7,20 +7,21 @@ Whatever interrupts it, the ledger holds all of the act or nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.errors import UsageError
+from labelloop.errors import ProjectError, UsageError
 from labelloop.formats.catalog import AUTO, LabelReader, read_labels
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.classes import keep_classes
 from labelloop.project.finding import find_files
+from labelloop.project.grouping import Grouping
 from labelloop.project.matching import with_images
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
@@ -29,7 +30,6 @@ from labelloop.project.tables import ImageRow
 
 __all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
 
-BY_FOLDER = "folder"
 UNNAMED_CLASS = "object"  # the class of labels without names in a project without classes
 
 _SILENT: Progress = Silent()
@@ -41,7 +41,7 @@ class AddReport:
 
     Attributes:
         added: Images that are new to the project.
-        known: Images that the project had, and about whose objects nothing new was said.
+        known: Images that the project had, and whose labels, if there were any, say nothing new.
         revised: Images that the project had, and that got labels or other labels.
         objects: Objects in the label revisions that were written.
         crowds: Areas marked as crowd in them: neither learnt nor measured.
@@ -78,8 +78,9 @@ def add_images(
     Args:
         project: Where to.
         paths: Folders (with the folders in them), globs or files.
-        group_by: ``folder`` for the name of the folder that a file lies in, or a regular expression that is
-            searched in the file's name, then in its path; its first group, else the whole match, counts.
+        group_by: ``folder`` for the folder that a file lies in, by as much of the end of its path as tells it
+            from other folders, or a regular expression that is searched in the file's name, then in its path;
+            its first group, else the whole match, counts.
         channel: Channel of multi-channel images, from 0; None for RGB as it is or the first channel.
         page: Page of stacks, from 0.
         split: train, val or test; of new images.
@@ -90,19 +91,20 @@ def add_images(
         ProjectError: The ledger cannot be written; nothing was added.
     """
     _require_split(split)
-    group_of = _grouping(group_by)
+    grouping = Grouping.asked(group_by)
     found = find_files(paths, leave_out=[project.runs_dir, project.curves_dir])
     wanted = -1 if channel is None else channel
     read, unusable = read_files(found.files, page=page, channel=wanted, progress=progress)
     if read:
         with project.ledger.write() as session:
             known = KnownImages(session, (image.sha256 for image in read))
-            for image in read:
-                row = known.exact(image)
-                if row is None:
-                    known.add(_new_row(project, image, split, group_of))
-                else:
-                    _renew(project, row, image, group_of if group_by else None)
+            rows = [
+                _renewed(project, known.exact(image), image) or known.add(_new_row(project, image, split))
+                for image in read
+            ]
+            if grouping is not None:
+                placed = [(row, image.path) for row, image in zip(rows, read, strict=True)]
+                grouping.apply(project, session, placed, progress)
             added = known.added
     else:
         added = 0
@@ -145,15 +147,14 @@ def add_labels(
         progress: Is told of each image.
 
     Raises:
-        UsageError: An argument cannot be used, or the annotations have classes that the project has not;
-            nothing was added.
+        UsageError: An argument cannot be used; nothing was added.
         FormatError: The annotations cannot be read.
-        ProjectError: The ledger or labelloop.toml cannot be written, or the classes have changed meanwhile;
-            nothing was added.
+        ProjectError: The annotations have classes that the project lacks, the ledger or labelloop.toml cannot
+            be written, or the classes have changed meanwhile; nothing was added.
     """
     if split is not None:
         _require_split(split)
-    group_of = _grouping(group_by)
+    grouping = Grouping.asked(group_by)
     place = plain_path(Path(path))
     label_set = read_labels(place, format, readers=readers)
     if leave_out is not None:
@@ -169,10 +170,10 @@ def add_labels(
         keep_classes(session, classes)
         known = KnownImages(session, (item.image.sha256 for item in labelled))
         revisions = Revisions(session, known, f"{label_set.format}:{place}")
-        rows = [
-            _row_for_labels(project, known, item.image, split, group_of, group_by, named=named)
-            for item in labelled
-        ]
+        rows = [_row_for_labels(project, known, item.image, split, named=named) for item in labelled]
+        if grouping is not None:
+            placed = [(row, item.image.path) for row, item in zip(rows, labelled, strict=True)]
+            grouping.apply(project, session, placed, progress)
         session.flush()  # now new images have their ids
         for row, item in zip(rows, labelled, strict=True):
             revisions.take(row, item if row.split == "train" else item.with_void(len(classes)))
@@ -195,15 +196,12 @@ def _row_for_labels(
     known: KnownImages,
     image: ReadFile,
     split: str | None,
-    group_of: Callable[[Path], str | None],
-    group_by: str | None,
     *,
     named: bool,
 ) -> ImageRow:
-    row = known.exact(image) if named else known.for_labels(image)
+    row = _renewed(project, known.exact(image) if named else known.for_labels(image), image)
     if row is None:
-        return known.add(_new_row(project, image, split or "train", group_of))
-    _renew(project, row, image, group_of if group_by else None)
+        return known.add(_new_row(project, image, split or "train"))
     known.moved += split is not None and row.split != split
     row.split = split or row.split
     return row
@@ -215,7 +213,7 @@ def _in_classes(
     """The project's classes afterwards, and the records with labels that index them."""
     if label_set.classes is None:
         if len(classes) > 1:
-            raise UsageError(
+            raise ProjectError(
                 "these labels have no class names, but the project has several classes",
                 value=", ".join(classes),
                 way_out="Add labels that name their classes, as COCO does, or use a project with one class.",
@@ -228,10 +226,10 @@ def _in_classes(
     used |= {outline.label for record in label_set.records for outline in record.outlines}
     unknown = [names[label] for label in sorted(used) if names[label] not in classes]
     if unknown:
-        raise UsageError(
-            f"{path} has classes that the project has not",
+        raise ProjectError(
+            f"{path} has classes that the project does not have",
             value=", ".join(unknown),
-            way_out=f"Add them behind the classes in labelloop.toml ({', '.join(classes)}), or rename them.",
+            way_out=f"Append them to the classes in labelloop.toml ({', '.join(classes)}), or rename them.",
         )
     position = np.asarray([classes.index(name) if name in classes else -1 for name in names], np.int64)
     return classes, [_with_labels(record, position) for record in label_set.records]
@@ -246,9 +244,7 @@ def _with_labels(record: LabelledImage, position: npt.NDArray[np.int64]) -> Labe
     )
 
 
-def _new_row(
-    project: Project, image: ReadFile, split: str, group_of: Callable[[Path], str | None]
-) -> ImageRow:
+def _new_row(project: Project, image: ReadFile, split: str) -> ImageRow:
     return ImageRow(
         sha256=image.sha256,
         page=image.page,
@@ -258,43 +254,17 @@ def _new_row(
         height=image.size_hw[0],
         width=image.size_hw[1],
         pixel_size_um=image.pixel_size_um,
-        group=group_of(image.path),
         split=split,
     )
 
 
-def _renew(
-    project: Project, row: ImageRow, image: ReadFile, group_of: Callable[[Path], str | None] | None
-) -> None:
-    """Brings what the ledger knows of an image's place and group up to date."""
-    path = project.stored_path(image.path)
-    if row.path != path and not (project.root / row.path).exists():
-        row.path, row.file_name = path, image.path.name
-    if group_of is not None:
-        row.group = group_of(image.path)
-
-
-def _grouping(group_by: str | None) -> Callable[[Path], str | None]:
-    if group_by is None:
-        return lambda path: None
-    if group_by == BY_FOLDER:
-        return lambda path: path.parent.name
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise UsageError(
-            f"the pattern of --group-by is no regular expression ({error})",
-            value=group_by,
-            way_out="Use folder, or a pattern such as '(plate\\d+)_'.",
-        ) from error
-
-    def group_of(path: Path) -> str | None:
-        match = pattern.search(path.name) or pattern.search(path.as_posix())
-        if match is None:
-            return None
-        return match.group(1) if pattern.groups else match.group()
-
-    return group_of
+def _renewed(project: Project, row: ImageRow | None, image: ReadFile) -> ImageRow | None:
+    """The row of a known image; where its file is gone it lies where the act has found it."""
+    if row is not None:
+        path = project.stored_path(image.path)
+        if row.path != path and not (project.root / row.path).exists():
+            row.path, row.file_name = path, image.path.name
+    return row
 
 
 def _require_split(split: str) -> None:

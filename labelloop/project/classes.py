@@ -68,9 +68,9 @@ def check_classes(session: Session, classes: tuple[str, ...]) -> None:
             )
     elif any(classes[index : index + 1] != noted[index : index + 1] for index in used):
         raise ProjectError(
-            "the project's classes are not those that the labels and reviews in its ledger mean",
+            "the classes in labelloop.toml do not match those of the labels and reviews in the ledger",
             value=f"{_listed(classes)}, not {_listed(noted)}",
-            way_out=f"Write classes in labelloop.toml in this order again: {_listed(noted)}. "
+            way_out=f"Restore the order of the classes in labelloop.toml: {_listed(noted)}. "
             "New ones go to the end.",
         )
 

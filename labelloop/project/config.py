@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelloop.errors import ProjectError
+from labelloop.whole_files import replacing
 
 FILE_NAME = "labelloop.toml"
 
@@ -31,14 +32,14 @@ class LabelStudioConfig(BaseModel):
     @classmethod
     def _plain(cls, url: str) -> str:
         if not url.isprintable() or " " in url:
-            raise ValueError("an address has no blanks and no control characters")
+            raise ValueError("an address must not have blanks or control characters")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError("an address begins with http:// or https://")
+            raise ValueError("an address must begin with http:// or https://")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an address must not hold a name or a password")
         if parts.query or parts.fragment:
-            raise ValueError("an address ends with its path")
+            raise ValueError("an address must end with its path")
         return url.rstrip("/")
 
 
@@ -74,7 +75,7 @@ def read_config(path: Path) -> ProjectConfig:
     """Reads labelloop.toml.
 
     Raises:
-        ProjectError: It is missing, is no TOML, or holds something unknown; every fault is named at once.
+        ProjectError: It is missing, is not TOML, or holds something unknown; every fault is named at once.
     """
     try:
         return ProjectConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -84,7 +85,7 @@ def read_config(path: Path) -> ProjectConfig:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(
-            f"labelloop.toml is not valid TOML ({error})", value=path, way_out="Mend that line."
+            f"labelloop.toml is not valid TOML ({error})", value=path, way_out="Correct that line."
         ) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -112,6 +113,5 @@ def config_text(config: ProjectConfig) -> str:
 
 def write_config(path: Path, config: ProjectConfig) -> None:
     """Replaces labelloop.toml in one step; whoever reads sees the old or the new one."""
-    partial = path.with_suffix(".toml.partial")
-    partial.write_text(config_text(config), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(config_text(config), encoding="utf-8")

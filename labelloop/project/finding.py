@@ -35,8 +35,8 @@ _OUTPUT_FOLDERS = ("label-tiff", "overlay")
 def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> FoundFiles:
     """The files that folders (with the folders in them), globs and file names stand for.
 
-    In folders and globs, hidden files and those that are no images by their names are passed over, and so are
-    those that are labels of an image beside them by theirs, and what predict has written, with a reason.
+    In folders and globs, hidden files and those that are not images by their names are passed over, and so
+    are those that are labels of an image beside them by theirs, and what predict has written, with a reason.
 
     Args:
         paths: As a person types them, relative to the working folder.
@@ -71,11 +71,11 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
             if image is None:
                 usable.append(path)
                 continue
-            reason = f"it is named as labels of {image}, beside it; to have it as an image, name the file"
+            reason = f"its name says that it is the labels of {image}; name the file to add it as an image"
             skipped.append(SkippedFile(path=str(path), reason=reason))
         else:
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            skipped.append(SkippedFile(path=shown, reason="its name is no Unicode text; rename it"))
+            skipped.append(SkippedFile(path=shown, reason="its name is not Unicode text; rename it"))
     return FoundFiles(files=tuple(usable), skipped=tuple(skipped))
 
 
@@ -120,7 +120,7 @@ def _in_folder(folder: Path, leave_out: Sequence[Path], skipped: list[SkippedFil
         here = Path(parent)
         passed = set(_OUTPUT_FOLDERS) if any(name.startswith(PREDICTIONS) for name in names) else set()
         skipped += [
-            SkippedFile(path=str(here / name), reason="labelloop predict has written what is in it")
+            SkippedFile(path=str(here / name), reason="it holds results of labelloop predict")
             for name in sorted(passed.intersection(folders))
             if here / name not in leave_out
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,22 @@ from labelloop.project.tables import Base, Meta
 from labelloop.project.upgrade import upgrade
 
 SCHEMA_VERSION = 4  # 2: review; 3: the budget, and rounds without a model; 4: outlines of edits, drafts
+VALUES_AT_ONCE = 500  # in one SQL statement
 WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
+
+
+def rows_with(session: Session, statement: Any, column: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """The rows of a select in which a column has one of many values, part by part of the values.
+
+    Within a part they come as the statement orders them.
+    """
+    for start in range(0, len(values), VALUES_AT_ONCE):
+        yield from session.execute(statement.where(column.in_(values[start : start + VALUES_AT_ONCE])))
+
+
+def scalars_with(session: Session, statement: Any, column: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """The same of a select of one thing."""
+    return (value for (value,) in rows_with(session, statement, column, values))
 
 
 def encode_instances(instances: Instances) -> bytes:

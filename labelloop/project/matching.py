@@ -48,7 +48,7 @@ def with_images(
     skipped: list[SkippedFile] = []
     found: list[tuple[Path, LabelledImage]] = []
     folder, indices = _places(project, place, images, label_set)
-    hint = f" ({folder}); say where with --images" if images is None else ""
+    hint = f" ({folder}); give its folder with --images" if images is None else ""
     for record, file in zip(records, match_images(records, indices), strict=True):
         if isinstance(file, Path):
             found.append((file, record))
@@ -85,7 +85,7 @@ def _places(
         folder = plain_path(Path(images))
         if not folder.is_dir():
             raise UsageError(
-                "there is no such folder of images", value=images, way_out="Mend what --images says."
+                "there is no such folder of images", value=images, way_out="Check the path of --images."
             )
     index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
     if images is not None:
@@ -187,7 +187,7 @@ def _best(record: LabelledImage, indices: Sequence[ImageIndex]) -> tuple[int, Pa
             return closeness, files[0]
     if several:
         return closeness, f"several images could be meant: {', '.join(map(str, several[0][:_SHOWN]))}"
-    return 0, "its image is not there"
+    return 0, "its image was not found"
 
 
 def _unless_another_has(
@@ -198,10 +198,10 @@ def _unless_another_has(
     best = max(wanting.values())
     if closeness < best:
         owner = next(other for other, close in wanting.items() if close == best)
-        return f"its image is not there: {file} has its name, but is the image of {owner}"
+        return f"its image was not found: {file} has its name, but is the image of {owner}"
     rivals = [other for other, close in wanting.items() if close == best and other != name]
     if rivals and closeness < min(_EXACT, name.count("/")):
-        return f"its image is not there: {file} could as well be the image of {', '.join(rivals[:_SHOWN])}"
+        return f"its image was not found: {file} could as well be the image of {', '.join(rivals[:_SHOWN])}"
     return file
 
 

@@ -15,8 +15,8 @@ from labelloop.instances import Instances
 from labelloop.paths import plain_path
 from labelloop.project.classes import hold_classes
 from labelloop.project.config import FILE_NAME, LabelStudioConfig, ProjectConfig, read_config, write_config
-from labelloop.project.ledger import Ledger, decode_instances, sqlite_url
-from labelloop.project.tables import ImageRow, LabelRow, RunRow, now
+from labelloop.project.ledger import Ledger, decode_instances, rows_with, sqlite_url
+from labelloop.project.tables import ImageRow, LabelRow, RunRow, is_newest_label, now
 
 SPLITS = ("train", "val", "test")
 
@@ -78,7 +78,7 @@ class Project:
         root = plain_path(root)
         if (root / FILE_NAME).exists():
             raise ProjectError(
-                "there is a project already", value=root, way_out="Use it with -C, or choose another folder."
+                "there is already a project", value=root, way_out="Use it with -C, or choose another folder."
             )
         try:
             (root / ".labelloop").mkdir(parents=True, exist_ok=True)
@@ -198,17 +198,15 @@ class Project:
 
     def iter_labels(self, image_ids: Collection[int]) -> Iterator[tuple[int, int, Instances]]:
         """(image id, revision, labels) of these images, newest revision, one at a time."""
-        wanted = set(image_ids)
-        newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
-            LabelRow.image_id
-        ).subquery()  # fmt: skip
-        statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).join(
-            newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision)
-        ).order_by(LabelRow.image_id)  # fmt: skip
+        statement = (
+            select(LabelRow.image_id, LabelRow.revision, LabelRow.instances)
+            .where(is_newest_label())
+            .order_by(LabelRow.image_id)
+        )
         with self.ledger.read() as session:
-            for image_id, revision, stored in session.execute(statement):
-                if image_id in wanted:
-                    yield image_id, revision, decode_instances(stored)
+            rows = rows_with(session, statement, LabelRow.image_id, sorted(set(image_ids)))
+            for image_id, revision, stored in rows:
+                yield image_id, revision, decode_instances(stored)
 
     def label_sources(self, *, split: str) -> list[str]:
         """Where label revisions of a split's images came from: ``format:path``, each once, sorted."""
@@ -224,8 +222,9 @@ class Project:
 
     def labels_at(self, revisions: Mapping[int, int]) -> dict[int, Instances]:
         """The labels of these images at these revisions, by image id."""
+        statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances)
         with self.ledger.read() as session:
-            rows = session.execute(select(LabelRow.image_id, LabelRow.revision, LabelRow.instances))
+            rows = rows_with(session, statement, LabelRow.image_id, sorted(revisions))
             return {
                 i: decode_instances(stored) for i, revision, stored in rows if revisions.get(i) == revision
             }
@@ -245,16 +244,24 @@ class Project:
         """Whether the run's folder still lies there."""
         return (self.runs_dir / name).is_dir()
 
-    def finished_runs(self) -> list[RunRecord]:
-        """The runs whose models can be used, oldest first: not those whose folders were deleted."""
-        return [run for run in self.runs() if run.state == "finished" and self.run_there(run.name)]
+    def finished_runs(self, *, deleted: bool = False) -> list[RunRecord]:
+        """The runs whose models can be used, in the order in which they finished.
+
+        Args:
+            deleted: Also those whose folders were deleted.
+        """
+        ended = func.coalesce(RunRow.finished_at, RunRow.started_at)
+        statement = select(RunRow).where(RunRow.state == "finished").order_by(ended, RunRow.name)
+        with self.ledger.read() as session:
+            rows = session.scalars(statement).all()
+        return [_run_record(row) for row in rows if deleted or self.run_there(row.name)]
 
     def unfinished_runs(self) -> list[RunRecord]:
         """The runs that can go on, oldest first: not those whose folders were deleted."""
         return [run for run in self.runs() if run.state != "finished" and self.run_there(run.name)]
 
     def run(self, name: str | None = None) -> RunRecord:
-        """The run of this name, or the newest finished one that is still there.
+        """The run of this name, or the one that finished last and is still there.
 
         Raises:
             UsageError: There is no such run.

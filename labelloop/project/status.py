@@ -10,11 +10,15 @@ from typing import Any
 from sqlalchemy import func, select
 
 from labelloop.budget.audit import audit_rounds
+from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import CurvePointRow, LabelRow
+from labelloop.project.tables import CurvePointRow, LabelRow, is_newest_label
+from labelloop.proposing import last_gate, proposer, refusal
 from labelloop.review.known import minutes_spent, new_labels
-from labelloop.review.rounds import UNSETTLED, RoundRecord, predicted_minutes, round_tasks, rounds
+from labelloop.review.rounds import RoundRecord, rounds
+from labelloop.review.tasks import UNSETTLED, round_tasks
 
+FEW_LABELS = 20  # below it none are kept to validate, and review is another way to first labels
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
 
@@ -26,10 +30,13 @@ def project_status(project: Project) -> dict[str, Any]:
         are in the train split, and ``val`` and ``test`` in theirs; ``objects``: annotated now; ``runs``,
         oldest first, ``there`` until their folder is deleted; ``unfinished``: names of those that can go on;
         ``promoted``: guided or supervised, of ``promoted_run``; ``newest_result``: some metrics of the newest
-        finished run that is there, or None; ``rounds`` and ``minutes_spent`` of review; ``waiting``:
+        finished run that is there, or None; ``loop``: its ``proposer``, its last ``gate``, and ``refused``,
+        the newest finished run where that is the one refused; all None where the loop has not trained;
+        ``rounds`` and ``minutes_spent`` of review; ``waiting``:
         ``tasks`` that nobody has reviewed where the project is tied to now, the ``minutes`` that they
-        should cost (None where that was not predicted), and ``elsewhere``: how many wait where it was tied
-        to before, by server and project there; ``audit``: of the newest round's server, or None;
+        should cost with ``minutes_low`` and ``minutes_high`` (None where that was not predicted), and
+        ``elsewhere``: how many wait where it was tied to before, by server and project there;
+        ``audit``: of the newest round's server, or None;
         ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not
         asked since the labels changed; ``next``: commands that make sense now, each with its reason.
     """
@@ -40,7 +47,10 @@ def project_status(project: Project) -> dict[str, Any]:
     newest = finished[-1] if finished else None
     reviewed = rounds(project)
     steps = _next_steps(images, unfinished, newest, new_labels(project))
-    steps += _next_reviews(project, reviewed, newest)
+    steps += _next_reviews(project, reviewed, newest, images)
+    next_hour = _next_hour(project)
+    if next_hour is None and _was_forecast(project):
+        steps.append("labelloop forecast   (the labels have changed since the last forecast)")
     return {
         "project": project.config.name,
         "root": str(project.root),
@@ -52,11 +62,12 @@ def project_status(project: Project) -> dict[str, Any]:
         "promoted": newest.promoted if newest else None,
         "promoted_run": newest.name if newest and newest.promoted else None,
         "newest_result": _result_summary(newest),
+        "loop": _loop(project),
         "rounds": len(reviewed),
         "minutes_spent": round(minutes_spent(project), 2),
         "waiting": _waiting(project, reviewed),
         "audit": _audit(project, reviewed),
-        "next_hour": _next_hour(project),
+        "next_hour": next_hour,
         "next": steps,
     }
 
@@ -74,12 +85,7 @@ def _count_images(project: Project) -> dict[str, int]:
 
 
 def _count_objects(project: Project) -> int:
-    newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
-        LabelRow.image_id
-    ).subquery()  # fmt: skip
-    total = select(func.coalesce(func.sum(LabelRow.n_objects), 0)).join(
-        newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision)
-    )
+    total = select(func.coalesce(func.sum(LabelRow.n_objects), 0)).where(is_newest_label())
     with project.ledger.read() as session:
         return int(session.execute(total).scalar_one())
 
@@ -107,6 +113,15 @@ def _result_summary(run: RunRecord | None) -> dict[str, Any] | None:
     }
 
 
+def _loop(project: Project) -> dict[str, Any]:
+    gate, refused = last_gate(project), refusal(project)
+    return {
+        "proposer": None if gate is None else proposer(project),
+        "refused": None if refused is None else refused["new"],
+        "gate": gate,
+    }
+
+
 def _headline(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
     return {name: metrics[name] for name in HEADLINE if name in metrics} if metrics else None
 
@@ -130,8 +145,14 @@ def _waiting(project: Project, reviewed: Sequence[RoundRecord]) -> dict[str, Any
     for record in reviewed:
         if record.unsettled and record not in tied:
             elsewhere[record.server] += record.unsettled
-    minutes = predicted_minutes(tasks) if tasks else 0.0
-    return {"tasks": len(tasks), "minutes": minutes, "elsewhere": dict(elsewhere)}
+    minutes = predicted_minutes(tasks)
+    return {
+        "tasks": len(tasks),
+        "minutes": minutes.value,
+        "minutes_low": minutes.low,
+        "minutes_high": minutes.high,
+        "elsewhere": dict(elsewhere),
+    }
 
 
 def _audit(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any] | None:
@@ -139,10 +160,14 @@ def _audit(project: Project, reviewed: list[RoundRecord]) -> dict[str, Any] | No
     return None if audit is None else audit.as_dict()
 
 
-def _next_hour(project: Project) -> dict[str, Any] | None:
+def _was_forecast(project: Project) -> bool:
     with project.ledger.read() as session:
-        if session.scalars(select(CurvePointRow.key).limit(1)).first() is None:
-            return None
+        return session.scalars(select(CurvePointRow.key).limit(1)).first() is not None
+
+
+def _next_hour(project: Project) -> dict[str, Any] | None:
+    if not _was_forecast(project):
+        return None
     from labelloop.budget.next_hour import next_hour  # loads torch, which a new project need not wait for
 
     return next_hour(project)
@@ -152,7 +177,7 @@ def _next_steps(
     images: dict[str, int], unfinished: list[str], newest: RunRecord | None, new: int
 ) -> list[str]:
     steps = [
-        f"labelloop train --resume --name {shlex.quote(name)}   (goes on where it was interrupted)"
+        f"labelloop train --resume --name {shlex.quote(name)}   (continues where it was interrupted)"
         for name in unfinished
     ]
     if not images["labelled"]:
@@ -171,16 +196,24 @@ def _next_steps(
             )
         steps.append("labelloop predict --out masks")
         if not images["test"]:
-            steps.append("labelloop add labels PATH --split test   (numbers that no choice was made on)")
+            steps.append("labelloop add labels PATH --split test   (for numbers that nothing was chosen by)")
     return steps
 
 
-def _next_reviews(project: Project, reviewed: list[RoundRecord], newest: RunRecord | None) -> list[str]:
+def _next_reviews(
+    project: Project, reviewed: list[RoundRecord], newest: RunRecord | None, images: dict[str, int]
+) -> list[str]:
     waiting = sum(record.unsettled for record in tied_rounds(project, reviewed))
     if waiting:
         return [f"labelloop pull   ({waiting} tasks wait for review)"]
+    tied = project.config.label_studio is not None
     if newest is None:
-        return []
-    if project.config.label_studio is None:
-        return ["labelloop connect URL   (people correct what the model is least sure of, in Label Studio)"]
-    return ["labelloop push   (opens a round of review)"]
+        if not images["unlabelled"] or images["labelled"] >= FEW_LABELS:
+            return []
+        if tied:
+            return ["labelloop push   (opens a round with the images that stand best for the pool)"]
+        classes = "" if project.config.classes else "; first write classes into labelloop.toml"
+        return [f"labelloop connect URL   (people draw the first labels, in Label Studio{classes})"]
+    if tied:
+        return ["labelloop push   (opens a round of review)"]
+    return ["labelloop connect URL   (people correct what the model is least sure of, in Label Studio)"]

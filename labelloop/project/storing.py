@@ -6,19 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from labelloop.errors import LabelloopError, ProjectError
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.project.config import FILE_NAME, read_config, write_config
-from labelloop.project.ledger import decode_instances, encode_instances
+from labelloop.project.ledger import decode_instances, encode_instances, rows_with, scalars_with
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
-from labelloop.project.tables import ImageRow, LabelRow
-
-_CHUNK = 500  # values in one SQL statement
+from labelloop.project.tables import ImageRow, LabelRow, is_newest_label
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,12 +55,8 @@ class KnownImages:
         self.added = 0
         self.moved = 0  # from one split to another
         distinct = list(dict.fromkeys(hashes))
-        for start in range(0, len(distinct), _CHUNK):
-            some = distinct[start : start + _CHUNK]
-            for row in session.scalars(
-                select(ImageRow).where(ImageRow.sha256.in_(some)).order_by(ImageRow.id)
-            ):
-                self._rows.setdefault(row.sha256, []).append(row)
+        for row in scalars_with(session, select(ImageRow).order_by(ImageRow.id), ImageRow.sha256, distinct):
+            self._rows.setdefault(row.sha256, []).append(row)
         self.ids = [row.id for rows in self._rows.values() for row in rows]
         self._old = set(self.ids)
 
@@ -189,21 +183,9 @@ class NewClasses:
 
 def newest_labels(session: Session, image_ids: Sequence[int]) -> dict[int, tuple[int, Instances]]:
     """Newest revision and labels by image id."""
-    newest: dict[int, tuple[int, Instances]] = {}
-    for start in range(0, len(image_ids), _CHUNK):
-        some = image_ids[start : start + _CHUNK]
-        last = (
-            select(LabelRow.image_id, func.max(LabelRow.revision).label("revision"))
-            .where(LabelRow.image_id.in_(some))
-            .group_by(LabelRow.image_id)
-            .subquery()
-        )
-        statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).join(
-            last, (LabelRow.image_id == last.c.image_id) & (LabelRow.revision == last.c.revision)
-        )
-        for image_id, revision, stored in session.execute(statement):
-            newest[image_id] = (revision, decode_instances(stored))
-    return newest
+    statement = select(LabelRow.image_id, LabelRow.revision, LabelRow.instances).where(is_newest_label())
+    rows = rows_with(session, statement, LabelRow.image_id, image_ids)
+    return {image_id: (revision, decode_instances(stored)) for image_id, revision, stored in rows}
 
 
 def same_objects(one: Instances, other: Instances) -> bool:

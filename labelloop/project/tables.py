@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, LargeBinary, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, ColumnElement, ForeignKey, LargeBinary, UniqueConstraint, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column
 
 
 def now() -> datetime:
@@ -59,6 +59,13 @@ class LabelRow(Base):
     added_at: Mapped[datetime] = mapped_column(default=now)
 
 
+def is_newest_label() -> ColumnElement[bool]:
+    """Of a LabelRow in a statement: whether it is the newest revision of its image's labels."""
+    of_image = aliased(LabelRow)
+    newest = select(func.max(of_image.revision)).where(of_image.image_id == LabelRow.image_id)
+    return LabelRow.revision == newest.correlate(LabelRow).scalar_subquery()
+
+
 class RunRow(Base):
     """One training run. Its files lie in runs/<name>/."""
 
@@ -94,7 +101,7 @@ class RoundRow(Base):
     run: Mapped[str | None] = mapped_column(ForeignKey("runs.name"))  # None: no model proposed anything
     which: Mapped[str | None]  # guided or supervised
     model_version: Mapped[str]  # as the annotation server shows it
-    server: Mapped[str]  # address and project there, as in ``review.rounds.server_name``
+    server: Mapped[str]  # address and project there, as ``server_name`` of Label Studio's connecting.py
     strategy: Mapped[str]
     min_score: Mapped[float]  # objects scored lower are not shown
     settings: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # budget, seed and the like of the choice
@@ -103,7 +110,7 @@ class RoundRow(Base):
 
 
 class ReviewTaskRow(Base):
-    """One image, or one tile of it, in a round. Its key, not the server's number, is its name for ever."""
+    """One image, or one tile of it, in a round. Its key, not the server's number, names it permanently."""
 
     __tablename__ = "review_tasks"
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -112,7 +119,7 @@ class ReviewTaskRow(Base):
     tile: Mapped[dict[str, Any]] = mapped_column(JSON)  # predict.tiles.Tile
     confidence: Mapped[float]
     chosen: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # arm, why, predicted minutes
-    state: Mapped[str]  # planned, sent, reviewed, skipped, deleted
+    state: Mapped[str]  # planned, sent, reviewed, skipped, deleted, dropped
     server_id: Mapped[int | None]
     sent: Mapped[bytes | None] = mapped_column(LargeBinary)  # the regions as they were sent, packed JSON
 

@@ -39,7 +39,7 @@ class Dataset:
         name: As recipes call it.
         format: Of its labels.
         parts: What is added. What papers measure on is ``test``, though most of them call it val.
-        lists: Where its published lists of labelled images can be had.
+        lists: Where its published lists of labelled images can be found.
         note: What whoever compares numbers must know; shown at every start.
     """
 
@@ -119,10 +119,10 @@ def find_dataset(name: str) -> Dataset:
 
 
 def add_dataset(project: Project, dataset: Dataset, folder: Path, progress: Progress) -> None:
-    """Adds the parts that the project has not; each is one transaction, so an interrupted start goes on.
+    """Adds the parts that the project lacks; each is one transaction, so an interrupted start continues.
 
     Raises:
-        UsageError: The folder has not the data set's layout.
+        UsageError: The folder does not have the data set's layout.
         FormatError: Labels cannot be read.
         ProjectError: No image of a part can be used, or the ledger cannot be written.
     """
@@ -131,7 +131,7 @@ def add_dataset(project: Project, dataset: Dataset, folder: Path, progress: Prog
     missing = [path for path in dict.fromkeys(needed) if not (folder / path).exists()]
     if missing:
         raise UsageError(
-            f"the folder has not the layout of {dataset.name}",
+            f"the folder does not have the layout of {dataset.name}",
             value=folder,
             way_out=f"These are missing: {', '.join(missing)}.",
         )

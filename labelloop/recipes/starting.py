@@ -63,7 +63,8 @@ def make_ready(
         progress: Told of what is added.
 
     Raises:
-        UsageError: The folder has not the right layout, a list is missing, or the project is another one.
+        UsageError: The folder does not have the right layout, a list is missing, or the project is another
+            one.
         ModelError: The model is not there, or lacks something.
     """
     if model is None and benchmark.missing:

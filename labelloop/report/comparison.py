@@ -1,4 +1,4 @@
-"""Test images side by side: image, truth, and what each model found, missed and made up."""
+"""Test images side by side: image, truth, and each model's hits, misses and false positives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from labelloop.errors import OutputError
 from labelloop.instances import Instances
+from labelloop.report.metric_words import plural
 from labelloop.report.overlays import Bytes, Colour, as_rgb, draw_overlay
 
 FOUND: Colour = (0, 214, 143)
@@ -47,7 +48,7 @@ class ComparedModel:
     """One column of predictions.
 
     Attributes:
-        title: For example "teacher (supervised)".
+        title: For example "supervised baseline".
         subtitle: For example its AP with its interval; may be empty.
         min_score: Objects scored lower are not shown.
     """
@@ -161,13 +162,14 @@ def _captions(row: ComparisonRow, models: Sequence[ComparedModel]) -> list[str]:
     for model, predicted in zip(models, row.predicted, strict=True):
         shown = predicted.above(model.min_score)
         hits = int((found_by(shown, row.truth) >= 0).sum())
-        texts.append(f"{hits} found, {len(row.truth) - hits} missed, {len(shown) - hits} made up")
+        false = plural(len(shown) - hits, "false positive")
+        texts.append(f"{hits} found, {len(row.truth) - hits} missed, {false}")
     return texts
 
 
 def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, panel_px: int, font: _Font) -> None:
     side = panel_px // 26
-    for colour, text in ((FOUND, "found"), (MISSED, "missed"), (MADE_UP, "made up")):
+    for colour, text in ((FOUND, "found"), (MISSED, "missed"), (MADE_UP, "false positive")):
         draw.rectangle((x, y + 2, x + side, y + 2 + side), fill=colour, outline=_PALE)
         draw.text((x + side + 5, y), text, font=font, fill=_INK)
         x += side + panel_px // 4

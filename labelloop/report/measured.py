@@ -1,4 +1,4 @@
-"""What a report shows of images that were measured: their objects, found, missed and made up."""
+"""What a report shows of images that were measured: their objects: found, missed and false positives."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class ImageOutcome:
         image: The image.
         shown: Its predictions scored high enough.
         hit: bool (shown,), which of them meet a true object with IoU 0.5 or more.
-        made_up: bool (shown,), which meet none; those in crowds are neither.
+        made_up: bool (shown,), false positives, which meet none; those in crowds are neither.
         missed: bool (truth,), true objects that none meets, crowds left out.
         true: Number of true objects, crowds left out.
-        quality: Sum of IoU / (found + made up / 2 + missed / 2), 0..1 (panoptic quality of the one image, all
-            classes together); None where there is nothing to find and nothing was predicted.
+        quality: Sum of IoU / (found + false positives / 2 + missed / 2), 0..1 (panoptic quality of the one
+            image, all classes together); None where there is nothing to find and nothing was predicted.
     """
 
     image: MeasuredImage

@@ -67,19 +67,19 @@ def all_metrics(estimates: Estimates, *, opened_by: str) -> Markup:
 
 
 def comparison_table(
-    caption: str, baseline: Estimates, distilled: Estimates, difference: Estimates, names: Iterable[str]
+    caption: str, baseline: Estimates, guided: Estimates, difference: Estimates, names: Iterable[str]
 ) -> Markup:
-    """Baseline, distilled model, and their paired difference with what it says."""
+    """Baseline, guided model, and their paired difference with what it says."""
     rows = []
     for name in names:
         words = words_for(name)
-        nearer = _nearer(words, baseline[name], distilled[name])
+        nearer = _nearer(words, baseline[name], guided[name])
         verdict = which_is_better(words, difference[name], nearer=nearer)
         rows.append(
             [
                 _short_name(words, baseline[name]),
                 number(words, baseline[name], with_unit=False),
-                number(words, distilled[name], with_unit=False),
+                number(words, guided[name], with_unit=False),
                 tag(
                     "span",
                     number(words, difference[name], signed=True, with_unit=False),
@@ -87,7 +87,7 @@ def comparison_table(
                 ),
             ]
         )
-    return table(caption, ["", "baseline", "distilled", "difference"], rows, class_="num")
+    return table(caption, ["", "baseline", "guided", "difference"], rows, class_="num")
 
 
 def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence[str] = OF_PARTS) -> Markup:
@@ -96,8 +96,14 @@ def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence
     known = [name for name in names if all(name in parts[part] for part in shown)]
     if len(shown) < len(parts):
         caption = f"{caption}; the first {len(shown)} of {len(parts)}"
-    rows = [[part, *(number(words_for(name), parts[part][name]) for name in known)] for part in shown]
+    if any(is_unreliable(parts[part][name]) for part in shown for name in known):
+        caption = f"{caption}; * from too few images or groups: unreliable"
+    rows = [[part, *(_number_of_part(name, parts[part][name]) for name in known)] for part in shown]
     return table(caption, ["", *(words_for(name).title for name in known)], rows, class_="num")
+
+
+def _number_of_part(name: str, estimate: Estimate) -> Child:
+    return [number(words_for(name), estimate), " *" if is_unreliable(estimate) else None]
 
 
 def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
@@ -107,7 +113,7 @@ def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
     groups = document.get("n_groups")
     n = f"n = {document['n_images']}" if groups is None else f"n = {groups} groups"
     if groups is None and document["n_images"] >= FEW_UNITS:
-        n = "few groups"  # of so many images; how many they are was not kept
+        n = "few images with objects" if "n_groups" in document else "few groups"  # how many was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
 
 

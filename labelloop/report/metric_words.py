@@ -50,7 +50,7 @@ _KNOWN = (
         meaning="Share of the true objects that are found, with an IoU of 0.5 or more.",
     ),
     MetricWords(
-        name="precision_50", section=FINDING, title="Marks that are right (precision)",
+        name="precision_50", section=FINDING, title="Predictions that are right (precision)",
         meaning="Share of the predicted objects that meet a true one, with an IoU of 0.5 or more.",
     ),
     MetricWords(
@@ -75,7 +75,7 @@ _KNOWN = (
     ),
     MetricWords(
         name="cellpose_ap50", section=FINDING, title="AP at IoU 0.5 (Cellpose)",
-        meaning="Found / (found + missed + made up), mean over images. Not comparable with COCO's AP.",
+        meaning="Found / (found + missed + false positives), mean over images. Not comparable to COCO's AP.",
     ),
     MetricWords(
         name="cellpose_ap75", section=FINDING, title="AP at IoU 0.75 (Cellpose)",
@@ -107,11 +107,11 @@ _KNOWN = (
     ),
     MetricWords(
         name="misses_per_100", section=MISTAKES, title="Missed", kind=RATE, better=LOWER,
-        meaning="True objects that nothing meets, per 100 true objects.",
+        meaning="True objects that no prediction meets, per 100 true objects.",
     ),
     MetricWords(
-        name="spurious_per_100", section=MISTAKES, title="Made up", kind=RATE, better=LOWER,
-        meaning="Predictions that meet nothing, per 100 true objects.",
+        name="spurious_per_100", section=MISTAKES, title="False positives", kind=RATE, better=LOWER,
+        meaning="Predictions that meet no true object, per 100 true objects.",
     ),
     MetricWords(
         name="merges_per_100", section=MISTAKES, title="Merged", kind=RATE, better=LOWER,
@@ -122,11 +122,11 @@ _KNOWN = (
         meaning="True objects that two or more predictions share, per 100 true objects.",
     ),
     MetricWords(
-        name="count_bias", section=MEASURING, title="Error of the count, on average", kind=COUNT, better=ZERO,
+        name="count_bias", section=MEASURING, title="Mean count error", kind=COUNT, better=ZERO,
         unit="objects per image", meaning="Predicted minus true. Above 0: too many.",
     ),
     MetricWords(
-        name="count_mae", section=MEASURING, title="Size of the count's error", kind=COUNT, better=LOWER,
+        name="count_mae", section=MEASURING, title="Mean absolute count error", kind=COUNT, better=LOWER,
         unit="objects per image", meaning="Mean distance between predicted and true count, either way.",
     ),
     MetricWords(
@@ -134,15 +134,15 @@ _KNOWN = (
         meaning="Lin's concordance over images: 1 is equal counts in every image.",
     ),
     MetricWords(
-        name="area_bias", section=MEASURING, title="Error of the area, in the middle", kind=PERCENT,
+        name="area_bias", section=MEASURING, title="Median area error", kind=PERCENT,
         better=ZERO, meaning="Median of (predicted - true) / true area of found objects. Above 0: too large.",
     ),
     MetricWords(
-        name="area_low_loa", section=MEASURING, title="Error of the area, lower limit", kind=PERCENT,
+        name="area_low_loa", section=MEASURING, title="Area error, lower limit", kind=PERCENT,
         better=ZERO, meaning="About 95 % of found objects lie between this limit and the next.",
     ),
     MetricWords(
-        name="area_high_loa", section=MEASURING, title="Error of the area, upper limit", kind=PERCENT,
+        name="area_high_loa", section=MEASURING, title="Area error, upper limit", kind=PERCENT,
         better=ZERO, meaning="See the lower limit.",
     ),
     MetricWords(
@@ -214,7 +214,7 @@ def which_is_better(words: MetricWords, estimate: Estimate, *, nearer: bool | No
         nearer: For metrics that are best at zero: whether the new value is nearer to it.
 
     Returns:
-        ``better``, ``worse``, ``not sure``, or nothing where that cannot be said.
+        ``better``, ``worse``, ``not sure``, or nothing where that is not known.
     """
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None or words.better == "":

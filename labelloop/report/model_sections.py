@@ -21,7 +21,7 @@ from labelloop.report.pictures import colour_key, how_to_read, picture_pair
 
 PICTURES_OF_A_KIND = 2
 MOST_ROWS = 400  # of the table of images
-MODELS = {"guided": "distilled model", "supervised": "supervised baseline"}
+MODELS = {"guided": "guided model", "supervised": "supervised baseline"}
 SPLITS = {"test": "test", "val": "validation", "out-of-fold": "out-of-fold"}
 _PARTS = {"class": "By class", "size": "By size, thirds of the true areas", "group": "By group"}
 
@@ -29,9 +29,10 @@ _PARTS = {"class": "By class", "size": "By size, thirds of the true areas", "gro
 def in_a_sentence(document: Mapping[str, Any], who: str) -> Markup:
     """What the numbers say, for someone who reads one sentence."""
     metrics = document["metrics"]
+    shares = {"recall_50": "the objects are found", "precision_50": "the predicted objects are right"}
     parts = [
         f"{100 * float(value):.0f}\N{NO-BREAK SPACE}% of {what}"
-        for name, what in (("recall_50", "the objects are found"), ("precision_50", "the marks are right"))
+        for name, what in shares.items()
         if (value := metrics.get(name, {}).get("value")) is not None
     ]
     said = f"{' and '.join(parts)}, with the {who}" if parts else f"The {who} was measured"
@@ -46,6 +47,8 @@ def quality_section(document: Mapping[str, Any], *, run: RunRecord | None = None
     model = MODELS.get(str(document.get("which")), "model")
     measured = f"Run {run.name}, {model}, measured" if run else "Measured"
     threshold = f"score {float(document['min_score']):.2f} or more counts as an object"
+    if document.get("max_dets"):
+        threshold += f"; AP with maxDets {document['max_dets']}"
     on = plural(document["n_images"], _kind_of(document) + "image")
     found: list[Child] = [
         paragraph(
@@ -66,27 +69,29 @@ def quality_section(document: Mapping[str, Any], *, run: RunRecord | None = None
 
 
 def comparison_section(run: RunRecord) -> list[Child] | None:
-    """The supervised baseline against the distilled model; None of runs without both."""
+    """The supervised baseline against the guided model; None of runs without both."""
     result = run.result or {}
     models = [result.get(part) for part in ("supervised", "guided", "difference")]
     if not all(models):
         return None
-    baseline, distilled, difference = (dict(each or {}) for each in models)
-    names = [name for name in HEADLINE if all(name in each for each in (baseline, distilled, difference))]
+    baseline, guided, difference = (dict(each or {}) for each in models)
+    names = [name for name in HEADLINE if all(name in each for each in (baseline, guided, difference))]
     split = SPLITS.get(str(result.get("split")), "")
     promoted, gate = MODELS.get(run.promoted or "", ""), result.get("gate") or {}
     document = {"metrics": baseline, "n_images": max((e.get("n", 0) for e in baseline.values()), default=0)}
     unverified = f"though the {split} images could not tell" if gate else "without images to choose by"
-    why = f"by {split} images" if result.get("verified") else unverified
+    told = result.get("verified") and gate.get("verdict") != "undecided"
+    why = f"by {split} images" if told else unverified
     chosen = f"Promoted: the {promoted}, {why}." if promoted else ""
     return [
         paragraph(
-            "Both learnt the same labels; the distilled model also learnt from images without labels. "
+            "Both were trained on the same labels; the guided model also on images without labels. "
             f"{chosen} ",
             reliability_tag(document),
         ),
         paragraph("The gate: ", sentence(str(gate["reason"]))) if gate.get("reason") else None,
-        comparison_table(f"On the {split} images, paired", baseline, distilled, difference, names),
+        comparison_table(f"On the {split} images, paired", baseline, guided, difference, names),
+        note("Each row is judged by itself: where nothing differs, one row in twenty looks as if it did."),
     ]
 
 
@@ -149,5 +154,5 @@ def _images_table(images: Sequence[ImageOutcome]) -> Markup:
         for outcome in ranked[:MOST_ROWS]
     ]
     caption = "The worst first" + (f"; the first {MOST_ROWS}" if len(ranked) > MOST_ROWS else "")
-    heads = ["", "true", "predicted", "found", "missed", "made up", "quality"]
+    heads = ["", "true", "predicted", "found", "missed", "false positives", "quality"]
     return table(caption, heads, rows, stacks=False)

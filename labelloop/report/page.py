@@ -34,6 +34,7 @@ from labelloop.report.project_sections import (
     standing_section,
 )
 from labelloop.report.style import style_sheet
+from labelloop.whole_files import replacing
 
 FILE_NAME = "report.html"
 
@@ -70,7 +71,7 @@ def write_report(
         out: The file; if None ``report.html`` in the run's folder, or in the project's where there is none.
         written: The day that the page names; none if None, and the same project gives the same bytes.
         device: Where to predict.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Returns:
         The file.
@@ -125,13 +126,13 @@ def project_page(found: ProjectFacts, *, written: date | None = None) -> str:
         Section(key="quality", title="How good the model is", content=quality),
         Section(
             key="distillation",
-            title="What distillation brings",
+            title="What unlabelled images bring",
             content=comparison_section(run) if run is not None else None,
         ),
         Section(key="curve", title="What more labels would bring", content=curve_section(found)),
         Section(key="budget", title="What annotation cost", content=budget_section(found)),
         *_of_outcomes(outcomes),
-        Section(key="next", title="What is asked next", content=next_section(found)),
+        Section(key="next", title="What to review next", content=next_section(found)),
         Section(key="looks", title="Looks at the test images", content=looks_section(found)),
         Section(key="settings", title="Settings and versions", content=settings_section(found)),
     ]
@@ -240,8 +241,8 @@ def _section(section: Section) -> Markup:
 
 def _write(path: Path, page: str) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        with replacing(path) as partial:
+            partial.write_text(page, encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the report cannot be written ({error.strerror or error})",

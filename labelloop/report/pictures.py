@@ -24,7 +24,7 @@ _LINE_PX = 1.6  # of a contour, as it is seen
 KEY = (
     ("found", FOUND),
     ("missed", MISSED),
-    ("made up", MADE_UP),
+    ("false positive", MADE_UP),
     ("truth", TRUTH),
     ("where the truth is unknown", NOT_COUNTED),
 )
@@ -52,7 +52,10 @@ def picture_pair(kind: str, outcome: ImageOutcome) -> Markup:
     """
     name, true = outcome.image.name, outcome.true
     found, made_up = int(outcome.hit.sum()), int(outcome.made_up.sum())
-    said = f"{found} of {plural(true, 'object')} found, {int(outcome.missed.sum())} missed, {made_up} made up"
+    said = (
+        f"{found} of {plural(true, 'object')} found, {int(outcome.missed.sum())} missed, "
+        f"{plural(made_up, 'false positive')}"
+    )
     quality = NO_NUMBER if outcome.quality is None else f"{outcome.quality:.3f}"
     of_kind = tag("span", f" {kind}", class_="soft")
     caption = tag("figcaption", tag("b", name), of_kind, tag("br"), f"{said}; quality {quality}")
@@ -77,8 +80,8 @@ def picture_pair(kind: str, outcome: ImageOutcome) -> Markup:
 def how_to_read() -> Markup:
     """The line above the pictures."""
     return note(
-        "Left the truth, right the prediction. Images are ordered by panoptic quality: how many objects are "
-        "right, and how well their outlines fit."
+        "Left: the truth. Right: the prediction. Images are ordered by panoptic quality: how many objects "
+        "are right, and how well their outlines fit."
     )
 
 

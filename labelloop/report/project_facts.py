@@ -17,16 +17,8 @@ from labelloop.project.looks import Look, looks
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.status import project_status, tied_rounds
 from labelloop.report.measured import MeasuredImage
-from labelloop.review.rounds import (
-    REVIEWED,
-    SKIPPED,
-    UNSETTLED,
-    RoundRecord,
-    TaskRecord,
-    images_by_id,
-    round_tasks,
-    rounds,
-)
+from labelloop.review.rounds import RoundRecord, images_by_id, rounds
+from labelloop.review.tasks import REVIEWED, SKIPPED, UNSETTLED, TaskRecord, round_tasks
 
 _COUNTED = "this is look "
 
@@ -117,7 +109,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         project: What is reported.
         run: A finished run; the newest if None.
         device: Where to predict.
-        progress: Who watches.
+        progress: Where progress is reported.
 
     Raises:
         UsageError: The run that is named does not exist.

@@ -25,10 +25,10 @@ def standing_section(found: ProjectFacts) -> list[Child]:
     rows: list[tuple[Child, Child]] = [
         ("Classes", ", ".join(status["classes"]) or "none yet"),
         ("Images", f"{images['total']:,}"),
-        ("To train on, labelled", f"{images['labelled']:,}"),
-        ("To train on, without labels", f"{images['unlabelled']:,}"),
-        ("For validation", f"{images['val']:,}"),
-        ("For the test", f"{images['test']:,}"),
+        ("Training images, labelled", f"{images['labelled']:,}"),
+        ("Training images, without labels", f"{images['unlabelled']:,}"),
+        ("Validation images", f"{images['val']:,}"),
+        ("Test images", f"{images['test']:,}"),
         ("Annotated objects", f"{status['objects']:,}"),
         ("Runs", f"{len(found.runs)}{unfinished}"),
     ]

@@ -15,7 +15,7 @@ class Palette:
         ink: Text.
         muted: Text that stands back.
         line: Rules and borders; never the only bearer of meaning.
-        accent: Links, the distilled model, what was predicted.
+        accent: Links, the guided model, what was predicted.
         second: The other one: the baseline, what was reported.
         good: Better.
         bad: Worse, and warnings.

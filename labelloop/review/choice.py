@@ -22,8 +22,8 @@ class Choice:
         known: So many of them, the first, are labels already.
         views: The tiles of it that will be asked about.
         confidence: Of the whole image, 0..1.
-        chosen: For the ledger, per task: ``arm``, ``why``, and predicted ``minutes`` with ``low`` and
-            ``high``.
+        chosen: For the ledger, per task: ``arm``, ``why``, and predicted ``minutes`` as
+            ``budget.effort.Minutes`` has them.
     """
 
     image: ImageRecord

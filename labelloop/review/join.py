@@ -25,7 +25,7 @@ from labelloop.instances import BoolArray, Instances
 from labelloop.predict.tiles import Tile
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.joined import Joined
-from labelloop.review.rounds import is_known_key
+from labelloop.review.tasks import is_known_key
 
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
 COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object

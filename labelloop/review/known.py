@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import select
+from sqlalchemy.orm import load_only
 
+from labelloop.project.ledger import scalars_with
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, LabelRow, Meta, ReviewTaskRow, RoundRow, RunRow
-
-CHUNK = 500  # values in one SQL statement
+from labelloop.project.tables import (
+    AnnotationRow,
+    LabelRow,
+    Meta,
+    ReviewTaskRow,
+    RoundRow,
+    RunRow,
+    is_newest_label,
+)
 
 
 def pull_cursor(project: Project, name: str) -> str | None:
@@ -37,8 +45,8 @@ def known_tasks(project: Project, keys: Sequence[str]) -> dict[str, KnownTask]:
         load_only(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.gone_at)
     )
     with project.ledger.read() as session:
-        numbers = {row.key: row.server_id for row in chunked(session, tasks, ReviewTaskRow.key, keys)}
-        rows = sorted(chunked(session, states, AnnotationRow.task_key, keys), key=lambda row: row.id)
+        numbers = {row.key: row.server_id for row in scalars_with(session, tasks, ReviewTaskRow.key, keys)}
+        rows = sorted(scalars_with(session, states, AnnotationRow.task_key, keys), key=lambda row: row.id)
         last = {(row.task_key, row.server_id): row.gone_at is None for row in rows}
     annotations: dict[str, set[int]] = {}
     for (key, number), live in last.items():
@@ -74,34 +82,33 @@ def minutes_spent(project: Project) -> float:
     return sum(last.values()) / 60
 
 
-def chunked(session: Session, statement: Select[Any], column: Any, values: Sequence[Any]) -> Iterator[Any]:
-    """The scalars of a statement for the rows in which a column has one of many values."""
-    for start in range(0, len(values), CHUNK):
-        yield from session.scalars(statement.where(column.in_(values[start : start + CHUNK])))
-
-
 def new_labels(project: Project) -> int:
     """Images whose newest labels came from review, and that no finished run that is there has seen so.
 
-    A run on all labels has seen those that there were when it began, also the ones that it had no use for;
-    a run on some has seen the revisions that it learnt or was chosen by.
+    A run on all labels has seen those that there were when it read them, also the ones that it had no use
+    for; a run on some has seen the revisions that it learnt or was chosen by.
     """
-    newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision")).group_by(
-        LabelRow.image_id
-    ).subquery()  # fmt: skip
-    reviewed = (
-        select(LabelRow.image_id, LabelRow.revision, LabelRow.added_at)
-        .join(newest, (LabelRow.image_id == newest.c.image_id) & (LabelRow.revision == newest.c.revision))
-        .where(LabelRow.source.startswith("review:"))
+    reviewed = select(LabelRow.image_id, LabelRow.revision, LabelRow.added_at).where(
+        is_newest_label(), LabelRow.source.startswith("review:")
     )
     names = [run.name for run in project.finished_runs()]
     runs = select(RunRow.started_at, RunRow.config).where(RunRow.name.in_(names))
     with project.ledger.read() as session:
         rows, finished = session.execute(reviewed).all(), session.execute(runs).all()
-    whole = [began for began, config in finished if config.get("request", {}).get("labels", "all") == "all"]
+    whole = [
+        _labels_read_at(config, began)
+        for began, config in finished
+        if config.get("request", {}).get("labels", "all") == "all"
+    ]
     newest_whole = max(whole, default=None)
     seen = {item for _, config in finished for item in config.get("label_revisions", {}).items()}
     return sum(
         (newest_whole is None or added_at > newest_whole) and (str(image_id), revision) not in seen
         for image_id, revision, added_at in rows
     )
+
+
+def _labels_read_at(config: Mapping[str, Any], began: datetime) -> datetime:
+    """When a run read the labels; runs of older versions noted only when they began, which was later."""
+    stored = config.get("labels_read_at")
+    return began if stored is None else datetime.fromisoformat(stored)

@@ -6,7 +6,7 @@ A later round shows what the labels hold already, with the model's objects where
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -15,9 +15,10 @@ from sqlalchemy import select
 from labelloop.instances import Instances
 from labelloop.project.project import Project
 from labelloop.project.tables import ReviewTaskRow
+from labelloop.review.asked import counts_as_asked
 from labelloop.review.counting import came_back
 from labelloop.review.joined import Joined
-from labelloop.review.rounds import DROPPED, UNSETTLED
+from labelloop.review.tasks import UNSETTLED
 from labelloop.review.tiles import TileView
 
 INSIDE = 0.5  # an object is new where so much of it lies in unknown area, and old where in a known object
@@ -42,12 +43,7 @@ class PartlyReviewed:
     def known(self) -> Instances:
         """The objects that are known, with a score of 1."""
         kept = self.labels.select(~self.labels.crowd)
-        return Instances(
-            size_hw=kept.size_hw,
-            rles=kept.rles,
-            labels=kept.labels,
-            scores=np.ones(len(kept), np.float32),
-        )
+        return replace(kept, scores=np.ones(len(kept), np.float32))
 
     def together(self, seen: Instances) -> Instances:
         """The known objects, followed by those of a model that lie where nobody has looked.
@@ -86,14 +82,19 @@ class PartlyReviewed:
         return tuple(worth)
 
 
-def partly_reviewed(project: Project) -> dict[int, PartlyReviewed]:
-    """The fields that can be asked about again, by image id."""
+def partly_reviewed(project: Project, server: str) -> dict[int, PartlyReviewed]:
+    """The fields that can be asked about again, by image id.
+
+    Args:
+        project: Whose images.
+        server: As for ``counts_as_asked``.
+    """
     boxes: dict[int, list[Box]] = {}
     declined: dict[int, list[Box]] = {}
     waiting: set[int] = set()
     columns = select(ReviewTaskRow.image_id, ReviewTaskRow.state, ReviewTaskRow.tile, came_back())
     with project.ledger.read() as session:
-        for image_id, state, tile, reviewed in session.execute(columns.where(ReviewTaskRow.state != DROPPED)):
+        for image_id, state, tile, reviewed in session.execute(columns.where(counts_as_asked(server))):
             if state in UNSETTLED:
                 waiting.add(image_id)
             else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labelloop.review.edits import EDIT_KINDS, KeyedInstances
-from labelloop.review.rounds import TaskRecord
+from labelloop.review.tasks import TaskRecord
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from labelloop.project.ledger import encode_instances
+from labelloop.project.ledger import VALUES_AT_ONCE, encode_instances, scalars_with
 from labelloop.project.project import Project
 from labelloop.project.storing import newest_labels, same_objects
 from labelloop.project.tables import (
@@ -26,26 +26,25 @@ from labelloop.project.tables import (
     ProposalRow,
     ReviewTaskRow,
     RoundRow,
+    is_newest_label,
     now,
 )
 from labelloop.review.counting import counted_last, counting, live, said_time
 from labelloop.review.edits import Edit, KeyedInstances
 from labelloop.review.join import ReturnedTile
-from labelloop.review.known import CHUNK, chunked
+from labelloop.review.packing import pack_json, unpack_json
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadResult, ReadReview
 from labelloop.review.rejoin import REVIEW, AskedRound, join_rounds
-from labelloop.review.rounds import (
+from labelloop.review.rounds import close_settled
+from labelloop.review.tasks import (
     DELETED,
     REVIEWED,
     SENT,
     SKIPPED,
     TaskRecord,
-    close_settled,
-    pack_json,
     proposal,
     shown_by,
     task_record,
-    unpack_json,
 )
 from labelloop.review.unknown import made_edits, unknown_areas
 
@@ -100,7 +99,7 @@ class _Pull:
     def take(self, pulled: Sequence[PulledTask], *, read_again: bool) -> None:
         """Tasks with their annotations; those without any, now and before, are nothing new."""
         had = set(
-            chunked(
+            scalars_with(
                 self._session,
                 select(AnnotationRow.task_key),
                 AnnotationRow.task_key,
@@ -119,17 +118,12 @@ class _Pull:
 
     def _reviewed(self) -> list[str]:
         """Reviewed tasks of the images whose labels come from review, or are no newer than what came back."""
-        newest = select(LabelRow.image_id, func.max(LabelRow.revision).label("revision"))
-        last = newest.group_by(LabelRow.image_id).subquery()
         pulled = select(AnnotationRow.task_key, func.max(AnnotationRow.pulled_at).label("at"))
         came = pulled.where(AnnotationRow.skipped.is_(False)).group_by(AnnotationRow.task_key).subquery()
         statement = (
             select(ReviewTaskRow.key)
             .join(came, came.c.task_key == ReviewTaskRow.key)
-            .outerjoin(last, last.c.image_id == ReviewTaskRow.image_id)
-            .outerjoin(
-                LabelRow, (LabelRow.image_id == last.c.image_id) & (LabelRow.revision == last.c.revision)
-            )
+            .outerjoin(LabelRow, (LabelRow.image_id == ReviewTaskRow.image_id) & is_newest_label())
             .where(
                 LabelRow.image_id.is_(None)
                 | LabelRow.source.startswith(REVIEW)
@@ -146,8 +140,8 @@ class _Pull:
             for state in self._states.get(key, ())
             if not state.skipped and state not in self._results
         ]
-        for start in range(0, len(states), CHUNK):
-            numbers = [state.id for _, state in states[start : start + CHUNK]]
+        for start in range(0, len(states), VALUES_AT_ONCE):
+            numbers = [state.id for _, state in states[start : start + VALUES_AT_ONCE]]
             self._session.execute(delete(EditRow).where(EditRow.annotation_id.in_(numbers)))
         for key, state in states:
             task = self._tasks[key]
@@ -158,16 +152,16 @@ class _Pull:
         """All that the ledger has of the images of these tasks."""
         asked = list(keys)
         of_tasks = select(ReviewTaskRow.image_id)
-        images = set(chunked(self._session, of_tasks, ReviewTaskRow.key, asked))
-        rows = chunked(self._session, select(ReviewTaskRow), ReviewTaskRow.image_id, sorted(images))
+        images = set(scalars_with(self._session, of_tasks, ReviewTaskRow.key, asked))
+        rows = scalars_with(self._session, select(ReviewTaskRow), ReviewTaskRow.image_id, sorted(images))
         self._rows = {row.key: row for row in rows}
         self._tasks = {key: task_record(row) for key, row in self._rows.items()}
         for task in self._tasks.values():
             self._tasks_of.setdefault(task.image_id, {}).setdefault(task.round_id, []).append(task)
-        states = chunked(self._session, select(AnnotationRow), AnnotationRow.task_key, list(self._rows))
+        states = scalars_with(self._session, select(AnnotationRow), AnnotationRow.task_key, list(self._rows))
         for state in sorted(states, key=lambda state: state.id):
             self._states.setdefault(state.task_key, []).append(state)
-        for row in chunked(self._session, select(ProposalRow), ProposalRow.image_id, sorted(images)):
+        for row in scalars_with(self._session, select(ProposalRow), ProposalRow.image_id, sorted(images)):
             self._proposed[row.round_id, row.image_id] = proposal(row)
 
     def _take(self, pulled: PulledTask) -> None:

@@ -18,7 +18,8 @@ from labelloop.project.tables import LabelRow, RoundRow
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.join import ReturnedTile, join_tiles
 from labelloop.review.joined import Joined
-from labelloop.review.rounds import SUSPECTS, is_known_key
+from labelloop.review.rounds import SUSPECTS
+from labelloop.review.tasks import is_known_key
 
 REVIEW = "review:"  # how the source of labels begins that come from review
 

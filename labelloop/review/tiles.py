@@ -8,7 +8,7 @@ that they hold, so that nobody draws it again, unless that part is a sliver.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -173,9 +173,7 @@ def cut_to_box(instances: Instances, box: tuple[int, int, int, int]) -> Instance
     cut = Instances.from_dense(
         dense, instances.labels, instances.scores, size_hw=(bottom - top, right - left)
     )
-    return Instances(
-        size_hw=cut.size_hw, rles=cut.rles, labels=cut.labels, scores=cut.scores, crowd=instances.crowd
-    )
+    return replace(cut, crowd=instances.crowd)
 
 
 def _window(

@@ -1,6 +1,6 @@
 """Regions that came back and cannot be used, such as those of a class that the project lacks.
 
-Somebody left an object there, so the area is no background and the object is not deleted: the area is
+Somebody left an object there, so the area is not background and the object is not deleted: the area is
 unknown, which training ignores and no metric counts, until the annotation can be read.
 """
 
@@ -11,14 +11,14 @@ import numpy as np
 from labelloop.instances import BoolArray, Instances
 from labelloop.review.edits import Edit, KeyedInstances, find_edits
 from labelloop.review.pulled import ReadReview
-from labelloop.review.rounds import TaskRecord
+from labelloop.review.tasks import TaskRecord
 
 
 def made_edits(task: TaskRecord, shown: KeyedInstances, review: ReadReview) -> list[Edit]:
     """What a person did in a task, without what came of it that is unknown.
 
     Args:
-        task: Which; that an object was accepted is said by the task that owns it.
+        task: Which; that an object was accepted is reported by the task that owns it.
         shown: What it showed, in its coordinates.
         review: What came back.
     """

@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from labelloop.project.project import Project
 from labelloop.project.tables import ReviewTaskRow, RoundRow
-from labelloop.review.rounds import DROPPED, close_settled
+from labelloop.review.rounds import close_settled
+from labelloop.review.tasks import DROPPED
 
 _RAGGED = "ragged"  # beside why a task was chosen: the editor cannot take its masks
 

@@ -20,7 +20,8 @@ from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import REVIEWED, TaskRecord, plan_round, round_tasks
+from labelloop.review.rounds import plan_round
+from labelloop.review.tasks import REVIEWED, TaskRecord, round_tasks
 from labelloop.review.tiles import whole_view
 
 TILE = Tile(box=(0, 0, 9, 9), core=(0, 0, 9, 9), inner=(False, False, False, False))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from labelloop.budget.annotator import PRESETS, annotate
 from labelloop.budget.annotator_time import Reported, reported_seconds
-from labelloop.budget.effort import ACTIONS, OWN_FACTOR_FROM, EffortModel, TimedTask
+from labelloop.budget.effort import ACTIONS, OWN_FACTOR_FROM, EffortModel, Minutes, TimedTask, together
 from labelloop.budget.sloppy_outlines import jittered
 from labelloop.budget.work import Work, mean_outline_px
 from labelloop.instances import Instances
@@ -91,6 +91,20 @@ def test_an_outline_that_is_not_known_is_as_long_as_those_of_the_tasks_that_were
         Work(objects=4, edits={"added": 2}, outline_px=150.0),
     )
     assert model.predict(unknown) == model.predict(known)
+
+
+@pytest.mark.parametrize("n_timed", [0, 40])
+def test_predictions_of_tasks_add_up_to_what_the_model_says_of_all_of_them(n_timed: int) -> None:
+    model, rng = EffortModel.fit(timed(2, n_timed, scatter=0.3)), np.random.default_rng(3)
+    works = [replace(random_work(rng), spread=0.3) for _ in range(30)]
+    each = [Minutes(**model.predict(work).as_dict()) for work in works]  # as the ledger keeps them
+    added, whole = together(each), model.total(works)
+    assert added.value == pytest.approx(whole.value, rel=1e-3)
+    assert added.low == pytest.approx(whole.low, rel=0.02)
+    assert added.high == pytest.approx(whole.high, rel=0.02)
+    assert added.high < 0.95 * sum(minutes.high for minutes in each)
+    assert together([each[0]]).high == pytest.approx(each[0].high)
+    assert together([]) == model.total([])
 
 
 def test_the_mean_outline_of_discs_is_that_of_their_circles() -> None:

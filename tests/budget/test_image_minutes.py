@@ -39,6 +39,7 @@ class Look:
     skipped: bool = False
     bulk: bool = False
     gone: bool = False
+    core: tuple[int, int, int, int] = (0, 0, 9, 9)
 
 
 @pytest.fixture
@@ -56,8 +57,8 @@ def review(project, looks, strategy="random"):
         nothing = encode_instances(Instances(size_hw=(9, 9)))
         for image in {look.image for look in looks}:
             session.add(ProposalRow(round_id=1, image_id=image, keys=[], instances=nothing))
-        tile = {"box": (0, 0, 9, 9), "core": (0, 0, 9, 9), "inner": (0, 0, 9, 9), "shown": [], "owned": []}
-        for task, image in {(look.task or str(look.image), look.image) for look in looks}:
+        for task, image, core in {(look.task or str(look.image), look.image, look.core) for look in looks}:
+            tile = {"box": (0, 0, 9, 9), "core": core, "inner": (0, 0, 9, 9), "shown": [], "owned": []}
             row = ReviewTaskRow(
                 key=task, round_id=1, image_id=image, tile=tile, confidence=1.0, state="reviewed"
             )
@@ -92,8 +93,12 @@ def test_the_mean_of_the_images_with_an_interval_around_it(project):
 
 
 def test_tiles_of_an_image_add_up_and_only_the_last_state_of_an_annotation_counts(project):
-    tiles = [(image, tile) for image in range(1, 6) for tile in (1, 2)]
-    looks = [Look(image=i, seconds=60, task=f"{i}-{tile}", number=10 * i + tile) for i, tile in tiles]
+    halves = {1: (0, 0, 9, 4), 2: (0, 4, 9, 9)}
+    looks = [
+        Look(image=i, seconds=60, task=f"{i}-{half}", number=10 * i + half, core=core)
+        for i in range(1, 6)
+        for half, core in halves.items()
+    ]
     before = [dataclasses.replace(look, seconds=999.0) for look in looks]
     review(project, [*before, *looks])
     assert minutes_per_image(project).value == pytest.approx(2.0)
@@ -112,6 +117,32 @@ def test_skipped_bulk_deleted_and_untimed_annotations_do_not_count(project):
     assert (cost.value, cost.n) == (pytest.approx(2.0), 5)
 
 
+def test_a_field_of_which_a_tile_was_reviewed_costs_as_much_as_if_all_of_it_were(project):
+    ninth = (3, 3, 6, 6)
+    skipped = Look(image=1, seconds=900.0, task="1-other", number=50, skipped=True, core=(0, 0, 3, 3))
+    looks = [Look(image=i, seconds=60.0, core=ninth) for i in range(1, 4)]
+    looks += [
+        Look(image=i, seconds=60.0, task=f"{i}-{tile}", number=10 * i + tile, core=core)
+        for i in (4, 5)
+        for tile, core in enumerate([ninth, (0, 3, 3, 6)])
+    ]
+    review(project, [*looks, skipped])
+    assert minutes_per_image(project).value == pytest.approx(9.0)
+
+
+def test_of_several_people_at_one_tile_each_costs_their_time(project):
+    looks = [Look(image=i, seconds=60.0, number=i, core=(0, 0, 9, 3)) for i in range(1, 6)]
+    review(project, [*looks, *(dataclasses.replace(look, number=look.number + 10) for look in looks)])
+    assert minutes_per_image(project).value == pytest.approx(6.0)
+
+
+def test_a_sliver_of_a_field_says_nothing_of_the_whole(project):
+    label(project, 5, range(21, 24))
+    review(project, [Look(image=i, seconds=60.0, core=(0, 0, 1, 3)) for i in range(1, 8)])
+    cost = minutes_per_image(project)
+    assert (cost.n, cost.reliable) == (0, False)
+
+
 def test_an_image_left_open_over_night_counts_five_times_the_median(project):
     review(project, [*(Look(image=i, seconds=60.0) for i in range(1, 10)), Look(image=10, seconds=40_000.0)])
     assert minutes_per_image(project).value == pytest.approx((9 + 5) / 10)
@@ -120,7 +151,7 @@ def test_an_image_left_open_over_night_counts_five_times_the_median(project):
 def test_without_times_and_labels_nobody_knows(project):
     cost = minutes_per_image(project)
     assert cost.value is None
-    assert "it is of 0" in cost.reason
+    assert "0 are known" in cost.reason
 
 
 def label(project, n_objects, images, *, unknown_rows=0, n_classes=1):

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy import func, select
 
 from labelloop.budget.diversity import is_near_duplicate
 from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.opening import RoundRequest, open_round
+from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
@@ -18,7 +20,8 @@ from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import DoubtRow, EmbeddingRow
-from labelloop.review.rounds import TaskRecord, current_round, round_tasks
+from labelloop.review.rounds import current_round
+from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.review.unsendable import drop_unsendable
 
 
@@ -54,9 +57,13 @@ def test_the_same_state_and_seed_open_the_same_round(trained: Project) -> None:
 class Watching(Silent):
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.notes: list[str] = []
 
     def start(self, stage: str, total: int) -> None:
         self.stages.append(stage)
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 def test_a_strategy_that_does_not_ask_for_doubt_looks_once_and_auto_still_looks_twice_later(
@@ -67,7 +74,7 @@ def test_a_strategy_that_does_not_ask_for_doubt_looks_once_and_auto_still_looks_
     looks = {}
     for strategy in ("random", "auto"):
         watching = Watching()
-        open_round(project, strategy, RoundRequest(budget=Budget(tasks=1), strategy=strategy), watching)
+        open_round(project, "here", RoundRequest(budget=Budget(tasks=1), strategy=strategy), watching)
         looks[strategy] = [stage for stage in watching.stages if stage.startswith("evaluating")]
     assert looks == {"random": ["evaluating guided"], "auto": ["evaluating supervised"]}
     with project.ledger.read() as session:
@@ -92,9 +99,12 @@ def test_doubts_and_embeddings_are_computed_once(trained: Project) -> None:
 
 def test_a_round_in_minutes_costs_about_so_many(trained: Project) -> None:
     record = open_round(trained, "minutes", RoundRequest(budget=Budget(minutes=3.0)), Silent())
-    minutes = [task.chosen["minutes"]["value"] for task in round_tasks(trained, record.id) if task.chosen]
-    assert len(minutes) > 1
-    assert 0 < sum(minutes) <= 3.0
+    tasks = round_tasks(trained, record.id)
+    minutes = predicted_minutes(tasks)
+    assert len(tasks) > 1
+    assert 0 < (minutes.value or 0) <= 3.0
+    assert minutes.low is not None
+    assert minutes.low < minutes.value < minutes.high
 
 
 def test_before_any_model_typical_images_are_asked_about_with_nothing_drawn(tmp_path: Path) -> None:
@@ -125,6 +135,24 @@ def test_alike_images_have_alike_embeddings(tmp_path: Path) -> None:
     np.testing.assert_array_equal(embed(project, pictures), vectors)
     tile = Picture(image=pictures[0].image, box=(0, 0, 48, 48))
     assert not is_near_duplicate(embed(project, [tile])[0], vectors[:1])
+
+
+def test_a_round_says_that_its_budget_is_not_used_up_where_the_rest_are_near_duplicates(
+    tmp_path: Path,
+) -> None:
+    project = pool_project(tmp_path, labelled=0, pool=1)
+    (first,) = project.images()
+    pixels = np.array(Image.open(first.path))
+    for i in range(4):  # the same field, but for a pixel
+        pixels[i, i] = 255 - pixels[i, i]
+        Image.fromarray(pixels).save(tmp_path / "pool" / f"later {i}.png")
+    add_images(project, [str(tmp_path / "pool")])
+    watching = Watching()
+    record = open_round(project, "here", RoundRequest(budget=Budget(tasks=5)), watching)
+    asked = len(round_tasks(project, record.id))
+    assert asked < 5
+    [said] = watching.notes
+    assert f"{5 - asked} tasks that would fit" in said
 
 
 def asked_names(project: Project, tasks: list[TaskRecord]) -> set[str]:

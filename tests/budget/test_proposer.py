@@ -29,7 +29,8 @@ from labelloop.review.edits import KeyedInstances
 from labelloop.review.partly import partly_reviewed
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
+from labelloop.review.rounds import plan_round
+from labelloop.review.tasks import TaskRecord, round_tasks
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5
@@ -86,7 +87,7 @@ def proposer_of(project: Project) -> Proposer:
     return Proposer(
         project,
         project.images(),
-        partly_reviewed(project),
+        partly_reviewed(project, "s"),
         run=None,
         twice=True,
         device="cpu",

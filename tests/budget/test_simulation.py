@@ -24,7 +24,8 @@ from labelloop.project.adding import add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
-from labelloop.review.rounds import round_tasks, rounds
+from labelloop.review.rounds import rounds
+from labelloop.review.tasks import round_tasks
 
 REQUEST = SimulationRequest(
     strategies=("random", "auto"), rounds=2, budget=Budget(tasks=3), iterations=4, labels=2, jobs=2

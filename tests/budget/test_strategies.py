@@ -17,6 +17,7 @@ from labelloop.budget.strategies import (
     Pool,
     Strategy,
     choose,
+    passed_over,
 )
 
 
@@ -126,14 +127,16 @@ def test_auto_has_a_random_arm_even_where_a_budget_is_worth_three_images() -> No
 
 
 def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
-    """Where many images are near-duplicates, most of a budget is drawn from what the clever arm left over."""
+    """Where the most doubted images are near-duplicates, the rest is drawn from what the clever arm left."""
     rng = np.random.default_rng(0)
-    vectors = almost_alike(rng, np.repeat(unit(rng, 4), 15, axis=0))
-    picks = choose(pool(60, vectors=vectors), Budget(tasks=40), "auto", np.random.default_rng(0))
+    vectors = np.concatenate([almost_alike(rng, np.repeat(unit(rng, 1), 80, axis=0)), unit(rng, 40)])
+    doubt = np.repeat([9.0, 0.1], [80, 40])
+    a_pool = pool(120, vectors=vectors, doubt=doubt, minutes=np.ones(120))
+    picks = choose(a_pool, Budget(tasks=20), "auto", np.random.default_rng(0))
     arms = Counter(pick.arm for pick in picks)
-    assert arms[RANDOM_ARM] == 10
-    assert arms[FILL_ARM] > 20
-    assert arms.total() == 40
+    assert arms[RANDOM_ARM] == 5
+    assert arms[FILL_ARM] > 10
+    assert arms.total() == 20
     assert {pick.why for pick in picks if pick.arm == FILL_ARM} == {
         "drawn from what was left, to fill the budget"
     }
@@ -177,6 +180,23 @@ def test_auto_does_not_ask_twice_about_near_duplicates() -> None:
     doubt = np.concatenate([np.full(30, 9.0), np.full(30, 1.0)])
     picks = choose(pool(60, vectors=vectors, doubt=doubt), Budget(tasks=20), "auto", rng)
     assert sum(pick.index < 30 for pick in picks if pick.arm == "auto") <= 1
+
+
+def test_auto_leaves_budget_unspent_rather_than_fill_it_with_near_duplicates() -> None:
+    rng = np.random.default_rng(0)
+    vectors = almost_alike(rng, np.repeat(unit(rng, 4), 15, axis=0))
+    a_pool, budget = pool(60, vectors=vectors), Budget(tasks=40)
+    picks = choose(a_pool, budget, "auto", np.random.default_rng(0))
+    kinds = [pick.index // 15 for pick in picks if pick.arm != RANDOM_ARM]
+    assert len(set(kinds)) == len(kinds) <= 4
+    assert passed_over(a_pool, budget, picks) == 60 - len(picks)
+
+
+def test_auto_asks_about_one_image_where_all_look_like_something_known() -> None:
+    known = unit(np.random.default_rng(0), 1)
+    a_pool = pool(9, vectors=np.repeat(known, 9, axis=0), known=known)
+    rounds = [choose(a_pool, Budget(tasks=1), "auto", np.random.default_rng(seed)) for seed in range(20)]
+    assert {len(picks) for picks in rounds} == {1}
 
 
 def test_auto_keeps_a_few_images_without_objects() -> None:

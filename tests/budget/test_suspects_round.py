@@ -19,7 +19,9 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
-from labelloop.review.rounds import RoundRecord, is_known_key, mark_sent, pack_json, proposals, round_tasks
+from labelloop.review.packing import pack_json
+from labelloop.review.rounds import RoundRecord
+from labelloop.review.tasks import is_known_key, mark_sent, proposals, round_tasks
 
 QUICK = OutOfFoldSettings(folds=2, steps=3)
 
@@ -90,8 +92,8 @@ def test_no_image_is_asked_about_again_unless_its_labels_changed_for_another_rea
 ) -> None:
     project, truth = both
 
-    def ask(tasks: int = 1) -> set[int]:
-        record = open_suspects_round(project, "here", Budget(tasks=tasks), Silent(), settings=QUICK)
+    def ask(tasks: int = 1, server: str = "here") -> set[int]:
+        record = open_suspects_round(project, server, Budget(tasks=tasks), Silent(), settings=QUICK)
         opened.append(record)
         return {task.image_id for task in round_tasks(project, record.id)}
 
@@ -101,6 +103,7 @@ def test_no_image_is_asked_about_again_unless_its_labels_changed_for_another_rea
     again: set[int] = set()
     with suppress(NothingToReviewError):
         again |= ask()  # while it waits
+    assert first in ask(20, "elsewhere")  # where the project is tied to then
     review_round(project, truth, opened[0], annotator="perfect", seed=0)
     with suppress(NothingToReviewError):
         again |= ask()

@@ -21,7 +21,8 @@ from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
+from labelloop.review.rounds import plan_round
+from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.review.tiles import TileView, whole_view
 
 Mask = npt.NDArray[np.bool_]

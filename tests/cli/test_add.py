@@ -45,7 +45,7 @@ def test_images_are_added_once_and_bad_files_are_named(labelloop, project: Path,
     assert first.document["skipped"][0]["reason"]
     again = labelloop("add", "images", tmp_path / "plate ü", "-C", project)
     assert again.code == 0  # nothing is new, and all is there
-    assert "3 known" in again.out
+    assert "3 already known" in again.out
     assert "broken.png" in again.err
     found = labelloop("status", "-C", project, "--json").document
     assert found["images"]["unlabelled"] == 3
@@ -223,4 +223,4 @@ def test_a_folder_without_images_says_why_nothing_was_added(labelloop, project: 
     (tmp_path / "empty").mkdir()
     ran = labelloop("add", "images", tmp_path / "empty", "-C", project)
     assert ran.code == 1
-    assert "no image is in what was named" in ran.err
+    assert "there are no images in the paths given" in ran.err

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import select
 
 from labelloop.budget.curve_points import point_key
 from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import coco_dataset
+from labelloop.instances import Instances
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import CurvePointRow
+from labelloop.project.tables import CurvePointRow, LabelRow
 
 
 @pytest.fixture
@@ -147,3 +150,23 @@ def test_status_says_what_the_next_hour_buys_once_forecast_knows_and_only_then(l
     assert advice["expected"]["low"] < advice["expected"]["value"] < advice["expected"]["high"]
     assert "literature" in advice["advice"]  # nobody was timed yet
     assert "forecast" in labelloop("status", "-C", project).out
+
+
+def test_status_says_to_forecast_again_when_labels_changed_since(labelled, labelloop) -> None:
+    def steps() -> list[str]:
+        return [
+            step for step in labelloop("status", "-C", root, "--json").document["next"] if "forecast" in step
+        ]
+
+    root = labelled(24)
+    assert steps() == []  # nobody has asked for one
+    know_points(root, growing)
+    assert steps() == []
+    project = Project.open(root)
+    with project.ledger.write() as session:
+        for row in session.scalars(select(LabelRow)).all():
+            changed = LabelRow(image_id=row.image_id, revision=2, source="review:round-1", n_objects=0)
+            changed.instances = encode_instances(Instances(size_hw=(48, 48)))
+            session.add(changed)
+    [step] = steps()
+    assert step.startswith("labelloop forecast   (")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,9 @@ from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
+from labelloop.project.status import project_status
 from labelloop.project.tables import ImageRow, LabelRow, Meta
+from labelloop.proposing import GATE, PROPOSER
 from labelloop.review.choice import Choice
 from labelloop.review.known import pull_cursor
 from labelloop.review.rounds import move_rounds, plan_round
@@ -99,6 +102,28 @@ def test_status_counts_splits_and_newest_revisions(labelloop, project: Path) -> 
     assert "1 labelled and 2 unlabelled" in labelloop("status", "-C", project).out
 
 
+def _offers(project: Project, command: str) -> list[str]:
+    return [step for step in project_status(project)["next"] if f"labelloop {command}" in step]
+
+
+@pytest.mark.parametrize("labelled", [0, 3])
+def test_status_offers_review_before_the_first_run_where_labels_are_few(
+    project: Path, *, labelled: int
+) -> None:
+    opened = Project.open(project)
+    assert not _offers(opened, "connect")  # there is nothing to ask about
+    for number in range(5):
+        _add(opened, str(number), "train", 1 if number < labelled else None)
+    assert _offers(opened, "connect")
+    opened.set_label_studio(LabelStudioConfig(url="http://127.0.0.1:8080", project=1))
+    assert not _offers(opened, "connect")
+    assert _offers(opened, "push")
+    for number in range(20):
+        _add(opened, f"more {number}", "train", 1)
+    assert not _offers(opened, "push")  # a training is worth more
+    assert _offers(opened, "train")
+
+
 def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
     opened = Project.open(project)
     estimate = {"value": 0.6712, "low": 0.6331, "high": 0.7049, "n": 15}
@@ -154,6 +179,20 @@ def test_status_offers_a_training_where_corrections_wait_for_one(labelloop, proj
     assert any("train --labels all   (" in line for line in steps)
 
 
+def test_status_says_that_the_gate_refused_the_newest_run(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {}}
+    for name in ("first", "second"):
+        opened.save_run(RunRecord(name=name, state="finished", promoted="guided", result={}, **shared))
+        (opened.runs_dir / name).mkdir(parents=True)
+    assert "proposes" not in labelloop("status", "-C", project).out
+    decided = {"new": "second", "old": "first", "promote": False, "reason": "it is worse"}
+    with opened.ledger.write() as session:
+        session.add(Meta(key=PROPOSER, value="first"))
+        session.add(Meta(key=GATE, value=json.dumps(decided)))
+    assert "first proposes; the gate refused second: it is worse" in labelloop("status", "-C", project).out
+
+
 def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, project: Path) -> None:
     opened = Project.open(project)
     shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {"request": {}}}
@@ -172,13 +211,14 @@ def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, pro
     assert "no unfinished run" in labelloop("train", "-C", project, "--resume").err
 
 
-def _ask(project: Project, server: LabelStudioConfig, *names: str) -> None:
+def _ask(project: Project, server: LabelStudioConfig, *names: str, **minutes: float) -> None:
     """A round on a server, which the project is tied to afterwards."""
+    cost = {"value": 2.0, "low": 1.0, "high": 4.0, **minutes}
     nothing = Instances(size_hw=(8, 8))
     choices = [
         Choice(
             image=image, proposed=nothing, views=(whole_view(nothing),), confidence=0.5,
-            chosen=({"arm": "auto", "minutes": {"value": 2.0, "low": 1.0, "high": 4.0}},),
+            chosen=({"arm": "auto", "minutes": cost},),
         )
         for image in project.images() if image.file_name in names
     ]  # fmt: skip
@@ -198,13 +238,32 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
     _ask(opened, old, "a", "b")
     _ask(opened, new, "c")
     found = labelloop("status", "-C", project, "--json").document
-    assert found["waiting"] == {"tasks": 1, "minutes": 2.0, "elsewhere": {"http://127.0.0.1:8080#1": 2}}
+    waiting = found["waiting"]
+    assert (waiting["tasks"], waiting["minutes"]) == (1, 2.0)
+    assert waiting["elsewhere"] == {"http://127.0.0.1:8080#1": 2}
     assert [step for step in found["next"] if "pull" in step] == [
         "labelloop pull   (1 tasks wait for review)"
     ]
     shown = labelloop("status", "-C", project).out
     assert "1 tasks wait, about 2 minutes" in shown
     assert "2 tasks wait at http://127.0.0.1:8080#1, which the project is not tied to now" in shown
+
+
+def test_status_says_the_interval_of_the_minutes_that_wait(labelloop, project: Path) -> None:
+    opened = Project.open(project)
+    for name in ("a", "b", "c"):
+        _add(opened, name, "train", None)
+    server = LabelStudioConfig(url="http://127.0.0.1:8080", project=1)
+    _ask(opened, server, "a")  # as versions planned it that did not keep what intervals have in common
+    waiting = labelloop("status", "-C", project, "--json").document["waiting"]
+    assert (waiting["minutes"], waiting["minutes_low"], waiting["minutes_high"]) == (2.0, None, None)
+    assert "about 2 minutes of work\n" in labelloop("status", "-C", project).out
+    _ask(opened, server, "b", "c", value=20.0, low=10.0, high=40.0, shared=0.0)
+    waiting = labelloop("status", "-C", project, "--json").document["waiting"]
+    assert waiting["minutes"] == 40.0
+    assert 20 < waiting["minutes_low"] < 40 < waiting["minutes_high"] < 80  # they do not err together
+    ends = f"({waiting['minutes_low']:.0f} to {waiting['minutes_high']:.0f})"
+    assert f"about 40 minutes of work {ends}\n" in labelloop("status", "-C", project).out
 
 
 def test_rounds_go_on_where_their_server_is_found_at_another_address(labelloop, project: Path) -> None:
@@ -262,7 +321,7 @@ def test_classes_that_moved_are_one_line_with_the_way_out(labelloop, tmp_path: P
     assert (ran.code, ran.out) == (1, "")
     (line,) = ran.err.splitlines()
     assert "debris, not organoid, debris" in line
-    assert "in this order again: organoid, debris" in line
+    assert "the order of the classes in labelloop.toml: organoid, debris" in line
 
 
 def test_the_doctor_names_classes_that_moved(labelloop, project: Path) -> None:

@@ -18,6 +18,7 @@ from labelloop.cli.app import Program
 from labelloop.cli.options import JsonOption
 from labelloop.errors import LabelloopError, ProjectError, UsageError
 
+SECRET = "postgresql://u:geheim@h/db"
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sqlalchemy", "pydantic", "matplotlib", "PIL", "timm"}
 
 
@@ -135,6 +136,26 @@ def test_wrong_usage_is_exit_2_in_words_and_in_json(labelloop, arguments: list[s
     assert error["what"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        pytest.param(["server", "up", "--prot", "1", "--database", SECRET], "server up", id="beside"),
+        pytest.param(["server", "up", f"--databas={SECRET}"], "server up", id="in a wrong flag"),
+        pytest.param(["server", "up", SECRET], "server up", id="as an argument"),
+        pytest.param(["push", "--strategy", SECRET], "push", id="as a value"),
+        pytest.param(["connect", "https://me:geheim@host", "--wrong"], "connect", id="in an address"),
+        pytest.param([SECRET], "", id="as the command"),
+    ],
+)
+def test_wrong_usage_in_json_names_the_command_and_no_password(
+    labelloop, arguments: list[str], command: str
+) -> None:
+    ran = labelloop(*arguments, "--json")
+    assert ran.code == 2
+    assert ran.document["error"]["value"] == f"labelloop {command}".strip()
+    assert "geheim" not in ran.out + ran.err
+
+
 def test_project_is_named_before_or_after_the_command(labelloop, project: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     labelloop("init", other)
@@ -187,9 +208,9 @@ def test_what_is_raised_on_purpose_has_its_exit_code(error: BaseException, code:
 
 
 def test_an_interrupted_training_says_how_to_go_on() -> None:
-    interrupt = KeyboardInterrupt("labelloop train --resume --name a goes on.")
+    interrupt = KeyboardInterrupt("labelloop train --resume --name a continues it.")
     ran = CliRunner().invoke(_program_that_raises(interrupt), ["train"])
-    assert ran.stderr == "error: interrupted. labelloop train --resume --name a goes on.\n"
+    assert ran.stderr == "error: interrupted. labelloop train --resume --name a continues it.\n"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError(errno.EBADF, "a bug")])

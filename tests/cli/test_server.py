@@ -35,7 +35,7 @@ def test_where_nothing_runs_status_and_down_say_so(labelloop) -> None:
     assert "labelloop server up" in labelloop("server", "status").out
     down = labelloop("server", "down", "--json")
     assert (down.code, down.document) == (0, {"stopped": False, "pid": None})
-    assert "did not run" in labelloop("server", "down").out
+    assert "was not running" in labelloop("server", "down").out
 
 
 def test_what_cannot_be_read_is_one_line(labelloop, tmp_path: Path) -> None:

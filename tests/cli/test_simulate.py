@@ -48,7 +48,7 @@ def test_a_budget_that_is_none_is_wrong_usage(labelled, labelloop, budget: str) 
     for command in (("push", f"--budget={budget}"), ("simulate", f"--budget={budget}")):
         ran = labelloop(*command, "-C", labelled, "--json")
         assert ran.code == 2
-        assert ran.document["error"]["what"] == "this is no budget"
+        assert ran.document["error"]["what"] == "this is not a budget"
         assert ran.document["error"]["value"] == budget
 
 

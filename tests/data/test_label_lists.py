@@ -48,7 +48,7 @@ def test_names_may_have_folders_endings_comments_and_blank_lines(tmp_path):
 def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
     plates = [image(1, "plate 1/x.tif"), image(2, "plate 2/x.tif")]
     assert listed_images(plates, named(tmp_path, "plate 2/x.tif\n")) == {2}
-    with pytest.raises(UsageError, match="several images could be meant"):
+    with pytest.raises(UsageError, match="fit several images"):
         listed_images(plates, named(tmp_path, "x.tif\n"))
 
 
@@ -126,7 +126,7 @@ def test_the_leaking_split_of_m_orgaquant_is_told(counted):
         pytest.param({"1.0": {"0": []}}, 1.0, 0, "indices", id="empty"),
         pytest.param({"1.0": {"0": [-1]}}, 1.0, 0, "indices", id="negative"),
         pytest.param({"1.0": {"0": [True]}}, 1.0, 0, "indices", id="no-number"),
-        pytest.param({"one": {"0": [1]}}, 1.0, 0, "no JSON of shares", id="no-percent"),
+        pytest.param({"one": {"0": [1]}}, 1.0, 0, "not a JSON file of shares", id="no-percent"),
     ],
 )
 def test_a_list_of_seeds_that_cannot_be_used_says_why(counted, shares, percent, seed, reason):

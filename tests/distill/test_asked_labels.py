@@ -35,7 +35,7 @@ def test_a_list_that_counts_counts_the_coco_file_of_the_labels(project, tmp_path
     assert sorted(asked.image_ids) == ids(project, "labelled_1.png")
     assert asked.budget == 1
     add_labels(project, str(tmp_path / "test.json"), images=str(tmp_path / "test"), split="train")
-    with pytest.raises(UsageError, match="not from exactly one"):
+    with pytest.raises(UsageError, match="not come from exactly one"):
         asked_labels(project, f"{tmp_path / 'seeds.txt'}@34%", project.images(split="train"), seed=0)
 
 

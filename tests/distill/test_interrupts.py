@@ -54,6 +54,6 @@ def test_the_same_command_goes_on_where_model_and_recipe_are_files_of_the_folder
 @pytest.mark.parametrize("stage", ["teacher", "pseudo-labels", "distillation", "evaluating guided"])
 def test_afterwards_it_names_the_run_to_go_on_with(project, stage):
     request = TrainRequest(iterations=4, name="my run")
-    with pytest.raises(KeyboardInterrupt, match=r"labelloop -C \S+ train --resume --name 'my run' goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"-C \S+ train --resume --name 'my run' continues it"):
         train(project, request, Interrupting(stage))
     assert train(project, dataclasses.replace(request, resume=True))["run"] == "my run"

@@ -73,11 +73,11 @@ def test_a_request_that_contradicts_the_run_is_refused_and_names_what_differs(em
     save_run(empty, TrainRequest(name="run", labels="15", time_s=60.0, seed=3))
     for same in (TrainRequest(resume=True), TrainRequest(resume=True, labels="15", time_s=60.0, seed=3)):
         assert run_to_resume(empty, same).name == "run"
-    with pytest.raises(UsageError, match="started otherwise") as caught:
+    with pytest.raises(UsageError, match="started with other settings") as caught:
         run_to_resume(empty, TrainRequest(resume=True, labels="5", seed=3))
     assert "labels 5 instead of 15" in caught.value.value
     assert "seed" not in caught.value.value
-    with pytest.raises(UsageError, match="started otherwise"):
+    with pytest.raises(UsageError, match="started with other settings"):
         run_to_resume(empty, TrainRequest(resume=True, name="run", method="supervised"))
 
 

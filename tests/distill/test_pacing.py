@@ -71,7 +71,7 @@ def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_iterations_t
 
 
 def test_a_teachers_iterations_leave_some_for_the_student(project):
-    with pytest.raises(UsageError, match="3 or more of the student") as caught:
+    with pytest.raises(UsageError, match="3 or more for the student") as caught:
         train(project, TrainRequest(model=CORE_NET, iterations=12, teacher_iterations=11))
     assert caught.value.value == "11+1"
 

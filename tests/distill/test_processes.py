@@ -85,7 +85,7 @@ def test_a_run_that_a_scheduler_stops_goes_on_under_a_launcher_to_the_same_weigh
     cut.send_signal(signal.SIGUSR1)
     _, err = cut.communicate(timeout=300)
     assert cut.returncode == 130
-    assert err.splitlines()[-1].endswith(" train --resume --name cut --devices 2 goes on.")
+    assert err.splitlines()[-1].endswith(" train --resume --name cut --devices 2 continues it.")
     assert (project.runs_dir / "cut" / "checkpoint.pt").exists()
     leader, other = launched(project, "--resume", "--name", "cut", "--json")
     assert (leader[0], other[0]) == (0, 0), leader[2] + other[2]

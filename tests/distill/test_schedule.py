@@ -157,7 +157,7 @@ def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
     path.write_text('iterations = "many"\nema_deca = 0.9\n[pseudo]\nview = 2\n')
     with pytest.raises(UsageError) as caught:
         find_recipe(str(path))
-    for part in ("iterations is 'many'", "ema_decay is meant?", "pseudo.view is unknown"):
+    for part in ("iterations is 'many'", "did you mean ema_decay?", "pseudo.view is unknown"):
         assert part in str(caught.value)
 
 

@@ -91,7 +91,7 @@ def test_another_seed_gives_other_weights(project, finished):
 def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tmp_path):
     image = project.images(split="test")[0].path
     image.rename(tmp_path / "elsewhere.png")
-    with pytest.raises(TrainingError, match="not where they were") as caught:
+    with pytest.raises(TrainingError, match="no longer where they were") as caught:
         train(project, SHORT)
     assert caught.value.value == str(image)
     assert project.runs() == []
@@ -118,7 +118,7 @@ def test_a_few_images_of_the_pool_that_are_gone_are_said_and_left_out(project, w
 def test_a_pool_of_which_much_is_gone_is_a_clear_error_before_the_first_step(project):
     for image in project.images(labelled=False)[:2]:
         image.path.unlink()
-    with pytest.raises(TrainingError, match="not where they were") as caught:
+    with pytest.raises(TrainingError, match="no longer where they were") as caught:
         train(project, SHORT)
     assert "and 1 more" in caught.value.value
     assert project.runs() == []
@@ -133,7 +133,7 @@ def test_a_full_disk_at_the_start_leaves_the_name_free(project, monkeypatch):
 
         def make_full(*arguments):
             name = make(*arguments)
-            (folder / "config.json.partial").symlink_to("/dev/full")
+            (folder / ".config.json.partial").symlink_to("/dev/full")
             return name
 
         context.setattr(train_module, "make_run_folder", make_full)

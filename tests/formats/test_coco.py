@@ -114,9 +114,9 @@ def test_an_object_partly_outside_is_clipped(tmp_path):
     ("annotation", "reason"),
     [
         pytest.param({"segmentation": [[1, 1, 5, 5]]}, "fewer than 3 points", id="2-point-polygon"),
-        pytest.param({"segmentation": [[1, 1, 5]]}, "no list of x and y", id="odd-polygon"),
-        pytest.param({"segmentation": [[1, 1, "a", 5, 6, 7]]}, "no numbers", id="polygon-of-text"),
-        pytest.param({"segmentation": [[1, 1, float("nan"), 5, 6, 7]]}, "no numbers", id="nan"),
+        pytest.param({"segmentation": [[1, 1, 5]]}, "not a list of x and y", id="odd-polygon"),
+        pytest.param({"segmentation": [[1, 1, "a", 5, 6, 7]]}, "not numbers", id="polygon-of-text"),
+        pytest.param({"segmentation": [[1, 1, float("nan"), 5, 6, 7]]}, "not numbers", id="nan"),
         pytest.param({"segmentation": [[50, 5, 60, 5, 60, 9]]}, "outside the image", id="outside"),
         pytest.param({"segmentation": [[0, 0, 1e9, 0, 0, 1e9]]}, "far outside", id="far-outside"),
         pytest.param({"segmentation": [[5, 5, 5, 5, 5, 5]]}, "empty", id="no-pixel"),
@@ -176,7 +176,7 @@ def test_entries_with_one_file_name_are_one_image(tmp_path):
         ([{"id": 1, "file_name": "a.png"}], "no width and height"),
         ([{"id": 1, "width": W, "height": H}], "no file_name"),
         ([{"file_name": "a.png", "width": W, "height": H}], "no id"),
-        (["a.png"], "no image entry"),
+        (["a.png"], "not an image entry"),
         (
             [{"id": 1, "file_name": n, "width": W, "height": H} for n in ("a.png", "b.png")],
             "another image has",

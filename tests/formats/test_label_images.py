@@ -92,7 +92,7 @@ def test_masks_of_all_objects_together_are_refused_whatever_their_number(tmp_pat
     labels = read_label_images(tmp_path)
     assert [(r.image, len(r.instances)) for r in labels.records] == [("none.png", 0), ("one.png", 1)]
     assert [s.reason for s in labels.skipped] == [
-        "it is a mask of all objects together (25 pieces of one number), no label image"
+        "it is a mask of all objects together (25 pieces of one number), not a label image"
     ]
 
 
@@ -203,7 +203,7 @@ def test_a_label_image_is_never_read_as_one_mask(tmp_path):
     assert [record.image for record in labels.records] == ["x.png"]
     (skipped,) = labels.skipped
     assert Path(skipped.path) == tmp_path / "y" / "masks"
-    assert "2.png holds the numbers of several objects, up to 2" in skipped.reason
+    assert "2.png holds the numbers of several objects (up to 2)" in skipped.reason
     assert "--format label-image" in skipped.reason
 
 
@@ -279,11 +279,11 @@ def test_an_unknown_format_and_a_senseless_one_name_the_formats(tmp_path):
     (tmp_path / "a.csv").write_text("x,y")
     with pytest.raises(FormatError, match=r"coco .*label-image .*mask-folder"):
         read_labels(tmp_path / "a.csv")
-    with pytest.raises(FormatError, match="no known annotations"):
+    with pytest.raises(FormatError, match="no annotations of a known format"):
         read_labels(tmp_path)
     with pytest.raises(FormatError, match=r"cannot be of the format coco"):
         read_labels(tmp_path, "coco")
     with pytest.raises(UsageError, match=r"no such label format.*mask-folder"):
         read_labels(tmp_path, "voc")
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(FormatError, match="no such file"):
         read_labels(tmp_path / "none.json")

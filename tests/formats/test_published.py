@@ -168,13 +168,13 @@ def test_of_pixels_and_polygons_the_pixels_count(tmp_path):
     [
         pytest.param(polygons(("zeppelin", box(0, 0, 5, 5), {})), "zeppelin", id="unknown-label"),
         pytest.param(polygons(("car", [[1, 1]], {})), "fewer than 2", id="one-point"),
-        pytest.param(polygons(("car", [1, 2, 3], {})), "no list of points", id="no-points"),
-        pytest.param(polygons(("car", "x", {})), "no list of points", id="text"),
+        pytest.param(polygons(("car", [1, 2, 3], {})), "not a list of points", id="no-points"),
+        pytest.param(polygons(("car", "x", {})), "not a list of points", id="text"),
         pytest.param({"objects": []}, "image's size", id="no-size"),
         pytest.param(polygons(height=10**6, width=10**6), "would be", id="huge"),
         pytest.param({"imgHeight": 5, "imgWidth": 5}, "list of objects", id="no-objects"),
-        pytest.param(polygons() | {"objects": [3]}, "objects is none", id="number"),
-        pytest.param([], "no annotation", id="list"),
+        pytest.param(polygons() | {"objects": [3]}, "objects is damaged", id="number"),
+        pytest.param([], "not an annotation", id="list"),
     ],
 )
 def test_polygons_that_cannot_be_used_are_skipped_with_their_reason(tmp_path, document, reason):
@@ -248,7 +248,7 @@ def test_an_ade20k_object_without_one_class_is_skipped_with_its_reason(tmp_path)
     assert record.instances.areas.tolist() == [4]
     assert [skipped.reason.split(", not")[0] for skipped in labels.skipped] == [
         "its class is 0", "its class is 5 and 6",
-        "it is gray, so it holds no classes in red and objects in green",
+        "it is gray, but red should be the class and green the object",
     ]  # fmt: skip
 
 
@@ -323,10 +323,10 @@ def test_a_yolo_outline_outside_the_image_is_skipped_and_its_image_is_not_called
         ("0 0.5 0.5 0.2 0.2", "is a box"),
         ("0 0.1 0.2 0.3 0.4", "is a box"),
         ("0 0.1 0.2 0.3 0.4 0.5", "5 coordinates"),
-        ("cell 0.1 0.2 0.3 0.4 0.5 0.6", "no class number"),
-        ("0 10 20 30 40 50 60", "no shares"),
-        ("-1 0.1 0.2 0.3 0.4 0.5 0.6", "no shares"),
-        ("0 nan 0.2 0.3 0.4 0.5 0.6", "no shares"),
+        ("cell 0.1 0.2 0.3 0.4 0.5 0.6", "not a class number"),
+        ("0 10 20 30 40 50 60", "not shares"),
+        ("-1 0.1 0.2 0.3 0.4 0.5 0.6", "not shares"),
+        ("0 nan 0.2 0.3 0.4 0.5 0.6", "not shares"),
     ],
 )
 def test_a_yolo_line_that_cannot_be_used_is_named(tmp_path, line, reason):

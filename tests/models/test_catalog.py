@@ -48,7 +48,7 @@ def test_a_variant_that_is_a_file_or_folder_is_kept_so_that_it_is_found_from_any
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("ARCHITECTURE = 3", "no labelloop"), ("import nothing_like_it", "imported"), ("def (", "imported")],
+    [("ARCHITECTURE = 3", "not a labelloop"), ("import nothing_like_it", "imported"), ("def (", "imported")],
 )
 def test_a_file_without_an_architecture_is_named(tmp_path, text, says):
     path = tmp_path / "ours.py"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from labelloop.distill.checkpoint import RunFiles, save_tensors, write_json
-from labelloop.errors import ImageError, ProjectError, UsageError
+from labelloop.errors import ImageError, ProjectError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats
 from labelloop.predict.predict import predict
@@ -113,8 +113,11 @@ def test_a_path_that_leads_nowhere_is_reported_and_the_rest_goes_on(project: Pro
 
 
 def test_nothing_to_predict_is_an_error(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file or folder"):
+    with pytest.raises(ImageError, match="no such file or folder"):
         predict(project, [str(tmp_path / "gone")], out=tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="nothing to predict"):
+        predict(project, [str(tmp_path / "empty")], out=tmp_path / "out")
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(ImageError, match="the file is empty"):
         predict(project, [str(tmp_path / "broken.png")], out=tmp_path / "out")

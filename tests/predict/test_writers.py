@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from labelloop.errors import OutputError
 from labelloop.instances import Instances
 from labelloop.predict import writers
-from labelloop.predict.writers import label_image, replacing, write_coco, write_label_tiff, write_overlay
+from labelloop.predict.writers import label_image, write_coco, write_label_tiff, write_overlay, written_to
 
 
 def two_overlapping() -> Instances:
@@ -111,7 +111,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_partial(tmp_path: Path) -
     path.write_text("old")
 
     def fail() -> None:
-        with replacing(path) as partial:
+        with written_to(path) as partial:
             partial.write_text("new")
             raise OSError(28, "No space left on device")
 

@@ -19,6 +19,8 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
 
+NO_IMAGE = "the file is not a PNG, JPEG or TIFF image; export .czi, .nd2 or .lif as TIFF, for example in Fiji"
+
 H, W = 24, 32
 
 
@@ -128,7 +130,7 @@ def test_a_file_that_is_named_is_not_passed_over(project, pool):
     report = add_images(project, [str(pool / "notes.txt"), str(pool / "0.png"), "nowhere", "no*thing.png"])
     assert report.added == 1
     assert reasons(report) == {
-        "notes.txt": "the file is no PNG, JPEG or TIFF image",
+        "notes.txt": NO_IMAGE,
         "nowhere": "there is no such file or folder",
         "no*thing.png": "no file matches this pattern",
     }
@@ -150,12 +152,12 @@ def test_bad_files_are_named_with_their_reasons_and_the_rest_goes_on(project, po
     assert reasons(report) == {
         "zero.png": "the file is empty",
         "truncated.png": "the PNG is truncated",
-        "text.jpg": "the file is no PNG, JPEG or TIFF image",
+        "text.jpg": NO_IMAGE,
         "no pages.tif": "the TIFF has no pages",
         "nan.tif": f"the image has pixels that are NaN or infinite ({H * W} of {H * W})",
         "inf.tif": f"the image has pixels that are NaN or infinite ({H * W} of {H * W})",
         "dot.png": "the image is too small (each side must be 8 px or more) (1 x 1 px)",
-        "scan.czi": "the file is no PNG, JPEG or TIFF image",
+        "scan.czi": NO_IMAGE,
         "broken link.png": "the file cannot be read (No such file or directory)",
     }
 
@@ -183,7 +185,7 @@ def test_a_name_that_is_no_unicode_is_skipped_with_its_reason(project, tmp_path)
     report = add_images(project, [str(tmp_path)])
     assert report.added == 1
     assert [(s.path, s.reason) for s in report.skipped] == [
-        (f"{tmp_path}/x\\xff.png", "its name is no Unicode text; rename it")
+        (f"{tmp_path}/x\\xff.png", "its name is not Unicode text; rename it")
     ]
 
 
@@ -247,7 +249,7 @@ def test_a_known_image_gets_its_group_when_one_is_asked_for(project, pool):
 
 
 def test_an_invalid_pattern_is_a_usage_error(project, pool):
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         add_images(project, [str(pool)], group_by="(")
     with pytest.raises(UsageError, match="no such split"):
         add_images(project, [str(pool)], split="dev")
@@ -399,7 +401,7 @@ def test_label_images_of_a_missing_image_do_not_take_the_image_of_others(project
     save(tmp_path / "masks" / "plate2" / "A01.png", np.eye(H, W, dtype=np.uint8))
     report = add_labels(project, str(tmp_path / "masks"), images=str(tmp_path / "images"))
     assert (report.added, report.objects) == (1, 1)
-    assert "is not there" in reasons(report)["A01.png"]
+    assert "was not found" in reasons(report)["A01.png"]
 
 
 def test_images_of_the_project_are_told_apart_by_their_folders(project, tmp_path):
@@ -480,7 +482,7 @@ def test_classes_are_matched_by_name(tmp_path, pool):
 
 def test_unknown_classes_are_named_and_nothing_is_added(project, pool):
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 2)]}, categories=("organoid", "cyst"))
-    with pytest.raises(UsageError, match=r"cyst.*labelloop\.toml") as caught:
+    with pytest.raises(ProjectError, match=r"cyst.*labelloop\.toml") as caught:
         add_labels(project, path)
     assert caught.value.value == "cyst"
     assert counts(project) == (0, 0)
@@ -527,7 +529,7 @@ def test_an_image_of_the_project_is_never_its_own_label_image(project, tmp_path)
     add_images(project, [str(tmp_path / "a")])
     report = add_labels(project, str(tmp_path / "a"), format="label-image")
     assert (report.revised, report.objects) == (0, 0)
-    assert "is not there" in reasons(report)["x.png"]
+    assert "was not found" in reasons(report)["x.png"]
 
 
 @pytest.mark.parametrize("parents", [["train", "test"], [""]])
@@ -556,7 +558,7 @@ def test_labels_without_names_need_a_project_with_one_class(tmp_path):
     save(tmp_path / "x.png", pixels(1))
     label_image(tmp_path / "x_masks.png")
     several = Project.init(tmp_path / "two", ProjectConfig(name="p", classes=("a", "b")))
-    with pytest.raises(UsageError, match="several classes"):
+    with pytest.raises(ProjectError, match="several classes"):
         add_labels(several, str(tmp_path))
     none = Project.init(tmp_path / "none", ProjectConfig(name="p"))
     assert add_labels(none, str(tmp_path)).added == 1
@@ -573,7 +575,7 @@ def test_a_wrong_request_is_an_error_that_changes_nothing(project, pool, tmp_pat
     ):
         with pytest.raises(UsageError):
             add_labels(project, path, **arguments)
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(FormatError, match="no such file"):
         add_labels(project, str(tmp_path / "none.json"))
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(FormatError):

@@ -205,7 +205,7 @@ def test_no_image_of_the_tests_subset_is_learnt_from_in_the_clean_split(tmp_path
 
 def test_what_is_missing_of_a_layout_is_named(tmp_path, miniature):
     miniature("ade20k", tmp_path / "data")
-    with pytest.raises(UsageError, match="not the layout of coco") as caught:
+    with pytest.raises(UsageError, match="not have the layout of coco") as caught:
         ready("coco-1-mask2former-r50", tmp_path / "data", tmp_path / "project")
     assert "annotations/instances_train2017.json, train2017" in caught.value.way_out
 

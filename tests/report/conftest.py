@@ -167,6 +167,6 @@ def check_page() -> Callable[[str], Outline]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[MeasuredImage]:
-    """Six images: from all found to three missed and two made up."""
+    """Six images: from all found to three missed and two false positives."""
     kinds = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (3, 2)]
     return [_measured_image(tmp_path, f"well-{m}{u}.png", missed=m, made_up=u) for m, u in kinds]

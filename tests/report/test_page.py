@@ -60,7 +60,8 @@ def test_the_same_data_give_the_same_bytes(measurement) -> None:
 def test_few_images_are_said_to_be_unreliable(measurement) -> None:
     assert "n = 6: unreliable" in measurement_page(measurement, title="x")
     sure = {name: {**e, "n": 300, "reliable": True} for name, e in measurement.document["metrics"].items()}
-    many = replace(measurement, document={**measurement.document, "metrics": sure, "n_images": 300})
+    document = {**measurement.document, "metrics": sure, "n_images": 300, "by": {}}
+    many = replace(measurement, document=document)
     assert "unreliable" not in measurement_page(many, title="x")
 
 
@@ -108,7 +109,7 @@ def test_nothing_predicted_is_a_page_too(measurement, document_of, check_page) -
         Measurement(document=document_of(images), images=images, classes=("a",)), title="x"
     )
     check_page(page)
-    assert "0 of 5 objects found, 5 missed, 0 made up" in page
+    assert "0 of 5 objects found, 5 missed, 0 false positives" in page
 
 
 def test_large_images_are_made_small_and_many_keep_the_page_below_the_limit(

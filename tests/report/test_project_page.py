@@ -32,7 +32,9 @@ from labelloop.project.tables import (
 from labelloop.report.page import write_report
 from labelloop.report.project_facts import gather
 from labelloop.review.choice import Choice
-from labelloop.review.rounds import pack_json, plan_round, round_tasks, rounds, set_states
+from labelloop.review.packing import pack_json
+from labelloop.review.rounds import plan_round, rounds, set_states
+from labelloop.review.tasks import round_tasks
 from labelloop.review.tiles import whole_view
 
 SIZE_HW = (96, 96)
@@ -110,7 +112,7 @@ def test_a_new_project_has_a_page_that_says_how_to_get_the_rest(tmp_path: Path, 
     assert write_report(project) == tmp_path / "new" / "report.html"
     assert titles(page, check_page) == [
         "Where the project stands", "How good the model is", "What more labels would bring",
-        "What annotation cost", "What is asked next", "Settings and versions",
+        "What annotation cost", "What to review next", "Settings and versions",
     ]  # fmt: skip
     for command in ("labelloop train", "labelloop forecast", "labelloop push", "labelloop add labels PATH"):
         assert command in page
@@ -122,9 +124,10 @@ def test_a_trained_project_has_its_numbers_its_images_and_its_looks(project: Pro
     page = path.read_text(encoding="utf-8")
     found = titles(page, check_page)
     assert found == [
-        "Where the project stands", "How good the model is", "What distillation brings",
+        "Where the project stands", "How good the model is", "What unlabelled images bring",
         "What more labels would bring", "What annotation cost", "Best, middle and worst images",
-        "Counts, sizes and scores", "What is asked next", "Looks at the test images", "Settings and versions",
+        "Counts, sizes and scores", "What to review next", "Looks at the test images",
+        "Settings and versions",
     ]  # fmt: skip
     assert "n = 3: unreliable" in page
     assert check_page(page).named("h1")[0].text == "screen <1>"
@@ -165,7 +168,7 @@ def test_a_model_that_is_gone_leaves_the_stored_result_and_says_why(project: Pro
     page = write_report(project).read_text(encoding="utf-8")
     found = titles(page, check_page)
     assert "Not measured: " in page
-    assert "What distillation brings" in found
+    assert "What unlabelled images bring" in found
     assert "Counts, sizes and scores" not in found
 
 

@@ -17,6 +17,7 @@ from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.choice import Choice
 from labelloop.review.partly import partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round
+from labelloop.review.tasks import round_tasks
 from labelloop.review.tiles import TileView, review_tiles
 
 SIDE = 320
@@ -46,7 +47,7 @@ class Field:
     def ask(self, which: list[int]) -> RoundRecord:
         """A round about some of the tiles that can be asked about now."""
         image = self.scratch.images()[0]
-        partly = partly_reviewed(self.scratch).get(image.id)
+        partly = partly_reviewed(self.scratch, "s").get(image.id)
         proposed = self.seen if partly is None else partly.together(self.seen)
         views = self.views(proposed)
         if partly is not None:
@@ -122,7 +123,7 @@ def test_what_is_left_of_a_field_can_be_asked_about_until_all_of_it_is_known(fie
     last = field.review(field.ask([]))
     assert not last.crowd.any()
     assert matched(last, truth) == len(last) == 36
-    assert partly_reviewed(field.scratch) == {}
+    assert partly_reviewed(field.scratch, "s") == {}
 
 
 def test_objects_of_earlier_rounds_stay_bit_for_bit(field: Field) -> None:
@@ -136,7 +137,7 @@ def test_the_next_round_shows_labels_and_not_the_models_objects_where_somebody_h
     field: Field,
 ) -> None:
     first = field.review(field.ask([0]))
-    partly = partly_reviewed(field.scratch)[1]
+    partly = partly_reviewed(field.scratch, "s")[1]
     together = partly.together(field.seen)
     n_known = int((~first.crowd).sum())
     assert together.rles[:n_known] == tuple(first.rles[i] for i in np.flatnonzero(~first.crowd))
@@ -148,4 +149,15 @@ def test_the_next_round_shows_labels_and_not_the_models_objects_where_somebody_h
 def test_a_field_is_not_asked_about_again_while_a_task_of_it_waits(field: Field) -> None:
     field.review(field.ask([0]))
     field.ask([0])
-    assert partly_reviewed(field.scratch) == {}
+    assert partly_reviewed(field.scratch, "s") == {}
+
+
+def test_a_field_is_asked_about_again_on_another_server_though_a_task_of_it_waits_where_it_was(
+    field: Field,
+) -> None:
+    field.review(field.ask([0]))
+    waiting = field.ask([0])
+    again = partly_reviewed(field.scratch, "another")[1]
+    views = again.worth_asking(field.views(again.together(field.seen)))
+    (box,) = [task.tile.box for task in round_tasks(field.scratch, waiting.id)]
+    assert box in [view.tile.box for view in views]

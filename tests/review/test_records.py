@@ -20,7 +20,8 @@ from labelloop.review.edits import KeyedInstances
 from labelloop.review.partly import partly_reviewed
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadReview
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import TaskRecord, plan_round, round_tasks
+from labelloop.review.rounds import plan_round
+from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.review.tiles import TileView, cut_to_box, review_tiles, whole_view
 
 SIDE = 320
@@ -91,7 +92,7 @@ class Field:
 
     def ask_again(self, which: slice = slice(None)) -> list[TaskRecord]:
         """A round about what is left of the field."""
-        partly = partly_reviewed(self.project)[1]
+        partly = partly_reviewed(self.project, "s")[1]
         proposed = partly.together(TRUTH)
         views = partly.worth_asking(tiles(proposed))[which]
         return self.ask(proposed, views, known=len(partly.known))
@@ -358,7 +359,7 @@ def test_a_tile_that_was_declined_is_not_asked_about_again(field: Field, *, dele
     assert last.tile.box == tiles(TRUTH)[3].tile.box
     field.pull((last, [annotation()]))
     assert field.unknown > 0
-    assert partly_reviewed(field.project) == {}
+    assert partly_reviewed(field.project, "s") == {}
 
 
 def test_the_time_of_a_changed_annotation_counts_as_far_as_it_was_not_counted_before(field: Field) -> None:

@@ -32,7 +32,7 @@ class Fingerprint:
         fault: Why the image cannot be used; None if it can. All else is empty then.
         pixel_hash: Equal for equal pixels, whatever the file.
         blank: In words, why nothing can be seen; None if something can.
-        saturated: Share of the pixels that are stuck at the brightest value, 0..1; 0 if that is no fault.
+        saturated: Share of the pixels that are stuck at the brightest value, 0..1; 0 if that is not a fault.
         size_hw: Height and width, px.
         thumbnail: float16 (THUMBNAIL, THUMBNAIL), band-passed, zero mean and unit norm, or all 0.
         keypoints: None where none were asked for.
@@ -119,10 +119,10 @@ def _widest_channel(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def saturated_share(pixels: npt.NDArray[Any]) -> float:
-    """Share of the pixels that are stuck at the brightest value, or 0 where that is no sign of overexposure.
+    """Share of the pixels that are stuck at the brightest value, or 0 where they are not overexposed.
 
     Overexposed pixels form areas at one value, with far fewer pixels at the values just below. Colour images
-    count where all channels are at the end; a white background of a stained section is no fault.
+    count where all channels are at the end; a white background of a stained section is not a fault.
     """
     if pixels.ndim == 3:
         return 0.0

@@ -48,7 +48,7 @@ def check_masks(
     areas = instances.areas
     found = []
     if empty := np.flatnonzero(areas == 0).tolist():
-        found.append(finding("mask-empty", (name,), f"{_masks(empty)} without a single pixel"))
+        found.append(finding("mask-empty", (name,), f"{_masks(empty)} empty"))
     limits = np.array(
         [max(_ALWAYS_TINY_PX, _TINY_SHARE * typical_area.get(int(c), 0)) for c in instances.labels]
     )

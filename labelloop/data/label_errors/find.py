@@ -48,7 +48,7 @@ def find_label_errors(
     Kinds are told apart by what the predictions show: nothing at a label is *spurious*; a likely object
     without a label *missed*; two objects in a label *merged*; labels that are two parts of an object *split*;
     a match with a low IoU, as matches of these predictions go, *sloppy*; another class *wrong-class*. A label
-    has one suspect; parts of one split object share one. Crowds are no suspects, and what lies in them is not
+    has one suspect; parts of one split object share one. Crowds are never suspects, and nothing in them is
     missed.
 
     Args:
@@ -74,7 +74,7 @@ def find_label_errors(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Side:
-    """What is known of one image and its t labels that are no crowds; the matrices of pairs are gone.
+    """What is known of one image and its t labels that are not crowds; the matrices of pairs are gone.
 
     Attributes:
         image: Index of the image.

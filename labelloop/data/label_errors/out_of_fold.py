@@ -12,24 +12,17 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labelloop.data.folds import cut_folds
-from labelloop.data.objects import objects_of
-from labelloop.data.pool import data_stats
 from labelloop.distill.checkpoint import RunFiles, write_whole
 from labelloop.distill.recipe import find_recipe
-from labelloop.distill.runs import choose_device, restore_model
-from labelloop.distill.schedule import supervised_schedule
+from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
 from labelloop.distill.trainer import Trainer
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.locks import wait_for_lock
-from labelloop.models.catalog import training_view_px
-from labelloop.models.precision import fabric_precision
-from labelloop.predict.field import predict_array
-from labelloop.progress import Progress, Silent, stage
+from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
 
@@ -76,7 +69,7 @@ def out_of_fold(
     Args:
         project: Whose labels; validation and test images are not touched.
         settings: How; the defaults if None.
-        progress: Who watches: one stage over the steps of all trainings and one over the images.
+        progress: Where progress is reported: one stage over the steps of all trainings, one over the images.
 
     Raises:
         ProjectError: Fewer than two images, or groups, have labels.
@@ -121,7 +114,7 @@ class _Fold:
         labels: Mapping[int, Instances],
         settings: OutOfFoldSettings,
     ) -> _Fold:
-        """The labels of held images are no part of the digest: the model does not know them."""
+        """The labels of held images are not part of the digest: the model does not know them."""
         ids = {image.id for image in held}
         learnt = tuple(image for image in images if image.id not in ids)
         document = {
@@ -156,7 +149,7 @@ def _see(
     """Trains a model for each of the folds, and predicts what they hold out."""
     with stage(progress, "training on the other labels", len(unseen) * settings.steps) as bar:
         for number, fold in enumerate(unseen, 1):
-            _train(project, fold, labels, settings, _OneOfMany(bar, number, len(unseen)))
+            _train(project, fold, labels, settings, OneOfMany(bar, model=f"{number}/{len(unseen)}"))
     with stage(progress, "predicting labelled images", sum(len(fold.missing()) for fold in unseen)):
         for fold in unseen:
             _predict(project, fold, labels, settings, progress)
@@ -181,25 +174,11 @@ def _trainer(
     settings: OutOfFoldSettings,
     progress: Progress,
 ) -> Trainer:
-    drawn, classes = [labels[image.id] for image in fold.learnt], project.config.classes
-    crop_px = training_view_px(settings.model, data_stats(drawn, classes))
-    recipe = find_recipe(None)
-    recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
-    device = choose_device(settings.device)
-    return Trainer(
-        files=RunFiles(folder=fold.folder),
-        model=settings.model,
-        stats=data_stats(drawn, classes, longest_view_px=1.5 * crop_px),
-        recipe=recipe,
-        schedule=supervised_schedule(recipe, iterations=settings.steps, n_labels=len(drawn)),
-        seed=settings.seed,
-        device=device,
-        precision=fabric_precision(device),
-        labelled={image.id: objects_of(labels[image.id]) for image in fold.learnt},
-        images=fold.learnt,
-        pool=(),
-        progress=progress,
+    training = SmallTraining(
+        model=settings.model, steps=settings.steps, seed=settings.seed, device=settings.device
     )
+    files, classes = RunFiles(folder=fold.folder), project.config.classes
+    return small_trainer(fold.learnt, labels, training, classes=classes, files=files, progress=progress)
 
 
 def _predict(
@@ -211,12 +190,8 @@ def _predict(
 ) -> None:
     """Predicts the held images that are missing; the model's files are gone afterwards."""
     trainer = _trainer(project, fold, labels, settings, Silent())
-    model = restore_model(
-        trainer.files, "supervised", model=trainer.model, stats=trainer.stats, device=trainer.device
-    )
-    for image in fold.missing():
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
-        seen = predict_array(model, pixels, stats=trainer.stats)
+    missing = fold.missing()
+    for image, seen in zip(missing, predictions_of(trainer, missing), strict=True):
         write_whole(fold.path(image), encode_instances(seen))
         progress.advance()
     for path in _besides_seen(fold.folder):
@@ -233,25 +208,3 @@ def _name(image: ImageRecord) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-class _OneOfMany:
-    """The Progress of one model, as steps of the stage over all of them."""
-
-    def __init__(self, bar: Progress, number: int, of: int) -> None:
-        self._bar = bar
-        self._facts = {"model": f"{number}/{of}"}
-
-    def start(self, stage: str, total: int) -> None:
-        """The stage over all models goes on."""
-
-    def advance(self, steps: int = 1, **facts: float | str) -> None:
-        """Steps of this model."""
-        self._bar.advance(steps, **self._facts)
-
-    def note(self, message: str) -> None:
-        """Passed on."""
-        self._bar.note(message)
-
-    def finish(self) -> None:
-        """The stage over all models goes on."""

@@ -17,7 +17,7 @@ class Suspect:
         kind: missed (an object without a label), spurious (a label without an object), merged (one label over
             two objects), split (labels that are parts of one object), sloppy (a boundary that is off) or
             wrong-class.
-        score: 0..1, the surer the higher; orders suspects of all kinds, but is no probability.
+        score: 0..1, the surer the higher; orders suspects of all kinds, but is not a probability.
         image: Index of the image.
         labels: Indices of the labels in question; none where one is missed, all parts where one is split.
         predictions: Indices of the predictions that say so; none where a label is spurious.

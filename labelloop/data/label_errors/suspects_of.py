@@ -18,7 +18,7 @@ def suspects_of(
 
     Args:
         project: Whose labelled training images.
-        progress: Who watches.
+        progress: Where progress is reported.
         settings: How the models are trained that say so.
 
     Returns:

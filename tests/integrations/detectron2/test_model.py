@@ -207,7 +207,7 @@ def test_weights_that_cannot_be_had_are_named(tiny, stats, tmp_path, monkeypatch
         build_model(f"detectron2:{gone}", stats)
     assert error.value.value == "nowhere.pth"
     closed = tiny("MODEL: {WEIGHTS: 'http://127.0.0.1:9/closed.pkl'}", "closed")
-    with pytest.raises(ModelError, match="cannot be had") as error:
+    with pytest.raises(ModelError, match="could not be found or downloaded") as error:
         build_model(f"detectron2:{closed}", stats)
     assert "no network" in error.value.way_out
 
@@ -217,13 +217,13 @@ def test_files_without_weights_are_refused(tiny, stats, tmp_path, name):
     (tmp_path / "other.pth").write_bytes(b"no weights")
     (tmp_path / "other.pkl").write_bytes(pickle.dumps([1, 2]))
     torch.save({"epoch": 3}, tmp_path / "other.pyth")
-    with pytest.raises(ModelError, match="cannot be had"):
+    with pytest.raises(ModelError, match="could not be found or downloaded"):
         build_model(f"detectron2:{tiny(f'MODEL: {{WEIGHTS: {name}}}', 'named')}", stats)
 
 
 def test_an_empty_file_is_no_configuration(stats, tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
-    with pytest.raises(ModelError, match="no configuration"):
+    with pytest.raises(ModelError, match="not a configuration"):
         build_model(f"detectron2:{tmp_path / 'empty.yaml'}", stats)
 
 

@@ -32,7 +32,7 @@ from labelloop.instances import Instances
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, PredictionRow
-from labelloop.review.rounds import unpack_json
+from labelloop.review.packing import unpack_json
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 if CHROMIUM is None:

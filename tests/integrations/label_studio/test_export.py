@@ -212,13 +212,13 @@ def test_an_empty_image_of_tiles_has_its_size(tmp_path: Path) -> None:
     [
         ([tile_task((0, 0, 35, 40), EARLY)], "only a part"),
         ([tile_task((0, 0, W, H), EARLY), tile_task((0, 0, W, H), EARLY, page=1)], "several images"),
-        ([tile_task((0, 0, W, H), EARLY, size=[W, H - 1])], "no part of the image"),
+        ([tile_task((0, 0, W, H), EARLY, size=[W, H - 1])], "not a part of the image"),
         ([tile_task((0, 0, W, H), EARLY, size=[W])], "damaged"),
         ([tile_task((0, 0, W, H), EARLY, size=[W, 10**9])], "damaged"),
         ([tile_task((0, 0, W, H), EARLY, file_name="..")], "damaged"),
         ([{"data": {"labelloop": 7}, "annotations": [annotation(EARLY)]}], "damaged"),
         ([{"data": {"text": "none"}, "annotations": [annotation(EARLY)]}], "does not name an image"),
-        ([task("a.png", annotation(EARLY)), 7], "no task"),
+        ([task("a.png", annotation(EARLY)), 7], "not a task"),
         ([task("a.png", 7)], "not in the file"),  # type: ignore[arg-type]
         ([task("a.png", annotation(EARLY, result="x"))], "no result"),
         ([task("a.png", annotation(EARLY, result=[{"type": "choices"}]))], "do not say the image's size"),
@@ -252,9 +252,9 @@ def test_a_region_that_cannot_be_used_is_named_and_an_image_without_any_other_is
     ("document", "reason"),
     [
         ([{"id": 1, "image": "a.png", "label": [], "annotation_id": 3}], "JSON-MIN"),
-        ([{"a": 1}], "no Label Studio export"),
-        ([1, 2], "no Label Studio export"),
-        ({"images": [], "annotations": []}, "no Label Studio export"),
+        ([{"a": 1}], "not a Label Studio export"),
+        ([1, 2], "not a Label Studio export"),
+        ({"images": [], "annotations": []}, "not a Label Studio export"),
     ],
 )
 def test_other_files_are_refused_with_a_way_out(tmp_path: Path, document: Any, reason: str) -> None:
@@ -362,7 +362,7 @@ def test_a_file_outside_is_never_read(tmp_path: Path, project: Project) -> None:
     export.write_text(json.dumps([task(reference, annotation(EARLY)) for reference in references]))
     report = add_labels(project, str(export), readers=[READER])
     assert report.added == 0
-    assert [skipped.reason.split(" (")[0] for skipped in report.skipped] == 3 * ["its image is not there"]
+    assert [skipped.reason.split(" (")[0] for skipped in report.skipped] == 3 * ["its image was not found"]
 
 
 def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, LabelRow, PredictionRow, ReviewTaskRow
 from labelloop.review.counting import counting
-from labelloop.review.rounds import all_tasks, move_rounds, rounds
+from labelloop.review.rounds import move_rounds, rounds
+from labelloop.review.tasks import all_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -592,8 +593,8 @@ def test_a_push_whose_completion_is_cut_off_as_well_is_completed_by_the_next(
     [
         pytest.param(Answer(500, b'{"detail": "database is locked"}'), "database is locked", id="500"),
         pytest.param(HTML, "HTTP 502", id="html"),
-        pytest.param(Answer(200, b"<html>log in</html>"), "no Label Studio", id="page"),
-        pytest.param(Answer(201, b"[1, 2]"), "no Label Studio", id="list"),
+        pytest.param(Answer(200, b"<html>log in</html>"), "not Label Studio", id="page"),
+        pytest.param(Answer(201, b"[1, 2]"), "not Label Studio", id="list"),
         pytest.param(Answer(201, b"{}"), "not take all that was sent", id="nothing"),
     ],
 )
@@ -773,7 +774,7 @@ def test_what_is_too_large_for_the_server_is_sent_in_parts(
     proxy.seen.clear()
     largest[0] = 700
     line = fails("push", "--new-round", "--budget", N_TASKS, "-C", screen)
-    assert "takes no request as large as this" in line
+    assert "does not accept a request this large" in line
     assert "DATA_UPLOAD_MAX_MEMORY_SIZE" in line
     proxy.clear()
     push_some(screen)
@@ -812,7 +813,8 @@ def test_predictions_deleted_or_doubled_by_hand_are_put_right(screen: Path, serv
     server.ask("POST", "/api/predictions/", {"task": twice["id"], **copy})
     theirs = {**copy, "model_version": "another model"}
     server.ask("POST", "/api/predictions/", {"task": bare["id"], **theirs})
-    assert run("push", "-C", screen)["sent"] == 0
+    again = run("push", "-C", screen)
+    assert (again["sent"], again["repaired"], again["deleted"]) == (0, 2, 0)
     after = {task["id"]: task["predictions"] for task in server.tasks()}
     (restored,) = [p for p in after[bare["id"]] if p["model_version"] != "another model"]
     assert restored["result"] == bare["predictions"][0]["result"]
@@ -1268,7 +1270,7 @@ def test_a_class_added_on_the_server_first_is_taken_when_the_project_has_it(
     server.submit(task, result)
     pulled = run("pull", "-C", screen)
     assert (pulled["annotations_new"], pulled["images"]) == (1, 1)
-    assert "cyst is no class" in pulled["unusable"][0]
+    assert "cyst is not a class" in pulled["unusable"][0]
     set_classes(screen, *CLASSES, "cyst")
     assert run("pull", "-C", screen)["images"] == 1
     newest = max((row for row in rows(screen, LabelRow) if "review" in row.source), key=lambda r: r.revision)
@@ -1340,7 +1342,7 @@ def test_an_access_token_that_the_server_finds_expired_is_renewed(
 
 
 def test_a_renewal_answered_by_a_page_is_one_line(screen: Path, proxy: Proxy) -> None:
-    for answer, says in ((HTML, "HTTP 502"), (Answer(200, b"<html>"), "no Label Studio")):
+    for answer, says in ((HTML, "HTTP 502"), (Answer(200, b"<html>"), "not Label Studio")):
         proxy.before = lambda request, answer=answer: answer if "refresh" in request.path else None
         assert says in fails("pull", "-C", screen)
 
@@ -1447,7 +1449,7 @@ def test_an_address_with_a_password_is_refused_without_showing_it(screen: Path, 
     "url", ["http://host:port", "http://h\x00st", "ftp://host", "http://", "http://[::1"]
 )
 def test_an_address_that_is_none_is_one_line(screen: Path, url: str) -> None:
-    assert "no address of a server" in fails("connect", url, "-C", screen, code=2)
+    assert "not the address of a server" in fails("connect", url, "-C", screen, code=2)
 
 
 def test_the_token_is_in_no_file_no_output_and_no_process_list(

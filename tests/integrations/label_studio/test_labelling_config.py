@@ -82,10 +82,10 @@ def test_a_project_of_its_own_names_with_more_than_is_needed_will_do() -> None:
 @pytest.mark.parametrize(
     ("xml", "reason"),
     [
-        ("", "no XML"),
-        ("<View>", "no XML"),
-        ("<View>&unknown;</View>", "no XML"),
-        ("\ud800", "no XML"),
+        ("", "not XML"),
+        ("<View>", "not XML"),
+        ("<View>&unknown;</View>", "not XML"),
+        ("\ud800", "not XML"),
         ('<!DOCTYPE v [<!ENTITY a "aa">]><View>&a;</View>', "DOCTYPE"),
         (config(""), r"an Image with the value \$image"),
         (config('<Image name="i" value="$photo"/>'), r"an Image with the value \$image"),

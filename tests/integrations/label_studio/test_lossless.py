@@ -21,18 +21,11 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import ImageRow
 from labelloop.review.choice import Choice
+from labelloop.review.packing import pack_json
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import (
-    TaskRecord,
-    images_by_id,
-    mark_sent,
-    pack_json,
-    plan_round,
-    proposals,
-    round_tasks,
-    shown_by,
-)
+from labelloop.review.rounds import images_by_id, plan_round
+from labelloop.review.tasks import TaskRecord, mark_sent, proposals, round_tasks, shown_by
 from labelloop.review.tiles import review_tiles
 
 Mask = npt.NDArray[np.bool_]

@@ -486,7 +486,7 @@ def test_the_loop_says_what_it_left_out_and_takes_a_class_that_was_written_down_
     result[0]["value"][result[0]["type"]] = ["cyst"]
     annotator.submit(task, result)
     turn(project, retrain_after=99, progress=watching)
-    assert any("left out" in text and "cyst is no class" in text for text in watching.told)
+    assert any("left out" in text and "cyst is not a class" in text for text in watching.told)
     toml = screen / "labelloop.toml"
     toml.write_text(toml.read_text().replace('"debris"]', '"debris", "cyst"]'))
     turn(project, retrain_after=99, progress=watching)

@@ -261,7 +261,7 @@ def test_an_environment_that_could_not_be_made_is_no_environment(
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        pytest.param([], "it said nothing", id="silence"),
+        pytest.param([], "it printed nothing", id="silence"),
         pytest.param(["one", "two", " "], "two", id="no error"),
         pytest.param(
             ["x.OperationalError: no such table", "  at exit"],

@@ -19,17 +19,11 @@ from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import EditRow, ImageRow
 from labelloop.review.choice import Choice
+from labelloop.review.packing import pack_json
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
 from labelloop.review.records import store_pull
-from labelloop.review.rounds import (
-    TaskRecord,
-    mark_sent,
-    pack_json,
-    plan_round,
-    proposals,
-    round_tasks,
-    shown_by,
-)
+from labelloop.review.rounds import plan_round
+from labelloop.review.tasks import TaskRecord, mark_sent, proposals, round_tasks, shown_by
 from labelloop.review.tiles import review_tiles
 
 CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")
@@ -120,7 +114,7 @@ def test_objects_of_a_class_that_the_project_lacks_are_unknown_area_and_no_edit(
     result = [region for region in result if region["id"] != key_of(task, 9)] + [drawn]
     report = review.pull(result)
     assert len(report.unusable) == 3
-    assert all("cyst is no class" in reason for reason in report.unusable)
+    assert all("cyst is not a class" in reason for reason in report.unusable)
     labels = review.labels
     assert labels is not None
     assert int((~labels.crowd).sum()) == 7

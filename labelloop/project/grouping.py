@@ -1,0 +1,155 @@
+"""Which images belong together: by the folder that they lie in, or by a pattern in their paths."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from labelloop.errors import UsageError
+from labelloop.progress import Progress
+from labelloop.project.ledger import scalars_with
+from labelloop.project.project import Project
+from labelloop.project.tables import ImageRow
+
+BY_FOLDER = "folder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouping:
+    """What ``--group-by`` asks for.
+
+    Attributes:
+        pattern: Its first group, else the whole match, is the group of an image; None to go by folders.
+    """
+
+    pattern: re.Pattern[str] | None
+
+    @classmethod
+    def asked(cls, group_by: str | None) -> Grouping | None:
+        """``folder`` or a regular expression; None where nothing is asked for.
+
+        Raises:
+            UsageError: It is no regular expression.
+        """
+        if group_by is None:
+            return None
+        if group_by == BY_FOLDER:
+            return cls(pattern=None)
+        try:
+            return cls(pattern=re.compile(group_by))
+        except re.error as error:
+            raise UsageError(
+                f"the pattern of --group-by is not a regular expression ({error})",
+                value=group_by,
+                way_out="Use folder, or a pattern such as '(plate\\d+)_'.",
+            ) from error
+
+    def apply(
+        self, project: Project, session: Session, placed: Sequence[tuple[ImageRow, Path]], progress: Progress
+    ) -> None:
+        """Gives images their groups, within the act that adds them.
+
+        Args:
+            project: Holds the images.
+            session: Of the act.
+            placed: Images of the act with the paths that name them now.
+            progress: Is told of images of earlier acts whose groups change.
+        """
+        if self.pattern is not None:
+            for row, path in placed:
+                row.group = _found(self.pattern, path)
+            return
+        session.flush()
+        names = _FolderNames(project, session)
+        chosen = names.choose({str(path.parent) for _, path in placed})
+        moved = names.rename(chosen, but={row.id for row, _ in placed})
+        for row, path in placed:
+            row.group = chosen[str(path.parent)]
+        if moved:
+            progress.note(f"note: {moved} images of these folders that were added before have new groups too")
+
+
+def _found(pattern: re.Pattern[str], path: Path) -> str | None:
+    match = pattern.search(path.name) or pattern.search(path.as_posix())
+    if match is None:
+        return None
+    return match.group(1) if pattern.groups else match.group()
+
+
+class _FolderNames:
+    """Names of folders as groups: the end of a folder's path, as much of it as tells it from the others.
+
+    A folder keeps its name, which its images in the ledger tell, so that more images join them. In ledgers of
+    older versions folders with one last name share it; such a folder gets a name of its own when images are
+    added from it. Folders are the same where their real paths are.
+    """
+
+    def __init__(self, project: Project, session: Session) -> None:
+        self._root, self._session = str(project.root), session
+        self._real: dict[str, str] = {}  # by path as it is named
+        self._named: dict[str, set[str]] = defaultdict(set)  # real paths of folders, by name
+        for path, group in session.execute(select(ImageRow.path, ImageRow.group)):
+            folder = self._folder(path)
+            if group is not None and _is_end(group, folder):
+                self._named[group].add(self._real_path(folder))
+
+    def choose(self, folders: Collection[str]) -> dict[str, str]:
+        """The name of each of these folders."""
+        paths = {self._real_path(folder): folder for folder in sorted(folders)}
+        shared = Counter(end for path in paths.values() for end in _ends(path))
+        own: dict[str, list[str]] = defaultdict(list)
+        for name, owners in self._named.items():
+            if len(owners) == 1:
+                own[next(iter(owners))].append(name)
+        names = {}
+        for real, path in paths.items():
+            free = [end for end in _ends(path) if shared[end] == 1 and self._named.get(end, {real}) == {real}]
+            names[real] = min(own[real] or free or [path], key=len)
+        return {folder: names[self._real_path(folder)] for folder in folders}
+
+    def rename(self, chosen: Mapping[str, str], *, but: Collection[int]) -> int:
+        """Gives all images in the ledger that had another name of these folders the chosen one; how many.
+
+        Args:
+            chosen: Names by folder.
+            but: Ids of images that are left out.
+        """
+        names = {self._real_path(folder): name for folder, name in chosen.items()}
+        old = [
+            name
+            for name, owners in self._named.items()
+            if any(names.get(real, name) != name for real in owners)
+        ]
+        n_renamed = 0
+        for row in scalars_with(self._session, select(ImageRow), ImageRow.group, old):
+            folder = self._folder(row.path)
+            name = names.get(self._real_path(folder))
+            if row.id not in but and name is not None and _is_end(str(row.group), folder):
+                n_renamed += row.group != name
+                row.group = name
+        return n_renamed
+
+    def _folder(self, stored_path: str) -> str:
+        return os.path.dirname(os.path.join(self._root, stored_path))
+
+    def _real_path(self, folder: str) -> str:
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        return self._real[folder]
+
+
+def _ends(folder: str) -> list[str]:
+    """``A01``, ``p1/A01`` and so on up to the whole path."""
+    parts = folder.strip("/").split("/")
+    return ["/".join(parts[start:]) for start in reversed(range(len(parts)))] + [folder]
+
+
+def _is_end(name: str, folder: str) -> bool:
+    return folder == name or folder.endswith(f"/{name}")

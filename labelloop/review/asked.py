@@ -1,0 +1,48 @@
+"""What was asked about already, and so is not asked again.
+
+A task counts for good once somebody has reviewed or skipped it. Until then it counts on the server that the
+project is tied to now, unless its whole round was deleted there. A single task that was deleted was declined,
+and counts.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import aliased
+
+from labelloop.project.project import Project
+from labelloop.project.tables import AnnotationRow, ReviewTaskRow, RoundRow
+from labelloop.review.tasks import DELETED, DROPPED
+
+
+def counts_as_asked(server: str) -> ColumnElement[bool]:
+    """Of a task's row: whether what it shows is not to be asked about again.
+
+    Args:
+        server: Where the next tasks will be, as rounds name it.
+    """
+    answered = select(AnnotationRow.id).where(AnnotationRow.task_key == ReviewTaskRow.key).exists()
+    its_round, other = aliased(RoundRow), aliased(ReviewTaskRow)
+    any_left = select(other.key).where(
+        other.round_id == its_round.id,
+        other.state.not_in((DELETED, DROPPED)),
+        other.server_id.is_not(None),
+    )
+    here = select(its_round.id).where(
+        its_round.id == ReviewTaskRow.round_id,
+        its_round.server == server,
+        or_(ReviewTaskRow.state != DELETED, its_round.closed_at.is_(None), any_left.exists()),
+    )
+    return (ReviewTaskRow.state != DROPPED) & (answered | here.exists())
+
+
+def asked_images(project: Project, server: str) -> set[int]:
+    """Images of which a task counts as asked.
+
+    Args:
+        project: Whose tasks.
+        server: As for ``counts_as_asked``.
+    """
+    statement = select(ReviewTaskRow.image_id).where(counts_as_asked(server))
+    with project.ledger.read() as session:
+        return set(session.scalars(statement))
