@@ -21,7 +21,7 @@ from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.loop import turn
 from labelloop.integrations.label_studio.push import push
-from labelloop.integrations.label_studio.shapes import to_regions
+from labelloop.integrations.label_studio.regions import to_regions
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
