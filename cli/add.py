@@ -79,7 +79,7 @@ def labels(
             "--format",
             metavar="auto|NAME",
             help="The annotation format: coco, label-image, mask-folder, label-studio, cityscapes, ade20k, "
-            "orgasegment or yolo. auto recognises it from PATH.",
+            "orgasegment or yolo. auto recognises it from PATH (not orgasegment).",
         ),
     ] = "auto",
     images: Annotated[

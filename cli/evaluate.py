@@ -186,7 +186,7 @@ def _show_scores(scores: dict[str, Any] | None) -> None:
     """Above which scores few objects are wrong; nothing without validation images."""
     if scores is None:
         return
-    say("", "Scores above which so many objects are right, on images not trained on (97.5 % confidence)")
+    say("", "Scores above which this share of objects is right, on images not trained on (97.5 %)")
     rows = (
         [  # rounded up: what is shown of a score holds above it
             f"  {float(share):.0%}",
@@ -199,10 +199,15 @@ def _show_scores(scores: dict[str, Any] | None) -> None:
 
 def _intervals(result: dict[str, Any]) -> str:
     """What the head line says of the intervals."""
+    from labelloop.metrics.bootstrap import FEW_UNITS
+
     if any(not estimate.get("reliable", True) for estimate in result["metrics"].values()):
-        groups = result["n_groups"]
-        n = f"n = {result['n_images']}" if groups is None else f"n = {groups} groups"
-        return f"95 % intervals ({n}: unreliable)"
+        n, units = result["n_groups"], "groups"
+        if n is None:
+            n, units = result["n_images"], "images"
+        if n >= FEW_UNITS:  # most of them without objects
+            return f"95 % intervals (few {units} with objects: some unreliable)"
+        return f"95 % intervals (n = {n}{'' if units == 'images' else ' groups'}: unreliable)"
     return "95 % intervals"
 
 

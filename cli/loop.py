@@ -19,7 +19,7 @@ def loop(
     ] = "60s",
     retrain_after: Annotated[
         int,
-        typer.Option("--retrain-after", metavar="N", help="Retrain once so many images have new labels."),
+        typer.Option("--retrain-after", metavar="N", help="Retrain once this many images have new labels."),
     ] = 20,
     project: ProjectOption = None,
     as_json: JsonOption = False,

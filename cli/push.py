@@ -89,7 +89,7 @@ def push(
 
 def _show(report: PushReport) -> None:
     done = f"round {report.round} ({report.strategy}): {report.tasks} tasks wait for review"
-    if report.predicted_minutes is not None:
+    if report.tasks and report.predicted_minutes is not None:
         ends = (report.predicted_minutes_low, report.predicted_minutes_high)
         done += f", {about_minutes(report.predicted_minutes, *ends)}"
     if report.sent:
@@ -101,7 +101,7 @@ def _show(report: PushReport) -> None:
     if not (report.opened or report.sent or report.repaired or report.deleted):
         done += "; nothing was missing"
     if report.came_first:
-        done += ". It was open and came first: --new-round opens the one that was asked for"
+        done += ". This round was still open and came first: --new-round opens the one that you asked for"
     elif not (report.opened or report.sent):
         done += ". --new-round opens another round"
     say(done, *(f"skipped {reason}" for reason in report.skipped))

@@ -48,7 +48,7 @@ def _show(found: dict[str, Any], program: str) -> None:
     if found["rounds"]:
         waiting = found["waiting"]
         minutes, *ends = (waiting[key] for key in ("minutes", "minutes_low", "minutes_high"))
-        left = "" if minutes is None else f", {about_minutes(minutes, *ends)}"
+        left = f", {about_minutes(minutes, *ends)}" if waiting["tasks"] and minutes is not None else ""
         say(
             f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
             f"{waiting['tasks']} tasks wait{left}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from labelloop.project.project import Project
 
 
-SPLITS = {"val": "validation", "out-of-fold": "the labelled images, out of fold", "test": "test"}
+SPLITS = {"val": "validation", "out-of-fold": "out-of-fold", "test": "test"}
 
 
 class Method(StrEnum):
@@ -84,7 +84,9 @@ DataOption = Annotated[
 ]
 SeedOption = Annotated[
     int,
-    typer.Option("--seed", metavar="S", min=0, help="Random seed; the same seed repeats the run."),
+    typer.Option(
+        "--seed", metavar="S", min=0, help="Random seed; with the same --iterations it repeats the run."
+    ),
 ]
 DeviceOption = Annotated[
     str,
@@ -253,7 +255,7 @@ def show_training(result: dict[str, Any]) -> None:
     say(f"time      {parts}")
     columns = {name: result.get(name) for name in ("supervised", "guided", "difference")}
     if any(columns.values()):
-        say("", f"On {SPLITS[result['split']]}, with 95 % intervals:")
+        say("", f"On {SPLITS[result['split']]} images, with 95 % intervals:")
         print_estimates(headline(columns), signed=["difference"])
         _show_protocol(result.get("protocol"))
         if result["split"] != "out-of-fold":  # no single model has these numbers
@@ -263,5 +265,7 @@ def show_training(result: dict[str, Any]) -> None:
     gate = result.get("gate")
     no_images = "there were no validation images; --folds can stand in for them"
     unverified = f"not verified: {no_images if gate is None else gate['reason']}"
-    verified = f"verified on {SPLITS[result['split']]}" if result["verified"] else unverified
+    undecided = gate is not None and gate["verdict"] == "undecided"
+    is_verified = result["verified"] and not undecided
+    verified = f"verified on {SPLITS[result['split']]} images" if is_verified else unverified
     say("", f"Promoted: {result['promoted']} ({verified}).")

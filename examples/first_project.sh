@@ -24,7 +24,7 @@ annotations() { # NAME: the annotations of the images in DATA/NAME
     if [ -e "$data/$1.json" ]; then echo "$data/$1.json"; else echo "$data/$1-masks"; fi
 }
 
-# One class; without --classes the names come from the labels.
+# The classes in their order, such as CLASSES=organoid,debris.
 labelloop init "$project" --classes "${CLASSES:-organoid}"
 cd "$project"
 

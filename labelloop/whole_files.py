@@ -11,10 +11,10 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write in place of ``path``: it takes that name when the block ends well, else it goes.
 
-    Whoever reads ``path`` sees the old file or the new one. Its folder is made.
+    Whoever reads ``path`` sees the old file or the new one.
 
     Args:
-        path: What is to be written.
+        path: What is to be written; its folder is there.
 
     Yields:
         Where to write it.
@@ -23,7 +23,6 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: The disk is full, the folder cannot be written, or the like.
     """
     partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         partial.replace(path)

@@ -133,7 +133,9 @@ def refused(status: int, body: Any, url: str, path: str = "") -> ServerError:
     error = RefusedError(
         what if not words or status == 401 else f"{what}: {words}",
         value=f"{root.scheme}://{root.netloc}{path}" if path else url,
-        way_out=_WAY_OUTS.get(status, "The server's log says more. The same command then continues."),
+        way_out=_WAY_OUTS.get(
+            status, "The server's log says more. Run the same command again; it continues."
+        ),
     )
     error.status = status
     return error

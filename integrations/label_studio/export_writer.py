@@ -43,6 +43,7 @@ def write_export(
         OutputError: It cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write("[")
             for number, (name, annotation, prediction) in enumerate(images):

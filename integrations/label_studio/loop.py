@@ -137,7 +137,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     before = current_round(project, server_name(settings))
     new = new_labels(project)
     trained = None
-    if new >= retrain_after or (before is None and new > 0):
+    if (new >= retrain_after or (before is None and new > 0)) and _can_train(project):
         trained = retrain(project, watching)
     proposing, gate = proposer(project), last_gate(project)
     number, waiting = _push(project, proposing, watching)
@@ -150,6 +150,14 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
         round=number,
         waiting=waiting,
     )
+
+
+def _can_train(project: Project) -> bool:
+    """Whether a training can begin: a first one needs an object."""
+    if project.finished_runs():
+        return True
+    labelled = [image.id for image in project.images(split="train", labelled=True)]
+    return any(bool((~labels.crowd).any()) for _, _, labels in project.iter_labels(labelled))
 
 
 def _push(project: Project, run: str | None, watching: Progress) -> tuple[int | None, int]:

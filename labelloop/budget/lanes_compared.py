@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from labelloop.budget.lane import Point, read_points
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import FEW_UNITS, Resampling
+from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.coco_ap import average_precision, rank
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.seeds import FEW_SEEDS
@@ -74,7 +74,12 @@ def compare_lanes(
         name: [measure_lane(source, folder, test, rounds=rounds) for folder in folders]
         for name, folders in places.items()
     }
-    return compare_curves(curves, n_images=len(test))
+    images = [image for image in source.images() if image.id in set(test)]
+    labels = source.labels([image.id for image in images])
+    holding = np.array([bool((~labels[image.id].crowd).any()) for image in images])
+    resampling = Resampling.of(len(images), [image.group for image in images], replicates=0, seed=0)
+    compared = compare_curves(curves, n_images=len(images))
+    return {**compared, "notes": [*resampling.notes(holding), *compared["notes"]]}
 
 
 def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
     return {
         "strategies": {name: _over_rounds(lanes, seeds, n_images) for name, lanes in curves.items()},
         "compared": _compared(curves, seeds),
-        "notes": _notes(n_images, seeds.shape[1]),
+        "notes": _notes(seeds.shape[1]),
     }
 
 
@@ -179,15 +184,11 @@ def interval(values: Floats) -> dict[str, float | None]:
     }
 
 
-def _notes(n_images: int, n_seeds: int) -> list[str]:
-    notes = []
-    if n_images < FEW_UNITS:
-        notes.append(f"intervals from {n_images} images are too narrow")
+def _notes(n_seeds: int) -> list[str]:
     if n_seeds == 1:
-        notes.append("with one seed, how much trainings differ by chance is not in the intervals")
-    elif n_seeds < FEW_SEEDS:
-        notes.append(f"with {n_seeds} seeds, how much trainings differ by chance is hardly known")
-    return notes
+        return ["with one seed, how much trainings differ by chance is not in the intervals"]
+    few = f"with {n_seeds} seeds, how much trainings differ by chance is hardly known"
+    return [few] if n_seeds < FEW_SEEDS else []
 
 
 def _over_rounds(lanes: Sequence[LaneCurve], seeds: Floats, n_images: int) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ def predicted_minutes(tasks: Iterable[TaskRecord]) -> Span:
     if any(each is None for each in kept):
         return Span()
     known = [each for each in kept if each is not None]
-    value = round(sum(float(each["value"]) for each in known), 2)
+    value = round(sum((float(each["value"]) for each in known), 0.0), 2)
     if not all("shared" in each for each in known):
         return Span(value=value)
     span = together([Minutes(**each) for each in known])

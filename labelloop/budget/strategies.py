@@ -218,7 +218,7 @@ class _Picking:
                 by_chance = cost <= self._left + 1e-9 and (self._varies or len(self.picks) == before)
                 if not by_chance or self.rng.random() >= room / cost:
                     break
-            if no_duplicates and is_near_duplicate(self.pool.vectors[i], self._seen()):
+            if no_duplicates and self._looks_known(i):
                 continue
             self._taken[i] = True
             self.picks.append(Pick(index=int(i), arm=arm, why=why(int(i))))
@@ -227,8 +227,11 @@ class _Picking:
             if not fits or room < (0 if fair else cheapest) - 1e-9:
                 break
 
-    def _seen(self) -> Vectors:
-        return np.concatenate([self.pool.known, self.pool.vectors[[pick.index for pick in self.picks]]])
+    def _looks_known(self, i: int) -> bool:
+        """Whether it is almost one of those that are known or picked; nothing is copied for it."""
+        vector, picked = self.pool.vectors[i], [pick.index for pick in self.picks]
+        known = self.pool.known
+        return is_near_duplicate(vector, known) or is_near_duplicate(vector, self.pool.vectors[picked])
 
 
 def _random(pool: Pool, rng: np.random.Generator) -> list[int]:

@@ -81,6 +81,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         OutputError: The disk is full or cannot be written.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:
             yield file
             file.flush()

@@ -161,10 +161,10 @@ class Resampling:
     def notes(self, holding: BoolColumn | None = None) -> tuple[str, ...]:
         """What a reader of the intervals should know; ``holding`` as in ``estimate``."""
         n_holding = self._units_of(holding)
-        if self.n_units < 2 or n_holding >= FEW_UNITS:
+        if self.n_units < 2 or n_holding >= FEW_UNITS or n_holding == 0:
             return ()
         what = "groups" if self.by_group else "images"
-        of_all = "" if n_holding == self.n_units else f" that hold anything, of {self.n_units},"
+        of_all = "" if n_holding == self.n_units else f" with objects, of {self.n_units},"
         return (f"intervals from {n_holding} {what}{of_all} are too narrow, most of all those of AP",)
 
     def _units_of(self, holding: BoolColumn | None) -> int:

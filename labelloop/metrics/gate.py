@@ -18,6 +18,8 @@ from labelloop.metrics.pairs import PairTable
 
 ERROR = 0.05  # how often a model that is no better (or no worse) is called better (or worse), at most
 
+FEWEST_ALIKE = 5  # images or groups with the very same difference that are no coincidence
+
 Verdict = Literal["better", "worse", "undecided"]
 
 
@@ -71,7 +73,8 @@ def decide(
         predicted_new: Predictions of the new model for the same images.
         predicted_old: Predictions of the model in use.
         n_classes: Labels are 0..n_classes - 1.
-        groups: The group of each image, None where unknown; two or more known groups are the units.
+        groups: The group of each image, None where unknown; groups are the units, unless all images are of
+            one.
         presume: Which model is used where the images cannot tell. ``old``: the new one has to be shown
             better. ``new``: it has to be shown worse to be refused; where other evidence favours it.
     """
@@ -135,8 +138,8 @@ def _difference(
         return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
     pseudo_values = n * value - (n - 1) * left_out
     spread = float(pseudo_values.std(ddof=1))
-    if spread < 1e-9 < abs(value):
-        reason = f"no interval: all {units} show the same difference, which says nothing of others"
+    if spread < 1e-9 < abs(value) and n < FEWEST_ALIKE:
+        reason = f"no interval: all {units} show the same difference, and so few say nothing of others"
         return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
     reach = float(t.ppf(1 - ERROR, n - 1)) * spread / np.sqrt(n)
     return Estimate(

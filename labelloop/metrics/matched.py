@@ -18,7 +18,7 @@ from labelloop.metrics.agreement import (
 from labelloop.metrics.coco_ap import RankedClass, average_precision, rank
 from labelloop.metrics.matching import IOU_THRESHOLDS
 from labelloop.metrics.overlaps import OverlapSums, aggregated_jaccard, merges_per_100, splits_per_100
-from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.pairs import BoolColumn, PairTable
 from labelloop.metrics.reliability import ReliabilityBins, calibration_error
 from labelloop.metrics.working_point import (
     Tally,
@@ -45,7 +45,7 @@ METRICS = (
 SURPLUS = ("coco_ap", "coco_ap50", "coco_ap75", "detection_ece")  # noise makes them larger: maxima, gaps
 BOUNDS_OF_SURPLUS = (0.0, 1.0)  # of these, not of their differences
 
-_NEED_NO_TRUTH = ("precision_50", "count_bias", "count_mae", "count_ccc", "detection_ece")
+NEED_NO_TRUTH = ("precision_50", "count_bias", "count_mae", "count_ccc", "detection_ece")
 _OF_PAIRS = ("area_bias", "area_low_loa", "area_high_loa", "boundary_error")
 
 Replicates = dict[str, npt.NDArray[np.float64]]
@@ -158,6 +158,10 @@ class MatchedModel:
         once = self.values(np.ones((1, self.table.n_images), np.int32))
         return {name: float(once[name][0]) for name in METRICS}
 
+    def holding(self, name: str) -> BoolColumn | None:
+        """Which images tell anything of a metric: those with true objects; None where all do."""
+        return None if name in NEED_NO_TRUTH else self.table.holding()
+
     def unit(self, name: str) -> str | None:
         """The unit of a metric that has not always the same one."""
         return self.pairs.unit if name == "boundary_error" else None
@@ -173,7 +177,7 @@ class MatchedModel:
         if name == "count_ccc":
             alone = self.table.n_images == 1
             return "there is only one image" if alone else "the counts do not vary from image to image"
-        if bool(self.table.truth_crowd.all()) and name not in _NEED_NO_TRUTH:
+        if bool(self.table.truth_crowd.all()) and name not in NEED_NO_TRUTH:
             return "there are no true objects"
         if name == "aji" and self.overlaps.overlapping is not None:
             return self.overlaps.overlapping

@@ -157,9 +157,15 @@ class PairTable:
             truth_overlap=new_truth[self.truth_overlap[truths[self.truth_overlap].all(axis=1)]],
         )
 
-    def holding(self) -> BoolColumn:
-        """Bool (n_images,), in which images there is a true object, crowds left out."""
-        return np.bincount(self.truth_image[~self.truth_crowd], minlength=self.n_images) > 0
+    def of_class(self, label: int) -> PairTable:
+        """The table of one class, all images."""
+        return self.select(self.det_label == label, self.truth_label == label)
+
+    def holding(self, area_px: tuple[float, float] = (0, np.inf)) -> BoolColumn:
+        """Bool (n_images,), in which images there is a true object of this area, crowds left out."""
+        least, most = area_px
+        counted = ~self.truth_crowd & (self.truth_area >= least) & (self.truth_area <= most)
+        return np.bincount(self.truth_image[counted], minlength=self.n_images) > 0
 
     def pair_intersection(self) -> IntColumn:
         """int64 (p,), px that the detection and the true object of each pair have in common.

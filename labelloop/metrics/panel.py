@@ -127,7 +127,7 @@ def evaluate(
         truth: The annotations, one per image.
         predicted: The predictions of the same images in the same order; without scores all count as 1.
         n_classes: Labels are 0..n_classes - 1.
-        groups: Plate, well or field of each image; groups are resampled whole where two or more are known.
+        groups: Plate, well or field of each image; groups are resampled whole, unless all images are of one.
         min_score: The working threshold.
         replicates: Bootstrap replicates; 0 for no intervals.
         seed: Of the bootstrap.
@@ -195,7 +195,7 @@ def difference(
             undefined=(a if np.isnan(point_a[name]) else b).why_undefined(name),
             surplus=name in SURPLUS,
             unit=a.unit(name),
-            holding=a.table.holding() | b.table.holding(),
+            holding=a.holding(name),
         )
         for name in METRICS
     }
@@ -241,7 +241,7 @@ def _estimates(model: MatchedModel, resampling: Resampling) -> Estimates:
             surplus=name in SURPLUS,
             bounds=BOUNDS_OF_SURPLUS,
             unit=model.unit(name),
-            holding=model.table.holding(),
+            holding=model.holding(name),
         )
         for name in METRICS
     }

@@ -123,7 +123,7 @@ def protocol_difference(
             drawn_a[metric].minus(drawn_b[metric]),
             undefined=a.undefined,
             surplus=metric in a.surplus,
-            holding=a.holding | b.holding,
+            holding=a.holding(metric),
         )
         for metric in point_a
     }
@@ -135,8 +135,7 @@ class _Coco:
 
     all_areas: list[RankedClass]
     of_area: dict[str, list[RankedClass]]
-    n_images: int
-    holding: BoolColumn
+    table: PairTable
     undefined = "there are no true objects, or none of this size"
     surplus = ("ap", "ap50", "ap75", *COCO_AREAS_PX)
 
@@ -146,8 +145,7 @@ class _Coco:
         return cls(
             all_areas=rank(cut, area_px=EVERY_AREA_PX),
             of_area={name: rank(cut, area_px=area_px) for name, area_px in COCO_AREAS_PX.items()},
-            n_images=table.n_images,
-            holding=table.holding(),
+            table=table,
         )
 
     def values(self, times: npt.NDArray[np.int32]) -> Replicates:
@@ -160,6 +158,9 @@ class _Coco:
             "ar100": average_recall(self.all_areas, times),
         }
 
+    def holding(self, name: str) -> BoolColumn:
+        return self.table.holding(COCO_AREAS_PX.get(name, EVERY_AREA_PX))
+
     def classes(self) -> dict[int, _Coco]:
         return {
             ranked.label: _Coco(
@@ -168,8 +169,7 @@ class _Coco:
                     name: [other for other in of if other.label == ranked.label]
                     for name, of in self.of_area.items()
                 },
-                n_images=self.n_images,
-                holding=self.holding,
+                table=self.table.of_class(ranked.label),
             )
             for ranked in self.all_areas
         }
@@ -180,8 +180,7 @@ class _Cityscapes:
     """Classes with their detections in steps of the score."""
 
     stepped: list[SteppedClass]
-    n_images: int
-    holding: BoolColumn
+    table: PairTable
     undefined = "there are no true objects that are large enough"
     surplus = ("ap", "ap50")  # the curve starts at precision 1, which lifts what is seldom hit
 
@@ -189,10 +188,12 @@ class _Cityscapes:
         ap = cityscapes_average_precision(self.stepped, times)
         return {"ap": ap.mean(axis=1), "ap50": ap[:, 0]}
 
+    def holding(self, name: str) -> BoolColumn:
+        return self.table.holding()
+
     def classes(self) -> dict[int, _Cityscapes]:
         return {
-            of.label: _Cityscapes(stepped=[of], n_images=self.n_images, holding=self.holding)
-            for of in self.stepped
+            of.label: _Cityscapes(stepped=[of], table=self.table.of_class(of.label)) for of in self.stepped
         }
 
 
@@ -201,8 +202,7 @@ class _Cellpose:
     """Counts at each of the IoU thresholds."""
 
     tallies: dict[str, Tally]
-    n_images: int
-    holding: BoolColumn
+    table: PairTable
     undefined = "there are no true objects"
     surplus = ()
 
@@ -212,10 +212,13 @@ class _Cellpose:
             return tally(table, min_score, match(table, min_score, iou=iou, most=True))
 
         tallies = {"ap50": counted(0.5), "ap75": counted(0.75), "ap90": counted(0.9)}
-        return cls(tallies=tallies, n_images=table.n_images, holding=table.holding())
+        return cls(tallies=tallies, table=table)
 
     def values(self, times: npt.NDArray[np.int32]) -> Replicates:
         return {name: cellpose_ap(of, times.astype(np.float64)) for name, of in self.tallies.items()}
+
+    def holding(self, name: str) -> BoolColumn:
+        return self.table.holding()
 
     def classes(self) -> dict[int, _Cellpose]:
         return {}
@@ -236,9 +239,7 @@ def _measured(
         case "coco":
             return _Coco.of(table)
         case "cityscapes":
-            return _Cityscapes(
-                stepped=step_classes(truth, table), n_images=table.n_images, holding=table.holding()
-            )
+            return _Cityscapes(stepped=step_classes(truth, table), table=table)
         case "cellpose":
             return _Cellpose.of(table, min_score)
 
@@ -254,7 +255,7 @@ def _best_detections(table: PairTable, most: int) -> PairTable:
 
 def _point(measured: _Measured) -> dict[str, float]:
     """Every number of all images, each once."""
-    once = measured.values(np.ones((1, measured.n_images), np.int32))
+    once = measured.values(np.ones((1, measured.table.n_images), np.int32))
     return {name: float(value[0]) for name, value in once.items()}
 
 
@@ -267,7 +268,7 @@ def _estimates(measured: _Measured, resampling: Resampling) -> Estimates:
             undefined=measured.undefined,
             surplus=name in measured.surplus,
             bounds=BOUNDS_OF_SURPLUS,
-            holding=measured.holding,
+            holding=measured.holding(name),
         )
         for name, value in point.items()
     }

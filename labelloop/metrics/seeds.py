@@ -171,7 +171,7 @@ def _over_seeds(
         surplus=name in SURPLUS,
         bounds=bounds,
         unit=undefined.unit(name),
-        holding=undefined.table.holding(),
+        holding=undefined.holding(name),
     )
     if estimate.low is not None and n_seeds < FEW_SEEDS:
         estimate = replace(estimate, reliable=False)

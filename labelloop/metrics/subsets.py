@@ -51,7 +51,7 @@ class SizeThirds:
 def by_class(table: PairTable) -> Iterator[tuple[int, PairTable]]:
     """The objects of each class with a true object or a detection, all images."""
     for label in np.union1d(table.det_label, table.truth_label).tolist():
-        yield label, table.select(table.det_label == label, table.truth_label == label)
+        yield label, table.of_class(label)
 
 
 def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTable, PairTable]]:

@@ -36,6 +36,7 @@ def written_to(path: Path) -> Iterator[Path]:
         OutputError: The disk is full, the folder cannot be written, or the like.
     """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             yield partial
     except OSError as error:

@@ -70,7 +70,7 @@ def check_classes(session: Session, classes: tuple[str, ...]) -> None:
         raise ProjectError(
             "the classes in labelloop.toml do not match those of the labels and reviews in the ledger",
             value=f"{_listed(classes)}, not {_listed(noted)}",
-            way_out=f"Restore the order of the classes in labelloop.toml: {_listed(noted)}. "
+            way_out=f"Restore the classes in labelloop.toml, in this order: {_listed(noted)}. "
             "New ones go to the end.",
         )
 

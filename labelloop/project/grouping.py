@@ -73,7 +73,11 @@ class Grouping:
         for row, path in placed:
             row.group = chosen[str(path.parent)]
         if moved:
-            progress.note(f"note: {moved} images of these folders that were added before have new groups too")
+            names_now = ", ".join(sorted(set(chosen.values())))
+            progress.note(
+                f"note: {moved} images of these folders that were added before are now in the groups "
+                f"{names_now}; folders of one name no longer share a group"
+            )
 
 
 def _found(pattern: re.Pattern[str], path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What a report shows of images that were measured: their objects: found, missed and false positives."""
+"""What a report shows of measured images: their hits, misses and false positives."""
 
 from __future__ import annotations
 

@@ -112,8 +112,8 @@ def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
         return None
     groups = document.get("n_groups")
     n = f"n = {document['n_images']}" if groups is None else f"n = {groups} groups"
-    if groups is None and document["n_images"] >= FEW_UNITS:
-        n = "few images with objects" if "n_groups" in document else "few groups"  # how many was not kept
+    if (groups or document["n_images"]) >= FEW_UNITS:
+        n = "few images with objects, or few groups"  # how many was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
 
 

@@ -241,8 +241,12 @@ def _section(section: Section) -> Markup:
 
 def _write(path: Path, page: str) -> Path:
     try:
-        with replacing(path) as partial:
-            partial.write_text(page, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (path.is_symlink() or not path.is_file()):  # such as /dev/stdout
+            path.write_text(page, encoding="utf-8")
+        else:
+            with replacing(path) as partial:
+                partial.write_text(page, encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the report cannot be written ({error.strerror or error})",

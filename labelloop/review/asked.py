@@ -1,13 +1,13 @@
 """What was asked about already, and so is not asked again.
 
 A task counts for good once somebody has reviewed or skipped it. Until then it counts on the server that the
-project is tied to now, unless its whole round was deleted there. A single task that was deleted was declined,
-and counts.
+project is tied to now, unless its round of several tasks was deleted there as a whole before any was
+reviewed. A task that was deleted by itself was declined, and counts.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import aliased
 
 from labelloop.project.project import Project
@@ -23,15 +23,17 @@ def counts_as_asked(server: str) -> ColumnElement[bool]:
     """
     answered = select(AnnotationRow.id).where(AnnotationRow.task_key == ReviewTaskRow.key).exists()
     its_round, other = aliased(RoundRow), aliased(ReviewTaskRow)
-    any_left = select(other.key).where(
-        other.round_id == its_round.id,
-        other.state.not_in((DELETED, DROPPED)),
-        other.server_id.is_not(None),
-    )
+    with_others = select(other.round_id).where(other.state.not_in((DELETED, DROPPED)))
+    of_several = select(other.round_id).group_by(other.round_id).having(func.count() > 1)
     here = select(its_round.id).where(
         its_round.id == ReviewTaskRow.round_id,
         its_round.server == server,
-        or_(ReviewTaskRow.state != DELETED, its_round.closed_at.is_(None), any_left.exists()),
+        or_(
+            ReviewTaskRow.state != DELETED,
+            its_round.closed_at.is_(None),
+            its_round.id.in_(with_others),
+            its_round.id.not_in(of_several),
+        ),
     )
     return (ReviewTaskRow.state != DROPPED) & (answered | here.exists())
 

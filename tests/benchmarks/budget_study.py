@@ -9,7 +9,9 @@ tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each fini
 WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
 nothing. The labelled training images, or a draw of them, are the pool, their truth hidden; the test images
 measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at
-once: what the best choice could come to.
+once: what the best choice could come to. ``--truth`` trains on the images of each lane's last round with
+their whole truth, instead of what the simulated person left of it: it tells what is due to the images, and
+what to their labels.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from labelloop.project.project import Project
 RESULTS = Path(__file__).parent / "results" / "budget"
 STRATEGIES: tuple[Strategy, ...] = ("random", "auto", "diversity", "foreground-random")
 CEILING = "ceiling"
+TRUTH = "-truth"  # behind a strategy: its images with their whole truth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,12 @@ def table(result: dict[str, Any]) -> str:
     if result[CEILING]:
         ceiling, more = (_points(result[CEILING][key]) for key in ("value", "more_than_random"))
         lines += ["", f"All labels at once: {ceiling}, which is {more} more than random at the end."]
+    for name, found in result["truth"].items():
+        reached, more = (_points(found[key]) for key in ("value", "more_than_random"))
+        lines += [
+            "",
+            f"The last images of {name} with their whole truth: {reached}, {more} more than random.",
+        ]
     for seed, audit in result["audits"].items():
         lines += ["", f"Audit of auto, seed {seed}: {audit['verdict']}."]
     return "\n".join(lines) + "\n"
@@ -159,6 +168,7 @@ def main() -> None:
     parser.add_argument("--annotator", default="perfect")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ceiling", action="store_true", help="train on all labels too")
+    parser.add_argument("--truth", action="store_true", help="train on the lanes' images with all truth")
     parser.add_argument("--collect", action="store_true", help="only keep what is finished")
     arguments = parser.parse_args()
     first, last = (int(end) for end in (arguments.seeds.split("-") * 2)[:2])
@@ -166,7 +176,12 @@ def main() -> None:
     if not arguments.collect:
         run_missing(project, arguments, range(first, last + 1))
         if arguments.ceiling:
-            train_ceilings(project, arguments, range(first, last + 1))
+            _, settings = next(simulations(project, arguments))
+            start = dict.fromkeys(range(first, last + 1), settings.askable)
+            train_at_once(project, arguments, CEILING, start)
+        for strategy in arguments.strategies if arguments.truth else ():
+            start = last_images(project, arguments, strategy, range(first, last + 1))
+            train_at_once(project, arguments, f"{strategy}{TRUTH}", start)
     keep_finished(project, arguments)
     compare(project, arguments, range(first, last + 1))
 
@@ -194,18 +209,35 @@ def run_missing(project: Project, arguments: argparse.Namespace, seeds: Sequence
     simulate(project, request, Lines())
 
 
-def train_ceilings(project: Project, arguments: argparse.Namespace, seeds: Sequence[int]) -> None:
-    """Trains on all labels with each seed, for as long as a lane does in a round."""
+def train_at_once(
+    project: Project, arguments: argparse.Namespace, name: str, start: dict[int, list[int]]
+) -> None:
+    """Trains each seed on these images with their truth, for as long as a lane does in a round."""
     _, settings = next(simulations(project, arguments))
-    folder = project.root / ".labelloop" / f"{CEILING}-{arguments.iterations}"
+    folder = project.root / ".labelloop" / f"{name}-{arguments.iterations}"
     folder.mkdir(parents=True, exist_ok=True)
-    everything = replace(settings, start=dict.fromkeys(seeds, settings.askable))
-    write_json(folder / SETTINGS, settings_to_json(everything))
-    jobs = [Job(folder=folder, source=project.root, strategy=None, seed=seed) for seed in seeds]
-    missing = [job for job in jobs if not kept_at(arguments, CEILING, job.seed).exists()]
+    write_json(folder / SETTINGS, settings_to_json(replace(settings, start=start)))
+    jobs = [Job(folder=folder, source=project.root, strategy=None, seed=seed) for seed in start]
+    missing = [job for job in jobs if not kept_at(arguments, name, job.seed).exists()]
     run_jobs(missing, arguments.jobs, 0, Lines())
     for job in missing:
-        keep(measure_lane(project, job.place, settings.test, rounds=0), kept_at(arguments, CEILING, job.seed))
+        keep(measure_lane(project, job.place, settings.test, rounds=0), kept_at(arguments, name, job.seed))
+
+
+def last_images(
+    project: Project, arguments: argparse.Namespace, strategy: str, seeds: Sequence[int]
+) -> dict[int, list[int]]:
+    """Ids, in the project, of the images that the last round of each lane has labels of."""
+    simulation, _ = next(simulations(project, arguments))
+    ids = {(image.sha256, image.page, image.channel): image.id for image in project.images()}
+    found = {}
+    for seed in seeds:
+        folder = simulation / f"seed-{seed}" / strategy
+        lane, run = Project.open(folder), read_points(folder)[arguments.rounds].run
+        learnt = set(lane.run(run).config["train_images"])
+        images = [image for image in lane.images() if image.id in learnt]
+        found[seed] = sorted(ids[image.sha256, image.page, image.channel] for image in images)
+    return found
 
 
 def simulations(project: Project, arguments: argparse.Namespace) -> Iterator[tuple[Path, LaneSettings]]:
@@ -264,7 +296,8 @@ def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int
         "seeds": whole,
         "iterations": arguments.iterations,
         **compare_curves(curves, n_images=n_images),
-        CEILING: ceiling(arguments, whole),
+        CEILING: at_once(arguments, whole, CEILING),
+        "truth": {s: found for s in strategies if (found := at_once(arguments, whole, f"{s}{TRUTH}"))},
         "audits": {seed: audit for seed, audit in audits.items() if audit},
     }
     (RESULTS / f"{arguments.set}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -272,9 +305,9 @@ def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int
     print(table(result))
 
 
-def ceiling(arguments: argparse.Namespace, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """AP with all labels, and how much more that is than random reaches; over images and seeds, paired."""
-    paths = [kept_at(arguments, CEILING, seed) for seed in seeds]
+def at_once(arguments: argparse.Namespace, seeds: Sequence[int], name: str) -> dict[str, Any] | None:
+    """AP of such models, and how much more that is than random reaches; over images and seeds, paired."""
+    paths = [kept_at(arguments, name, seed) for seed in seeds]
     if not all(path.exists() for path in paths):
         return None
     all_labels = np.stack([read_curve(path).values[:, 0] for path in paths])

@@ -43,8 +43,8 @@ def test_a_value_that_no_replicate_has_is_infinite_and_not_a_number_of_minutes()
     assert interval(np.array([np.inf, np.inf, 0.5, np.nan])) == {"value": None, "low": 0.5, "high": None}
 
 
-@pytest.mark.parametrize(("n_images", "n_seeds", "noted"), [(10, 1, 2), (10, 3, 2), (60, 3, 1), (60, 5, 0)])
-def test_what_is_too_few_to_rely_on_is_said(n_images: int, n_seeds: int, noted: int) -> None:
+@pytest.mark.parametrize(("n_seeds", "noted"), [(1, 1), (3, 1), (5, 0)])
+def test_few_seeds_are_said(n_seeds: int, noted: int) -> None:
     values = np.full((1 + REPLICATES, 2), 0.5)
-    result = compare_curves({"random": [lane(values)] * n_seeds}, n_images=n_images)
+    result = compare_curves({"random": [lane(values)] * n_seeds}, n_images=60)
     assert len(result["notes"]) == noted

@@ -45,8 +45,8 @@ def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(proj
     assert not list((project.runs_dir / "folds").glob("fold-*"))
     show_training(result)
     said = capsys.readouterr().out
-    assert "On the labelled images, out of fold, with 95 % intervals" in said
-    assert "verified on the labelled images, out of fold" in said
+    assert "On out-of-fold images, with 95 % intervals" in said
+    assert "verified on out-of-fold images" in said
     # The models themselves are those of a run without folds.
     train(project, dataclasses.replace(SHORT, folds=0, name="plain"))
     for which in ("supervised", "guided"):

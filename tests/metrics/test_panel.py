@@ -133,8 +133,9 @@ def test_images_without_an_object_make_no_interval_reliable(scene: Scene) -> Non
     truth = [scene([TRUE])] * 12 + [scene()] * 48
     panel = evaluate(truth, [scene([TRUE], [0.9])] * 12 + [scene()] * 48, n_classes=1)
     assert not panel.metrics["coco_ap"].reliable
+    assert panel.metrics["count_bias"].reliable  # of which images without objects tell as much
     assert panel.notes == (
-        "intervals from 12 images that hold anything, of 60, are too narrow, most of all those of AP",
+        "intervals from 12 images with objects, of 60, are too narrow, most of all those of AP",
     )
 
 

@@ -105,12 +105,22 @@ def test_what_waits_in_an_earlier_round_is_not_asked_about_twice(project: Projec
     assert asked_images(project, LAB) == {1, 2}
 
 
-def test_a_round_that_was_deleted_as_a_whole_can_be_asked_about_again_but_for_what_was_answered(
+def test_a_round_that_was_deleted_as_a_whole_can_be_asked_about_again(project: Project) -> None:
+    delete(project, *ask(project, LAB, [1, 2, 3]))
+    assert asked_images(project, LAB) == set()
+
+
+def test_what_was_deleted_of_a_round_with_answers_stays_declined_when_all_of_it_is_cleaned_up(
     project: Project,
 ) -> None:
     first, *others = ask(project, LAB, [1, 2, 3])
     answer(project, first)
     delete(project, first, *others)
+    assert asked_images(project, LAB) == {1, 2, 3}
+
+
+def test_the_only_task_of_a_round_is_declined_when_it_is_deleted(project: Project) -> None:
+    delete(project, *ask(project, LAB, [1]))
     assert asked_images(project, LAB) == {1}
 
 

@@ -67,12 +67,12 @@ class Server:
     def delete(self, path: str) -> None:
         assert self.http.delete(path).is_success
 
-    def submit(self, task: dict[str, Any]) -> None:
-        """One object in the middle."""
+    def submit(self, task: dict[str, Any], *, empty: bool = False) -> None:
+        """One object in the middle, or none."""
         rows, columns = np.ogrid[:SIDE, :SIDE]
         disc = (rows - SIDE / 2) ** 2 + (columns - SIDE / 2) ** 2 < (SIDE / 4) ** 2
         [region] = to_regions(Instances.from_dense(disc[None]), ["manual0000"], CLASSES, CONTROLS)
-        body = {"result": [{**region, "origin": "manual"}], "lead_time": 20.0}
+        body = {"result": [] if empty else [{**region, "origin": "manual"}], "lead_time": 20.0}
         assert self.http.post(f"/api/tasks/{task['id']}/annotations/", json=body).status_code == 201
 
 
@@ -143,3 +143,12 @@ def test_the_loop_begins_with_a_round_and_trains_when_enough_came_back(
     [run] = project.runs()
     assert run.config["request"] == asdict(TrainRequest(name=run.name))
     assert len(run.config["train_images"]) == 2
+
+
+def test_the_loop_does_not_train_where_nobody_found_an_object(project: Project, server: Server) -> None:
+    turn(project, retrain_after=2)
+    for task in server.tasks():
+        server.submit(task, empty=True)
+    last = turn(project, retrain_after=2)
+    assert (last.images, last.trained, last.round) == (N_IMAGES, None, None)
+    assert project.runs() == []
