@@ -321,7 +321,7 @@ def test_classes_that_moved_are_one_line_with_the_way_out(labelloop, tmp_path: P
     assert (ran.code, ran.out) == (1, "")
     (line,) = ran.err.splitlines()
     assert "debris, not organoid, debris" in line
-    assert "the order of the classes in labelloop.toml: organoid, debris" in line
+    assert "the classes in labelloop.toml, in this order: organoid, debris" in line
 
 
 def test_the_doctor_names_classes_that_moved(labelloop, project: Path) -> None:

@@ -46,7 +46,8 @@ def test_labelled_images_measure_and_choose_and_the_test_images_stay_sealed(proj
     show_training(result)
     said = capsys.readouterr().out
     assert "On out-of-fold images, with 95 % intervals" in said
-    assert "verified on out-of-fold images" in said
+    undecided = result["gate"]["verdict"] == "undecided"  # three images seldom tell
+    assert (f"(not verified: {result['gate']['reason']}" if undecided else "(verified on out-of-fold") in said
     # The models themselves are those of a run without folds.
     train(project, dataclasses.replace(SHORT, folds=0, name="plain"))
     for which in ("supervised", "guided"):
