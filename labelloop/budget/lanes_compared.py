@@ -132,13 +132,13 @@ def _curve(
     scratch = Project.open(folder)
     columns = []
     for point in points:
-        predicted = _predicted(scratch, point.run)
+        predicted = seen_in_lane(scratch, point.run)
         table = PairTable.build(truth, [predicted[i] for i in ids], n_classes=n_classes)
         columns.append(average_precision(rank(table), times).mean(axis=1))
     return LaneCurve(points=points, values=np.stack(columns, axis=1))
 
 
-def _predicted(scratch: Project, run: str) -> dict[int, Instances]:
+def seen_in_lane(scratch: Project, run: str) -> dict[int, Instances]:
     """What the run's promoted model saw; its lane had it look at the test images."""
     which = scratch.run(run).promoted
     statement = select(PredictionRow.image_id, PredictionRow.instances).where(
