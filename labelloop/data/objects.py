@@ -33,6 +33,21 @@ class SoftObjects:
     def __len__(self) -> int:
         return len(self.crops)
 
+    def known_share(self, window: tuple[int, int, int, int] | None = None) -> float:
+        """How much of the image is not ignored, 0..1; ignored areas that overlap count twice.
+
+        Args:
+            window: Top, left, height and width of the part that is asked about, px; None for all of it.
+        """
+        top, left, height, width = window or (0, 0, *self.size_hw)
+        ignored = 0
+        for i in np.flatnonzero(self.ignore):
+            y, x = self.offsets_yx[i]
+            rows = slice(max(top - y, 0), max(top + height - y, 0))
+            columns = slice(max(left - x, 0), max(left + width - x, 0))
+            ignored += np.count_nonzero(self.crops[i][rows, columns] > 127)
+        return max(1.0 - ignored / max(height * width, 1), 0.0)
+
 
 def objects_of(instances: Instances) -> SoftObjects:
     """Annotations as training sees them: hard masks of weight 1, crowds ignored, empty masks left out.

@@ -18,6 +18,7 @@ from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import image_of
 from labelloop.data.pool import ImageLoader
 from labelloop.data.views import (
+    Geometry,
     GeometryConfig,
     PhotometryConfig,
     change_photometry,
@@ -100,6 +101,7 @@ def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count:
 
 
 _EIGHTHS = 8  # repeat factors are rounded to these
+_MOST_DRAWS = 20  # of a view that shows enough of what is known
 
 
 def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> list[int]:
@@ -107,14 +109,16 @@ def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> li
 
     An image's repeat factor is the largest over its classes of max(1, sqrt(threshold / share of images with
     that class)) (Gupta et al. 2019, LVIS, section 4); each is named as often as its factor is larger than the
-    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are.
+    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are. Images of
+    which a part is unknown are named less often, by how much of them is known.
 
     Args:
         labelled: Objects by image id.
-        threshold: 0 names every image once.
+        threshold: 0 names every image alike.
     """
+    known = {i: labelled[i].known_share() for i in sorted(labelled)}
     if threshold == 0:
-        return sorted(labelled)
+        return _named(dict.fromkeys(known, 1.0), known)
     classes = {i: set(labelled[i].labels.tolist()) for i in sorted(labelled)}
     ids = [i for i in classes if classes[i]] or list(classes)
     images_with = Counter(c for present in classes.values() for c in present)
@@ -122,9 +126,28 @@ def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> li
         i: max([math.sqrt(threshold * len(ids) / images_with[c]) for c in classes[i]] + [1.0]) for i in ids
     }
     smallest = min(factors.values())
-    times = {i: round(_EIGHTHS * factors[i] / smallest) for i in ids}
+    return _named({i: factors[i] / smallest for i in ids}, known)
+
+
+def _named(factors: Mapping[int, float], known: Mapping[int, float]) -> list[int]:
+    """Each id as often as its factor and what is known of its image say, in eighths; once at least."""
+    times = {i: max(1, round(_EIGHTHS * factor * known[i])) for i, factor in factors.items()}
     shared = math.gcd(*times.values())
-    return [i for i in ids for _ in range(times[i] // shared)]
+    return [i for i in times for _ in range(times[i] // shared)]
+
+
+def draw_known(rng: np.random.Generator, objects: SoftObjects, config: GeometryConfig) -> Geometry:
+    """Draws a view of a labelled image; where a part of it is unknown, in proportion to what is known in it.
+
+    A view of unknown area teaches nothing. Where all is known this is ``draw_geometry``.
+    """
+    geometry = draw_geometry(rng, objects.size_hw, config)
+    if objects.ignore.any():
+        for _ in range(_MOST_DRAWS):
+            if rng.random() < objects.known_share(geometry.window):
+                break
+            geometry = draw_geometry(rng, objects.size_hw, config)
+    return geometry
 
 
 def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> Batch:
@@ -146,7 +169,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
             continue
         rng = rng_for(plan.seed, plan.stage, step, slot)
         objects = plan.labelled[image_id]
-        geometry = draw_geometry(rng, objects.size_hw, plan.geometry)
+        geometry = draw_known(rng, objects, plan.geometry)
         view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
     pool = plan.unlabelled_ids

@@ -8,7 +8,7 @@ from labelloop.data.objects import SoftObjects, objects_of
 from labelloop.data.parts import whole
 from labelloop.data.pool import ImageLoader
 from labelloop.data.views import GeometryConfig, PhotometryConfig, draw_geometry, view_image, view_objects
-from labelloop.distill.batches import BatchPlan, epoch_order, make_batch, prefetched, repeated_ids
+from labelloop.distill.batches import BatchPlan, draw_known, epoch_order, make_batch, prefetched, repeated_ids
 from labelloop.instances import Instances
 from labelloop.project.project import ImageRecord
 
@@ -40,6 +40,39 @@ def test_repeat_factors_are_fractions_and_images_without_objects_are_left_out():
     assert 99 not in ids
     wanted = (10 / 6) ** 0.5  # of class 1 over class 0, by sqrt(threshold / share of images)
     assert ids.count(10) / ids.count(0) == pytest.approx(wanted, rel=0.05)
+
+
+def unknown_right_of(column: int, *, side: int = 64) -> SoftObjects:
+    """An object in the top left corner, and nothing known from a column on."""
+    masks = np.zeros((2, side, side), np.uint8)
+    masks[0, :8, :8] = masks[1, :, column:] = 1
+    return objects_of(replace(Instances.from_dense(masks), crowd=np.array([False, True])))
+
+
+def test_images_are_seen_in_proportion_to_what_is_known_of_them():
+    half, quarter = unknown_right_of(32), unknown_right_of(16)
+    ids = repeated_ids({1: with_classes(0), 2: half, 3: quarter}, threshold=0.0)
+    assert [ids.count(i) for i in (1, 2, 3)] == [4, 2, 1]
+    hardly = unknown_right_of(1)
+    assert repeated_ids({1: with_classes(0), 2: hardly}, threshold=0.0).count(2) == 1
+    rare = {i: with_classes(0) for i in range(8)} | {8: replace(half, labels=np.array([1, 1]))}
+    ids = repeated_ids(rare, threshold=10.0)
+    assert ids.count(8) / ids.count(0) == pytest.approx(8**0.5 / 2, rel=0.05)
+
+
+def test_views_are_drawn_in_proportion_to_what_is_known_in_them():
+    config, half = GeometryConfig(crop_px=16, zoom=(1.0, 1.0)), unknown_right_of(32)
+    drawn = [draw_known(np.random.default_rng(i), half, config) for i in range(200)]
+    anywhere = [draw_geometry(np.random.default_rng(i), (64, 64), config) for i in range(200)]
+    shares = [[half.known_share(geometry.window) for geometry in each] for each in (drawn, anywhere)]
+    assert min(shares[0]) > 0  # views of unknown area alone are not seen
+    assert np.mean(shares[0]) > 0.85 > 0.6 > np.mean(shares[1])
+
+
+def test_where_all_is_known_nothing_is_drawn_otherwise():
+    config, rng, other = GeometryConfig(crop_px=16), np.random.default_rng(3), np.random.default_rng(3)
+    assert draw_known(rng, with_classes(0, 1), config) == draw_geometry(other, (8, 8), config)
+    assert rng.random() == other.random()
 
 
 @pytest.fixture

@@ -1595,7 +1595,7 @@ def test_the_loop_waits_for_the_server_goes_on_and_stops_on_ctrl_c(
     assert ran.code == 130
     assert "Traceback" not in "".join(lines) + ran.stderr
     assert "interrupted" in ran.stderr
-    assert len(server.tasks()) == N_IMAGES
+    assert len(server.tasks()) == N_IMAGES - 1  # two of the images are near-duplicates
 
 
 def test_ctrl_c_in_the_middle_of_a_push_leaves_everything_whole(
@@ -1627,4 +1627,4 @@ def test_a_turn_of_the_loop_that_is_cut_off_is_done_again_whole(
             turn(Project.open(screen), retrain_after=50)
     proxy.clear()
     turn(Project.open(screen), retrain_after=50)
-    check_whole(screen, server, tasks=N_IMAGES)
+    check_whole(screen, server, tasks=N_IMAGES - 1)  # two of the images are near-duplicates
