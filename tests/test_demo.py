@@ -86,6 +86,6 @@ def test_a_folder_with_something_else_or_with_another_demo_is_refused(
     with pytest.raises(UsageError, match="other settings"):
         demo(finished[0], size=TINY, seed=3)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="other files"):
         demo(tmp_path, size=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -141,7 +141,7 @@ def test_folders_that_shared_a_group_in_an_older_version_part_whole_and_it_is_sa
     add_images(project, [new], group_by="folder", progress=watching)
     named = {image.file_name: image.group for image in project.images()}
     assert named == {"a.png": "p1/A01", "b.png": "p1/A01", "new.png": "p1/A01", "c.png": "A01"}
-    [told] = [note for note in watching.told if "new groups" in note]
+    [told] = [note for note in watching.told if "in the groups" in note]
     assert "2 images" in told
     group(project, tmp_path / "p2")
     assert {image.file_name: image.group for image in project.images()} == named
