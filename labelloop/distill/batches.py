@@ -66,6 +66,7 @@ class BatchPlan:
         unlabelled_batch: Unlabelled images per step.
         pseudo: Cached pseudo-labels by part, or None.
         geometry: Shared by both views.
+        known_views: Views of labelled images are drawn in proportion to what is known in them.
         weak: Photometry of the weak view.
         strong: Photometry of the strong view, on top of the weak.
         parts: A step's images are seen in so many parts, one after the other or by several processes.
@@ -82,6 +83,7 @@ class BatchPlan:
     geometry: GeometryConfig
     weak: PhotometryConfig
     strong: PhotometryConfig
+    known_views: bool = True
     parts: int = 1
 
 
@@ -104,19 +106,19 @@ _EIGHTHS = 8  # repeat factors are rounded to these
 _MOST_DRAWS = 20  # of a view that shows enough of what is known
 
 
-def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float) -> list[int]:
+def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float, by_known: bool) -> list[int]:
     """Ids of the labelled images, those with rare classes named more often.
 
     An image's repeat factor is the largest over its classes of max(1, sqrt(threshold / share of images with
     that class)) (Gupta et al. 2019, LVIS, section 4); each is named as often as its factor is larger than the
-    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are. Images of
-    which a part is unknown are named less often, by how much of them is known.
+    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are.
 
     Args:
         labelled: Objects by image id.
         threshold: 0 names every image alike.
+        by_known: Images of which a part is ignored are named less often, by how much of them is not.
     """
-    known = {i: labelled[i].known_share() for i in sorted(labelled)}
+    known = {i: labelled[i].known_share() if by_known else 1.0 for i in sorted(labelled)}
     if threshold == 0:
         return _named(dict.fromkeys(known, 1.0), known)
     classes = {i: set(labelled[i].labels.tolist()) for i in sorted(labelled)}
@@ -169,7 +171,11 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
             continue
         rng = rng_for(plan.seed, plan.stage, step, slot)
         objects = plan.labelled[image_id]
-        geometry = draw_known(rng, objects, plan.geometry)
+        geometry = (
+            draw_known(rng, objects, plan.geometry)
+            if plan.known_views
+            else draw_geometry(rng, objects.size_hw, plan.geometry)
+        )
         view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
     pool = plan.unlabelled_ids

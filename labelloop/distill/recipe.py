@@ -73,6 +73,8 @@ class Recipe:
             0 learns from all of it.
         pool_includes_labelled: The labelled images serve as unlabelled ones too, as in the reference.
         repeat_threshold: The student sees images with rare classes more often; 0 is off. Reference: 10.
+        known_views: Labelled images are seen in proportion to what is known of them, how often and where. Of
+            images without crowds, which are known as a whole, it changes nothing. Reference: off.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
@@ -121,6 +123,7 @@ class Recipe:
     validation_share: float = 0.2
     pool_includes_labelled: bool = False
     repeat_threshold: float = 0.0
+    known_views: bool = True
     labelled_batch: int = 1
     unlabelled_batch: int = 1
     supervised_batch: int = 2
@@ -232,7 +235,7 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
 
 def stored_recipe(document: dict[str, Any]) -> Recipe:
     """The recipe of a run from its ``Recipe.as_dict``; settings of later versions are as they were then."""
-    then = {"student_lr_factor": 1.0, "student_backbone_lr_factor": 1.0}
+    then = {"student_lr_factor": 1.0, "student_backbone_lr_factor": 1.0, "known_views": False}
     return recipe_from_dict(then | document)
 
 
@@ -275,6 +278,7 @@ REFERENCE = Recipe(
     fine_tune_share=0.0,
     pool_includes_labelled=True,
     repeat_threshold=10.0,
+    known_views=False,
     unlabelled_weight=2.0,
     ema_decay=0.9996,
     ema_decay_steps=40_000,

@@ -161,7 +161,9 @@ class Trainer:
         batches = replace(
             self._batches(name),
             labelled_batch=recipe.labelled_batch,
-            labelled_ids=repeated_ids(self.labelled, threshold=recipe.repeat_threshold),
+            labelled_ids=repeated_ids(
+                self.labelled, threshold=recipe.repeat_threshold, by_known=recipe.known_views
+            ),
         )
         if name == "fine-tuning":
             batches = replace(batches, labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch)
@@ -308,12 +310,13 @@ class Trainer:
             seed=self.seed,
             stage=stage,
             labelled=self.labelled,
-            labelled_ids=sorted(self.labelled),
+            labelled_ids=repeated_ids(self.labelled, threshold=0.0, by_known=self.recipe.known_views),
             labelled_batch=self.recipe.supervised_batch,
             unlabelled_ids=(),
             unlabelled_batch=0,
             pseudo=None,
             geometry=self.recipe.geometry,
+            known_views=self.recipe.known_views,
             weak=self.recipe.weak,
             strong=self.recipe.strong,
             parts=self.parts,

@@ -27,16 +27,16 @@ def test_every_pass_sees_every_image_once_wherever_it_is_entered():
 
 def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_nothing():
     common = {i: with_classes(0) for i in range(8)}
-    assert repeated_ids(common, threshold=10.0) == list(range(8))
+    assert repeated_ids(common, threshold=10.0, by_known=True) == list(range(8))
     rare = common | {8: with_classes(0, 1)}  # class 1 in a ninth of the images: three times as often
-    assert repeated_ids(rare, threshold=10.0).count(8) == 3
-    assert repeated_ids(rare, threshold=0.0) == list(range(9))
+    assert repeated_ids(rare, threshold=10.0, by_known=True).count(8) == 3
+    assert repeated_ids(rare, threshold=0.0, by_known=True) == list(range(9))
 
 
 def test_repeat_factors_are_fractions_and_images_without_objects_are_left_out():
     images = {i: with_classes(0) for i in range(10)}
     images |= {i: with_classes(1) for i in range(10, 16)} | {99: with_classes()}
-    ids = repeated_ids(images, threshold=10.0)
+    ids = repeated_ids(images, threshold=10.0, by_known=False)
     assert 99 not in ids
     wanted = (10 / 6) ** 0.5  # of class 1 over class 0, by sqrt(threshold / share of images)
     assert ids.count(10) / ids.count(0) == pytest.approx(wanted, rel=0.05)
@@ -51,12 +51,14 @@ def unknown_right_of(column: int, *, side: int = 64) -> SoftObjects:
 
 def test_images_are_seen_in_proportion_to_what_is_known_of_them():
     half, quarter = unknown_right_of(32), unknown_right_of(16)
-    ids = repeated_ids({1: with_classes(0), 2: half, 3: quarter}, threshold=0.0)
+    three = {1: with_classes(0), 2: half, 3: quarter}
+    ids = repeated_ids(three, threshold=0.0, by_known=True)
     assert [ids.count(i) for i in (1, 2, 3)] == [4, 2, 1]
-    hardly = unknown_right_of(1)
-    assert repeated_ids({1: with_classes(0), 2: hardly}, threshold=0.0).count(2) == 1
+    assert repeated_ids(three, threshold=0.0, by_known=False) == [1, 2, 3]
+    hardly = {1: with_classes(0), 2: unknown_right_of(1)}
+    assert repeated_ids(hardly, threshold=0.0, by_known=True).count(2) == 1
     rare = {i: with_classes(0) for i in range(8)} | {8: replace(half, labels=np.array([1, 1]))}
-    ids = repeated_ids(rare, threshold=10.0)
+    ids = repeated_ids(rare, threshold=10.0, by_known=True)
     assert ids.count(8) / ids.count(0) == pytest.approx(8**0.5 / 2, rel=0.05)
 
 
@@ -73,6 +75,19 @@ def test_where_all_is_known_nothing_is_drawn_otherwise():
     config, rng, other = GeometryConfig(crop_px=16), np.random.default_rng(3), np.random.default_rng(3)
     assert draw_known(rng, with_classes(0, 1), config) == draw_geometry(other, (8, 8), config)
     assert rng.random() == other.random()
+
+
+@pytest.mark.parametrize("known_views", [True, False])
+def test_a_step_sees_what_is_known_where_its_plan_says_so(plan_and_loader, known_views):
+    plan, load = plan_and_loader
+    objects = unknown_right_of(12, side=24)
+    geometry = GeometryConfig(crop_px=8, zoom=(1.0, 1.0))
+    plan = replace(
+        plan, labelled=dict.fromkeys((1, 2, 3), objects), geometry=geometry, known_views=known_views
+    )
+    targets = [make_batch(plan, load, step).labelled[0][1] for step in range(60)]
+    only_unknown = sum(bool(t.ignore.all()) and bool(t.masks.all()) for t in targets if len(t.masks))
+    assert (only_unknown == 0) == known_views
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began():
     assert stored_recipe(now.as_dict()) == now
     then = {k: v for k, v in now.as_dict().items() if not k.startswith("student_")}
     assert stored_recipe(then).student_optimiser == OptimiserConfig()
+    assert not stored_recipe({k: v for k, v in then.items() if k != "known_views"}).known_views
     reference = REFERENCE.as_dict()
     assert stored_recipe(reference) == REFERENCE
     del reference["pseudo"]["score"]

@@ -98,6 +98,7 @@ def test_the_algorithm_has_the_lengths_and_settings_of_its_authors_code(name, st
     assert (recipe.pseudo.min_score, recipe.pseudo.min_area_px) == (0.7, 80.0)
     assert recipe.fresh_student
     assert recipe.pool_includes_labelled
+    assert not recipe.known_views
     rates = recipe.optimiser  # Mask2Former of the paper's sizes takes a tenth of the rate: the authors' 1e-4
     assert (rates.lr, rates.backbone_lr_factor, rates.weight_decay) == (1e-3, 0.1, 0.05)
     assert rates.clip_norm == 0.01
