@@ -1,4 +1,4 @@
-"""What every test needs: few threads, the versions in the header, and published data sets in small."""
+"""What every test needs: few threads, versions in the header, a listener, published data sets in small."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+from labelloop.progress import Silent
 
 # Read by the OpenMP runtime when torch loads it, and by the programs that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -49,6 +51,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_report_header() -> list[str]:
     return [f"{platform.platform()}", ", ".join(f"{name} {version(name)}" for name in SHOWN)]
+
+
+class Watching(Silent):
+    """Keeps what a person who watches is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.told.append(message)
+
+
+@pytest.fixture
+def watching() -> Watching:
+    """A progress that keeps what it is told in ``told``."""
+    return Watching()
 
 
 Disc = tuple[np.ndarray, int]  # bool (h, w), and a class index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,14 +14,6 @@ from labelloop.progress import Silent
 from labelloop.project.project import Project
 
 TINY = DemoSize(labelled=3, unlabelled=4, val=2, test=3, size_hw=(96, 96), shown=2)
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 class InterruptedWhileEvaluating(Silent):
@@ -70,14 +63,13 @@ def test_a_demo_chooses_by_validation_images_and_ends_with_both_models_on_the_te
         assert test[which]["coco_ap"]["n"] == TINY.test
 
 
-def test_a_finished_demo_is_not_trained_again(finished: tuple[Path, dict]) -> None:
+def test_a_finished_demo_is_not_trained_again(finished: tuple[Path, dict], watching: Any) -> None:
     folder, first = finished
-    notes = Notes()
-    again = demo(folder, size=TINY, progress=notes)
+    again = demo(folder, size=TINY, progress=watching)
     assert not again["trained"]
     assert again["train"] == first["train"]
     assert again["test"] == first["test"]
-    assert any("trained already" in note for note in notes.notes)
+    assert any("trained already" in note for note in watching.told)
 
 
 def test_a_folder_with_something_else_or_with_another_demo_is_refused(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +13,12 @@ from PIL import Image
 from labelloop.errors import ProjectError, TrainingError
 from labelloop.evaluating import evaluate_run
 from labelloop.predict.predict import predict
-from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.status import project_status
 from labelloop.project.tables import Meta
 from labelloop.proposing import GATE, PROPOSER, note_refusal, proposer
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.told.append(message)
 
 
 @pytest.fixture
@@ -59,10 +51,9 @@ def test_status_shows_the_refusal_and_who_proposes(project: Project) -> None:
     assert found["loop"]["gate"]["reason"] == "it is worse by 9 points"
 
 
-def test_a_later_run_of_a_person_is_refused_by_nobody(project: Project) -> None:
+def test_a_later_run_of_a_person_is_refused_by_nobody(project: Project, watching: Any) -> None:
     finish(project, "by-hand")
     assert project_status(project)["loop"]["refused"] is None
-    watching = Notes()
     note_refusal(project, watching)
     assert watching.told == []
     assert proposer(project) == "first"
@@ -77,17 +68,15 @@ def test_status_of_a_project_without_a_loop_names_no_proposer(tmp_path: Path) ->
 
 @pytest.mark.parametrize("run", [None, "second"])
 def test_who_names_no_run_is_told_that_the_one_taken_was_refused(
-    project: Project, tmp_path: Path, run: str | None
+    project: Project, tmp_path: Path, watching: Any, run: str | None
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     add_images(project, [str(tmp_path / "a.png")])
-    of_predict, of_evaluate = Notes(), Notes()
     with pytest.raises(TrainingError, match="cannot be read"):  # the runs of this test have no files
-        predict(project, out=tmp_path / "masks", run=run, progress=of_predict)
+        predict(project, out=tmp_path / "masks", run=run, progress=watching)
     with pytest.raises(ProjectError, match="no test image"):
-        evaluate_run(project, run=run, progress=of_evaluate)
-    for watching in (of_predict, of_evaluate):
-        notes = [told for told in watching.told if "refused" in told]
-        assert len(notes) == (run is None)
-        assert all("--run first" in told and "worse by 9" in told for told in notes)
+        evaluate_run(project, run=run, progress=watching)
+    notes = [told for told in watching.told if "refused" in told]
+    assert len(notes) == 2 * (run is None)
+    assert all("--run first" in told and "worse by 9" in told for told in notes)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,14 +67,6 @@ def project(tmp_path: Path) -> Project:
 def unvalidated(tmp_path: Path) -> Project:
     """Without images for validation: the run was made again without parts of its labels."""
     return make_screen(tmp_path, replace(FIRST, folds=2), train=3)
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
 
 
 class StoppedInTraining(Silent):
@@ -210,23 +203,21 @@ def test_a_loop_killed_in_the_middle_of_its_training_goes_on_with_it(project: Pr
     assert project.run(began).state == "finished"
 
 
-def test_a_run_that_cannot_go_on_is_said_and_another_is_trained(project: Project) -> None:
+def test_a_run_that_cannot_go_on_is_said_and_another_is_trained(project: Project, watching: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         retrain(project, StoppedInTraining())
     [began] = {run.name for run in project.runs()} - {"first"}
     shutil.rmtree(project.runs_dir / began)
-    watching = Notes()
     trained = retrain(project, watching)
     assert trained not in (None, began)
     assert project.run(trained).state == "finished"
     assert any(began in told and "cannot be read" in told for told in watching.told)
 
 
-def test_a_run_that_another_process_trains_is_said_and_waited_for(project: Project) -> None:
+def test_a_run_that_another_process_trains_is_said_and_waited_for(project: Project, watching: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         retrain(project, StoppedInTraining())
     [began] = {run.name for run in project.runs()} - {"first"}
-    watching = Notes()
     with claimed(project.runs_dir / began):
         assert retrain(project, watching) is None
     assert any(began in told and "another process" in told for told in watching.told)

@@ -101,11 +101,7 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     unreadable |= picked.faults
     if not picked.picks:
         raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units) - len(sendable))
-    if picked.alike:
-        progress.note(
-            f"Part of the budget is not used: {picked.alike} tasks that would fit look almost like what is"
-            " labelled or asked about. --strategy random takes such tasks too."
-        )
+    _note_alike(picked.alike, progress)
     settings = {
         "asked_strategy": request.strategy,
         "budget": asdict(request.budget),
@@ -125,6 +121,14 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         strategy=strategy,
         settings=settings,
     )
+
+
+def _note_alike(alike: int, progress: Progress) -> None:
+    if alike:
+        progress.note(
+            f"Part of the budget is not used: {alike} tasks that would fit look almost like what is labelled or"
+            " asked about. --strategy random takes such tasks too."
+        )
 
 
 def _check_needs_no_model(strategy: Strategy) -> None:

@@ -20,7 +20,7 @@ from labelloop.budget.lane import LaneSettings, read_points
 from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_json
 from labelloop.budget.lanes_compared import METRIC, compare_lanes
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
-from labelloop.data.pool import draw_labels
+from labelloop.data.label_draw import draw_labels
 from labelloop.distill.checkpoint import write_json
 from labelloop.errors import ProjectError, UsageError
 from labelloop.locks import wait_for_lock

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelloop.data.pool import draw_labels
+from labelloop.data.label_draw import draw_labels
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.schedule import best_supervised_steps
 from labelloop.project.project import ImageRecord, Project

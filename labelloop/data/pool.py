@@ -1,134 +1,21 @@
-"""The training pool: which labels are drawn, what the data are like, and images on demand."""
+"""The training pool: what the data are like, and images on demand."""
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.data.parts import Part
-from labelloop.errors import TrainingError, UsageError
+from labelloop.errors import TrainingError
 from labelloop.images import normalise, percentiles, read_image
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats
 from labelloop.project.project import ImageRecord
-
-FEWEST_FOR_VALIDATION = 20  # drawn labels from which a fifth of them validates
-FEWEST_VALIDATION_IMAGES = 5
-MOST_VALIDATION = 1 / 3  # of the drawn labels, where the rest of a group is added
-
-
-def parse_label_budget(text: str, *, pool: int) -> int | None:
-    """How many labelled images ``--labels`` asks for; None means all.
-
-    Args:
-        text: ``5%`` (of the pool, rounded up, at least 1), ``15`` (images) or ``all``.
-        pool: Images of the training pool, labelled and unlabelled.
-
-    Raises:
-        UsageError: The text is none of these.
-    """
-    if text == "all":
-        return None
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
-    if share and 0 < float(share[1]) <= 100:
-        return max(math.ceil(float(share[1]) / 100 * pool - 1e-9), 1)
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UsageError(
-        "--labels is neither a share, nor a number of images, nor an existing file",
-        value=text,
-        way_out="Give a share like 5%, a number of images like 15, all, or a file that lists images.",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelDraw:
-    """Which labelled images a run may see.
-
-    Attributes:
-        train: Images to learn from.
-        val: Images taken from the draw for validation; empty where the draw is small or the project has a
-            validation split.
-        pool: All other images of the train split; their labels, if any, are not used. Of a group that is too
-            large to validate whole it holds the rest.
-    """
-
-    train: tuple[ImageRecord, ...]
-    val: tuple[ImageRecord, ...]
-    pool: tuple[ImageRecord, ...]
-
-
-def draw_labels(
-    images: Sequence[ImageRecord],
-    labelled_ids: set[int],
-    *,
-    budget: int | None,
-    seed: int,
-    validation_share: float,
-) -> LabelDraw:
-    """Draws the labelled images of a run: whole groups at a time, smaller draws inside larger ones.
-
-    Args:
-        images: The train split.
-        labelled_ids: Those of it that have labels.
-        budget: How many to draw; None for all. The group that crosses it is cut, so that the number is exact.
-        seed: The same seed draws nested subsets.
-        validation_share: Share of a large enough draw that is kept for validation; 0 for none.
-
-    Raises:
-        TrainingError: No image of the train split has labels.
-    """
-    labelled = [image for image in images if image.id in labelled_ids]
-    if not labelled:
-        raise TrainingError(
-            "no training image has labels",
-            value=f"{len(images)} images",
-            way_out="Add some with labelloop add labels.",
-        )
-    rng = np.random.default_rng([seed, 1])
-    order = _grouped_order(labelled, rng)
-    drawn = order if budget is None else order[:budget]
-    train: list[ImageRecord] = list(drawn)
-    val: list[ImageRecord] = []
-    if validation_share > 0 and len(drawn) >= FEWEST_FOR_VALIDATION:
-        wanted = max(math.ceil(len(drawn) * validation_share), FEWEST_VALIDATION_IMAGES)
-        train, val = _without_shared_groups(drawn, wanted, np.random.default_rng([seed, 2]))
-    used = {image.id for image in (*train, *val)}
-    return LabelDraw(train=tuple(train), val=tuple(val), pool=tuple(i for i in images if i.id not in used))
-
-
-def _without_shared_groups(
-    drawn: Sequence[ImageRecord], wanted: int, rng: np.random.Generator
-) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """What trains and what validates, so many: no group does both.
-
-    The group that crosses the number validates whole, unless that were more than a third of all; its rest
-    does neither then.
-    """
-    order = _grouped_order(drawn, rng)
-    groups = {image.group for image in order[:wanted]} - {None}
-    whole = [image for i, image in enumerate(order) if i < wanted or image.group in groups]
-    val = whole if len(whole) <= MOST_VALIDATION * len(order) else order[:wanted]
-    chosen = {image.id for image in val}
-    train = [image for image in drawn if image.id not in chosen and image.group not in groups]
-    # Where one group holds everything groups cannot be kept apart.
-    return train or [image for image in drawn if image.id not in chosen], val
-
-
-def _grouped_order(images: Sequence[ImageRecord], rng: np.random.Generator) -> list[ImageRecord]:
-    groups: OrderedDict[object, list[ImageRecord]] = OrderedDict()
-    for image in sorted(images, key=lambda i: i.sha256):
-        groups.setdefault(image.group if image.group is not None else image.id, []).append(image)
-    members = list(groups.values())
-    return [image for g in rng.permutation(len(members)) for image in members[g]]
 
 
 def data_stats(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labelloop.data.label_draw import parse_label_budget
 from labelloop.data.label_lists import list_request, listed_images, read_label_list
-from labelloop.data.pool import parse_label_budget
 from labelloop.errors import UsageError
 from labelloop.formats.coco import NAME as COCO
 from labelloop.project.project import ImageRecord, Project

@@ -16,7 +16,8 @@ import torchvision
 
 import labelloop
 from labelloop.data.folds import cut_folds
-from labelloop.data.pool import LabelDraw, data_stats
+from labelloop.data.label_draw import LabelDraw
+from labelloop.data.pool import data_stats
 from labelloop.distill.asked_labels import AskedLabels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.measuring import Asked, measured_costs

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from labelloop.data.pool import draw_labels
+from labelloop.data.label_draw import draw_labels
 from labelloop.distill.asked_labels import asked_labels
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute

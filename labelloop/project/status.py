@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from labelloop.budget.audit import audit_rounds
 from labelloop.budget.round_minutes import predicted_minutes
+from labelloop.data.label_draw import FEWEST_FOR_VALIDATION
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import CurvePointRow, LabelRow, is_newest_label
 from labelloop.proposing import last_gate, proposer, refusal
@@ -18,7 +19,6 @@ from labelloop.review.known import minutes_spent, new_labels
 from labelloop.review.rounds import RoundRecord, rounds
 from labelloop.review.tasks import UNSETTLED, round_tasks
 
-FEW_LABELS = 20  # below it none are kept to validate, and review is another way to first labels
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
 
@@ -208,7 +208,7 @@ def _next_reviews(
         return [f"labelloop pull   ({waiting} tasks wait for review)"]
     tied = project.config.label_studio is not None
     if newest is None:
-        if not images["unlabelled"] or images["labelled"] >= FEW_LABELS:
+        if not images["unlabelled"] or images["labelled"] >= FEWEST_FOR_VALIDATION:
             return []
         if tied:
             return ["labelloop push   (opens a round with the images that stand best for the pool)"]

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from labelloop.data.pool import draw_labels
+from labelloop.data.label_draw import draw_labels
 from labelloop.distill.batches import epoch_order
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project

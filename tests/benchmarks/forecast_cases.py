@@ -31,7 +31,7 @@ from labelloop.budget.curve_points import measure_plans
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.forecast import forecast
 from labelloop.budget.subsets import CurveSettings, PointPlan
-from labelloop.data.pool import draw_labels
+from labelloop.data.label_draw import draw_labels
 from labelloop.distill.checkpoint import write_json
 from labelloop.metrics.estimate import Estimate
 from labelloop.progress import Silent

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.data.pool import LabelDraw, draw_labels
+from labelloop.data.label_draw import LabelDraw, draw_labels
 from labelloop.project.project import ImageRecord
 
 

@@ -18,8 +18,8 @@ import torch
 
 import labelloop.distill.train as train_module
 import labelloop.distill.trainer as trainer_module
+from labelloop.data.label_draw import draw_labels, parse_label_budget
 from labelloop.data.parts import image_of
-from labelloop.data.pool import draw_labels, parse_label_budget
 from labelloop.distill import naming
 from labelloop.distill.checkpoint import RunFiles, load_predictions
 from labelloop.distill.recipe import find_recipe
@@ -97,22 +97,14 @@ def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tm
     assert project.runs() == []
 
 
-def test_a_few_images_of_the_pool_that_are_gone_are_said_and_left_out(project, write_set, tmp_path):
+def test_a_few_images_of_the_pool_that_are_gone_are_said_and_left_out(project, write_set, watching, tmp_path):
     add_images(project, [str(write_set("more", 8, seed=4, truth=False))])
     gone = project.images(labelled=False)[5]
     gone.path.unlink()
-
-    class Notes(Silent):
-        def __init__(self) -> None:
-            self.notes: list[str] = []
-
-        def note(self, message: str) -> None:
-            self.notes.append(message)
-
-    result = train(project, dataclasses.replace(SHORT, name="rest"), heard := Notes())
+    result = train(project, dataclasses.replace(SHORT, name="rest"), watching)
     assert result["labels"]["pool"] == 14
-    assert any("1 of 12 images of the pool are left out" in said for said in heard.notes)
-    assert any(str(gone.path) in said for said in heard.notes)
+    assert any("1 of 12 images of the pool are left out" in said for said in watching.told)
+    assert any(str(gone.path) in said for said in watching.told)
 
 
 def test_a_pool_of_which_much_is_gone_is_a_clear_error_before_the_first_step(project):

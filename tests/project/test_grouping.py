@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -9,19 +10,10 @@ from PIL import Image
 from sqlalchemy import select
 
 from labelloop.data.checks import check_project
-from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.told.append(message)
 
 
 @pytest.fixture
@@ -120,22 +112,22 @@ def as_older_versions(project: Project) -> None:
             row.group = Path(row.path).parent.name
 
 
-def test_more_images_join_the_group_that_an_older_version_made(project: Project, tmp_path: Path) -> None:
+def test_more_images_join_the_group_that_an_older_version_made(
+    project: Project, tmp_path: Path, watching: Any
+) -> None:
     group(project, save(tmp_path / "plates" / "p1", "a"))
     as_older_versions(project)
-    watching = Notes()
     add_images(project, [save(tmp_path / "plates" / "p1", "b")], group_by="folder", progress=watching)
     assert set(groups(project, tmp_path).values()) == {"p1"}
     assert watching.told == []
 
 
 def test_folders_that_shared_a_group_in_an_older_version_part_whole_and_it_is_said(
-    project: Project, tmp_path: Path
+    project: Project, tmp_path: Path, watching: Any
 ) -> None:
     group(project, save(tmp_path / "p1" / "A01", "a", "b"))
     group(project, save(tmp_path / "p2" / "A01", "c"))
     as_older_versions(project)
-    watching = Notes()
     save(tmp_path / "p1" / "A01", "new")
     new = str(tmp_path / "p1" / "A01" / "new.png")
     add_images(project, [new], group_by="folder", progress=watching)

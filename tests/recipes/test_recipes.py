@@ -28,16 +28,6 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
 
 
-class Notes(Silent):
-    """Keeps what a person would read."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text):
-        self.lines.append(text)
-
-
 # -- what they say ------------------------------------------------------------------------------------------
 
 
@@ -192,16 +182,16 @@ def test_the_images_of_a_data_set_come_into_their_splits_once(tmp_path, miniatur
     assert asked_labels(project, "1", project.images(split="train"), seed=0).budget == 1
 
 
-def test_no_image_of_the_tests_subset_is_learnt_from_in_the_clean_split(tmp_path, miniature):
+@pytest.mark.parametrize(("name", "leaks"), [("m-orgaquant", True), ("m-orgaquant-clean", False)])
+def test_no_image_of_the_tests_subset_is_learnt_from_in_the_clean_split(
+    tmp_path, miniature, watching, name, leaks
+):
     miniature("m-orgaquant", tmp_path / "data")
-    for name, leaks in (("m-orgaquant", True), ("m-orgaquant-clean", False)):
-        notes = Notes()
-        project = ready(
-            f"{name}-1-mask-rcnn-r50", tmp_path / "data", tmp_path / name, notes, labels="1"
-        ).project
-        learnt = [image.file_name for image in project.images() if image.split != "test"]
-        assert any(file.startswith("Subset_1_") for file in learnt) == leaks
-        assert any("leaks" in line for line in notes.lines) == leaks
+    row = f"{name}-1-mask-rcnn-r50"
+    project = ready(row, tmp_path / "data", tmp_path / name, watching, labels="1").project
+    learnt = [image.file_name for image in project.images() if image.split != "test"]
+    assert any(file.startswith("Subset_1_") for file in learnt) == leaks
+    assert any("leaks" in told for told in watching.told) == leaks
 
 
 def test_what_is_missing_of_a_layout_is_named(tmp_path, miniature):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +12,10 @@ from labelloop.integrations.label_studio import connecting
 from labelloop.integrations.label_studio.answers import NoTokenError, needs_a_person, refused
 from labelloop.integrations.label_studio.loop import run_loop, turn
 from labelloop.integrations.label_studio.server_home import ServerSettings, keep, server_home
-from labelloop.progress import Silent
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.told.append(message)
 
 
 @pytest.fixture
@@ -79,8 +71,10 @@ def test_a_loop_ends_at_once_only_where_waiting_is_of_no_use(status: int, ends: 
     assert needs_a_person(error) is ends
 
 
-def test_a_labelloop_toml_that_cannot_be_read_is_said_and_the_settings_before_hold(project: Project) -> None:
-    toml, watching = project.root / "labelloop.toml", Notes()
+def test_a_labelloop_toml_that_cannot_be_read_is_said_and_the_settings_before_hold(
+    project: Project, watching: Any
+) -> None:
+    toml = project.root / "labelloop.toml"
     toml.write_text(toml.read_text().replace('["organoid"]', '["organoid", "cy'))
     with pytest.raises(ServerError, match="reached"):
         turn(project, retrain_after=1, progress=watching)
@@ -89,8 +83,8 @@ def test_a_labelloop_toml_that_cannot_be_read_is_said_and_the_settings_before_ho
     assert project.config.classes == ("organoid",)
 
 
-def test_a_class_that_a_turn_has_taken_is_not_renamed_afterwards(project: Project) -> None:
-    toml, watching = project.root / "labelloop.toml", Notes()
+def test_a_class_that_a_turn_has_taken_is_not_renamed_afterwards(project: Project, watching: Any) -> None:
+    toml = project.root / "labelloop.toml"
     objects = Instances.from_dense(np.ones((2, 8, 8), np.bool_), [0, 1])
     with project.ledger.write() as session:
         session.add(ImageRow(id=1, sha256="a", path="a", file_name="a", height=8, width=8))

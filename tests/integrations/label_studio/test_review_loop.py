@@ -29,7 +29,6 @@ from labelloop.integrations.label_studio import push as push_module
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.loop import run_loop, turn
 from labelloop.integrations.label_studio.regions import to_regions
-from labelloop.progress import Silent
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, EditRow, PredictionRow
@@ -445,21 +444,11 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
     assert (last.images, last.round, last.waiting) == (N_IMAGES - 2, None, 0)
 
 
-class Notes(Silent):
-    """What a person who watches is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.told.append(message)
-
-
 def test_the_loop_ends_when_only_images_are_left_that_cannot_be_asked_about(
-    screen: Path, annotator: Annotator, monkeypatch: Any
+    screen: Path, annotator: Annotator, watching: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(push_module, "TASK_BYTES", 10)  # no masks but none at all
-    project, watching = Project.open(screen), Notes()
+    project = Project.open(screen)
     gone = project.images(split="train", labelled=False)[0]
     gone.path.rename(gone.path.with_suffix(".gone"))
     try:
@@ -473,9 +462,9 @@ def test_the_loop_ends_when_only_images_are_left_that_cannot_be_asked_about(
 
 
 def test_the_loop_says_what_it_left_out_and_takes_a_class_that_was_written_down_meanwhile(
-    screen: Path, annotator: Annotator
+    screen: Path, annotator: Annotator, watching: Any
 ) -> None:
-    project, watching = Project.open(screen), Notes()
+    project = Project.open(screen)
     turn(project, retrain_after=99)
     config = annotator.http.get(f"/api/projects/{annotator.project}/").json()["label_config"]
     with_cyst = re.sub(r"(<Label value=.)debris(.[^>]*/>)", r"\g<0>\1cyst\2", config)
