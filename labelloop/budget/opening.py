@@ -126,8 +126,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
 def _note_alike(alike: int, progress: Progress) -> None:
     if alike:
         progress.note(
-            f"Part of the budget is not used: {alike} tasks that would fit look almost like what is labelled or"
-            " asked about. --strategy random takes such tasks too."
+            f"Part of the budget is not used: {alike} tasks that would fit look almost like what is labelled"
+            " or asked about. --strategy random takes such tasks too."
         )
 
 
