@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from labelloop.data.checks.findings import CheckReport
 
 SHOWN_PER_KIND = 10  # a screen; --json has them all
+SHOWN_NAMES = 3  # of the images of one finding; a group may have thousands
 
 
 def check(
@@ -26,8 +28,9 @@ def check(
 ) -> None:
     """Look for problems that spoil training or make its numbers look better than they are.
 
-    Unreadable, blank, saturated and duplicate images; the same image, a piece of it or its group in two
-    splits; masks that are empty, tiny, outside the image or duplicated. The exit code is 0 whatever is found.
+    Unreadable, changed, blank, saturated and duplicate images; the same image, a piece of it or its group in
+    two splits; masks that are empty, tiny, outside the image or duplicated. The exit code is 0 whatever is
+    found.
 
     With `--labels` it also lists objects that are probably missed, spurious, merged, split, sloppily drawn or
     of the wrong class: places where models that were not trained on an image disagree with its labels, the
@@ -76,7 +79,7 @@ def _show(report: CheckReport) -> None:
     rows = []
     for kind, count in report.counts.items():
         found = [finding for finding in report.findings if finding.kind == kind]
-        rows += [[f.severity, kind, ", ".join(f.images), f.message] for f in found[:SHOWN_PER_KIND]]
+        rows += [[f.severity, kind, _some(f.images), f.message] for f in found[:SHOWN_PER_KIND]]
         if count > SHOWN_PER_KIND:
             rows.append(["", kind, f"and {count - SHOWN_PER_KIND} more", "--json lists them all"])
     if rows:
@@ -84,3 +87,8 @@ def _show(report: CheckReport) -> None:
         say("")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items()) or "nothing found"
     say(f"Checked {report.images_checked} images and the labels of {report.labels_checked}: {counts}.")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -20,8 +20,9 @@ from labelloop.errors import ImageError
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # A resolution tag gives the pixel size only if that is one of a microscope (or a fine scanner): 72, 96, 300
-# and 1200 dpi are what programs write who know nothing of the sample.
+# and 1200 dpi are what programs write who know nothing of the sample. Fiji keeps them in inch or cm.
 PLAUSIBLE_PIXEL_UM = (0.01, 10.0)
+_UNITS_OF_PRINTERS = frozenset(("inch", "in", "cm"))
 
 _UNIT_UM = {
     "pm": 1e-6, "å": 1e-4, "nm": 1e-3, "nanometer": 1e-3,
@@ -259,16 +260,18 @@ def _pixel_size_um(tif: Any) -> float | None:
     page = tif.pages.first
     resolution = page.tags.get("XResolution")
     per_unit = _ratio(resolution.value) if resolution is not None else None
+    sure = False
     if tif.imagej_metadata:
-        unit_um = _UNIT_UM.get(str(tif.imagej_metadata.get("unit", "")).strip().lower())
-        return unit_um / per_unit if unit_um is not None and per_unit is not None else None
-    unit = page.tags.get("ResolutionUnit")
-    unit_um = _RESOLUTION_UNIT_UM.get(int(unit.value) if unit is not None else 2)
+        name = str(tif.imagej_metadata.get("unit", "")).strip().lower()
+        unit_um, sure = _UNIT_UM.get(name), name not in _UNITS_OF_PRINTERS
+    else:
+        unit = page.tags.get("ResolutionUnit")
+        unit_um = _RESOLUTION_UNIT_UM.get(int(unit.value) if unit is not None else 2)
     if unit_um is None or per_unit is None:
         return None
     low, high = PLAUSIBLE_PIXEL_UM
     size = unit_um / per_unit
-    return size if low <= size <= high else None
+    return size if sure or low <= size <= high else None
 
 
 def _ome_pixel_size_um(xml: str) -> float | None:

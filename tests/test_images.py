@@ -210,6 +210,20 @@ def test_a_resolution_of_another_type_does_not_spoil_an_image(tmp_path, kind, co
             {"imagej": True, "metadata": {"unit": "mm"}, "resolution": (2000, 2000)}, 0.5, id="imagej-mm"
         ),
         pytest.param({"imagej": True, "metadata": {"unit": "pixel"}}, None, id="imagej-pixel"),
+        pytest.param(
+            {"imagej": True, "metadata": {"unit": "mm"}, "resolution": (20, 20)}, 50, id="imagej-mm-coarse"
+        ),
+        *(
+            pytest.param(
+                {"imagej": True, "metadata": {"unit": unit}, "resolution": (per_unit, per_unit)},
+                None,
+                id=f"imagej-{per_unit}-per-{unit}",
+            )
+            for unit, per_unit in (("inch", 72), ("inch", 300), ("in", 150), ("Inch", 96), ("cm", 118))
+        ),
+        pytest.param(
+            {"imagej": True, "metadata": {"unit": "cm"}, "resolution": (20000, 20000)}, 0.5, id="imagej-cm"
+        ),
         pytest.param({"resolution": (20000, 20000), "resolutionunit": 3}, 0.5, id="per-centimetre"),
         pytest.param({"resolution": (72, 72), "resolutionunit": 2}, None, id="72-dpi"),
         pytest.param({"resolution": (300, 300), "resolutionunit": 2}, None, id="300-dpi"),

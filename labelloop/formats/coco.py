@@ -19,6 +19,7 @@ from labelloop.instances import Instances
 NAME = "coco"
 
 _SHOWN_FAULTS = 3
+_SHOWN_IDS = 5
 _DESCRIPTION = "labelloop"
 
 
@@ -84,12 +85,11 @@ def read_coco(path: Path) -> LabelSet:
     """Reads a COCO file.
 
     An image without annotations counts as looked at and empty. Image entries that share a file name are one
-    image. Run lengths that only stand for how an object was drawn, and not for a crowd, are objects. Objects
-    that cannot be used are skipped with their reason; an image all of whose objects are unusable is skipped
-    too, since it is not known to be empty.
+    image. What is a crowd ``is_crowd`` says. Objects that cannot be used are skipped with their reason; an
+    image all of whose objects are unusable is skipped too, since it is not known to be empty.
 
     Raises:
-        FormatError: It is not a COCO file.
+        FormatError: It is not a COCO file, holds predictions, or has several classes without names.
     """
     document = load_json(path)
     if not is_coco(document):
@@ -101,7 +101,8 @@ def read_coco(path: Path) -> LabelSet:
     skipped: list[SkippedFile] = []
     images = _images(document["images"], skipped)
     names, label_of = _categories(document.get("categories"))
-    drawn = _draws_with_crowds(document)
+    _require_labels(path, document["annotations"], named=names is not None)
+    drawn = draws_with_crowds(document)
     for number, entry in enumerate(document["annotations"]):
         place = _place(entry, number)
         try:
@@ -223,19 +224,50 @@ def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
     return (tuple(names), label_of) if names else (None, {})
 
 
-def _draws_with_crowds(document: dict[str, Any]) -> bool:
-    """Whether a tool calls every mask a crowd, since run lengths and crowds are one to it.
+def _require_labels(path: Path, annotations: list[Any], *, named: bool) -> None:
+    """Refuses what would lose its scores or its classes if it became labels."""
+    entries = [entry for entry in annotations if isinstance(entry, dict)]
+    n_scored = sum(entry.get("score") is not None for entry in entries)
+    if n_scored:
+        raise FormatError(
+            f"{n_scored} of {len(annotations)} annotations have scores, so they are predictions, no labels",
+            value=path,
+            way_out="Measure them with evaluate --predictions; to make labels of them, keep those that are "
+            "right and remove their scores.",
+        )
+    ids = {_key(entry.get("category_id")) for entry in entries} - {None}
+    if not named and len(ids) > 1:
+        shown = ", ".join(sorted(map(str, ids))[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
+        raise FormatError(
+            "the annotations are of several classes, but the file has no names for them",
+            value=f"{path}, category ids {shown}",
+            way_out="Add the names to its categories, or give all annotations one category_id.",
+        )
+
+
+def draws_with_crowds(document: dict[str, Any]) -> bool:
+    """Whether a tool calls every mask of a COCO file a crowd, since run lengths and crowds are one to it.
 
     labelloop's own files mean what they say.
     """
     info = document.get("info")
     own = isinstance(info, dict) and info.get("description") == _DESCRIPTION
-    entries = [entry for entry in document["annotations"] if isinstance(entry, dict)]
-    return not own and all(_is_crowd(entry) and _has_run_lengths(entry) for entry in entries)
+    entries = [entry for entry in document.get("annotations", []) if isinstance(entry, dict)]
+    return not own and all(bool(entry.get("iscrowd")) and _has_run_lengths(entry) for entry in entries)
 
 
-def _is_crowd(entry: dict[str, Any]) -> bool:
-    return bool(entry.get("iscrowd", 0))
+def is_crowd(entry: dict[str, Any], *, drawn_with_crowds: bool) -> bool:
+    """Whether an annotation is neither a hit nor a miss: marked ``ignore``, or ``iscrowd`` and meant so.
+
+    Run lengths that only stand for how an object was drawn are an object: CVAT writes what was drawn with a
+    brush as a crowd, and its own attributes with it.
+
+    Args:
+        entry: As in the file.
+        drawn_with_crowds: What ``draws_with_crowds`` says of the file.
+    """
+    is_object = _has_run_lengths(entry) and (drawn_with_crowds or "attributes" in entry)
+    return bool(entry.get("ignore")) or (bool(entry.get("iscrowd")) and not is_object)
 
 
 def _has_run_lengths(entry: dict[str, Any]) -> bool:
@@ -254,9 +286,7 @@ def _take_annotation(
     if label_of and category not in label_of:
         raise Unusable(f"it names the category id {entry.get('category_id')}, which the file does not have")
     rle = rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
-    # CVAT writes what was drawn with a brush as a crowd, and its own attributes with it.
-    is_object = _has_run_lengths(entry) and (drawn_with_crowds or "attributes" in entry)
-    image.add(rle, label_of.get(category, 0), _is_crowd(entry) and not is_object)
+    image.add(rle, label_of.get(category, 0), is_crowd(entry, drawn_with_crowds=drawn_with_crowds))
 
 
 def _key(value: Any) -> Any:

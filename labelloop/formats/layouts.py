@@ -38,3 +38,18 @@ def images_and_labels(folder: Path) -> tuple[Path, list[Path]] | None:
     images = [child for child in inside if child.name.lower() in _IMAGES]
     labels = [child for child in inside if child.name.lower() in _LABELS]
     return (images[0], labels) if len(images) == 1 and labels else None
+
+
+def images_of_labels(folder: Path) -> Path | None:
+    """The folder of the images whose labels a folder holds, as ``images_and_labels`` of the one above says.
+
+    Args:
+        folder: It need not hold labels, nor be a folder.
+    """
+    if folder.name.lower() not in _LABELS:
+        return None
+    try:
+        paired = images_and_labels(folder.parent)
+    except OSError:  # the one above may be entered, but not listed
+        return None
+    return paired[0] if paired is not None and folder in paired[1] else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.errors import FormatError
+from labelloop.formats.coco import draws_with_crowds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,14 @@ class CocoFile:
         pictures: By id.
         categories: Names by id; None where the file names none.
         annotations: As in the file.
+        drawn_with_crowds: What ``formats.coco.is_crowd`` has to know of the file.
     """
 
     path: Path
     pictures: dict[Hashable, Picture]
     categories: dict[Hashable, str | None]
     annotations: list[dict[str, Any]]
+    drawn_with_crowds: bool
 
 
 def parse_dataset(path: Path, document: Any) -> CocoFile:
@@ -59,7 +62,11 @@ def parse_dataset(path: Path, document: Any) -> CocoFile:
     _check_unique(path, "id", [str(p.id) for p in pictures])
     _check_unique(path, "file name", [p.file_name for p in pictures])
     return CocoFile(
-        path=path, pictures={p.id: p for p in pictures}, categories=names, annotations=annotations
+        path=path,
+        pictures={p.id: p for p in pictures},
+        categories=names,
+        annotations=annotations,
+        drawn_with_crowds=draws_with_crowds(document),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from labelloop.errors import FormatError
-from labelloop.formats.coco import load_json
+from labelloop.formats.coco import is_crowd, load_json
 from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.instances import Instances
 from labelloop.metrics.coco_json import (
@@ -102,7 +102,7 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
 
     Args:
         predictions: A COCO dataset with scores, or a list of COCO results.
-        labels: A COCO dataset; objects marked ``iscrowd`` or ``ignore`` are neither hits nor misses.
+        labels: A COCO dataset; crowds, as ``add labels`` knows them, are neither hits nor misses.
 
     Raises:
         FormatError: A file cannot be read as that, or the two share no image.
@@ -118,7 +118,7 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     classes = _number_classes(true.categories)
     truth = _Reading(path=labels, pictures=true.pictures, classes=classes)
     found = _reading_of_predictions(predictions, true, classes)
-    truth_of = truth.instances(true.annotations)
+    truth_of = truth.instances(true.annotations, drawn_with_crowds=true.drawn_with_crowds)
     predicted_of = found.reading.instances(found.annotations)
     without = len(true.pictures) - len(predicted_of)
     notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
@@ -166,8 +166,15 @@ class _Reading:
         self.classes = classes
         self.unused: Counter[str] = Counter()
 
-    def instances(self, annotations: list[dict[str, Any]]) -> dict[Hashable, Instances]:
-        """By the labels' image id; images without a usable object are not in it."""
+    def instances(
+        self, annotations: list[dict[str, Any]], *, drawn_with_crowds: bool = False
+    ) -> dict[Hashable, Instances]:
+        """By the labels' image id; images without a usable object are not in it.
+
+        Args:
+            annotations: As in the file.
+            drawn_with_crowds: What the file's ``CocoFile`` says; of predictions it does not matter.
+        """
         objects: dict[Hashable, list[tuple[bytes, int, float, bool]]] = {}
         for annotation in annotations:
             picture = self.pictures.get(as_id(annotation.get("image_id")))
@@ -179,7 +186,7 @@ class _Reading:
             elif (rle := _outline(annotation, picture.size_hw)) is None:
                 self.unused["without a usable mask of their image's size"] += 1
             else:
-                crowd = bool(annotation.get("iscrowd") or annotation.get("ignore"))
+                crowd = is_crowd(annotation, drawn_with_crowds=drawn_with_crowds)
                 objects.setdefault(picture.id, []).append((rle, label, self._score(annotation), crowd))
         size_of = {picture.id: picture.size_hw for picture in self.pictures.values()}
         return {id_: _joined(size_of[id_] or (0, 0), found) for id_, found in objects.items()}

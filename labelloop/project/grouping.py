@@ -26,7 +26,8 @@ class Grouping:
     """What ``--group-by`` asks for.
 
     Attributes:
-        pattern: Its first group, else the whole match, is the group of an image; None to go by folders.
+        pattern: Its first group, else the whole match, is the group of an image unless it is empty; None to
+            go by folders.
     """
 
     pattern: re.Pattern[str] | None
@@ -60,11 +61,13 @@ class Grouping:
             project: Holds the images.
             session: Of the act.
             placed: Images of the act with the paths that name them now.
-            progress: Is told of images of earlier acts whose groups change.
+            progress: Is told of images without a match, and of those of earlier acts whose groups change.
+
+        Raises:
+            UsageError: The pattern finds no group in any of the images.
         """
         if self.pattern is not None:
-            for row, path in placed:
-                row.group = _found(self.pattern, path)
+            _apply_pattern(self.pattern, placed, progress)
             return
         session.flush()
         names = _FolderNames(project, session)
@@ -80,11 +83,39 @@ class Grouping:
             )
 
 
+def _apply_pattern(
+    pattern: re.Pattern[str], placed: Sequence[tuple[ImageRow, Path]], progress: Progress
+) -> None:
+    """Gives images the groups that a pattern finds; those in which it finds none keep theirs."""
+    without = []
+    for row, path in placed:
+        group = _found(pattern, path)
+        if group is None:
+            without.append(path)
+        else:
+            row.group = group
+    if not without:
+        return
+    if len(without) == len(placed):
+        raise UsageError(
+            "the pattern of --group-by finds no group in any of these images",
+            value=pattern.pattern,
+            way_out=f"It is searched in file names such as {without[0].name}, then in their paths. Correct "
+            "it, or use folder.",
+        )
+    progress.note(
+        f"note: the pattern of --group-by finds no group in {len(without)} of {len(placed)} images, such as "
+        f"{without[0].name}: they keep the group that they had, or have none"
+    )
+
+
 def _found(pattern: re.Pattern[str], path: Path) -> str | None:
-    match = pattern.search(path.name) or pattern.search(path.as_posix())
-    if match is None:
-        return None
-    return match.group(1) if pattern.groups else match.group()
+    """The text of the group in the file's name, else in its path; empty text is none."""
+    for text in (path.name, path.as_posix()):
+        match = pattern.search(text)
+        if match is not None and (group := match.group(1 if pattern.groups else 0)):
+            return group
+    return None
 
 
 class _FolderNames:

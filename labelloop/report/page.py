@@ -240,13 +240,14 @@ def _section(section: Section) -> Markup:
 
 
 def _write(path: Path, page: str) -> Path:
+    content = page.encode("utf-8", "backslashreplace")  # names of files need not be Unicode
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and (path.is_symlink() or not path.is_file()):  # such as /dev/stdout
-            path.write_text(page, encoding="utf-8")
+            path.write_bytes(content)
         else:
             with replacing(path) as partial:
-                partial.write_text(page, encoding="utf-8")
+                partial.write_bytes(content)
     except OSError as error:
         raise OutputError(
             f"the report cannot be written ({error.strerror or error})",

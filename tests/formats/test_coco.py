@@ -99,6 +99,14 @@ def brush(**changes):
         pytest.param(
             [{"segmentation": [SQUARE], "iscrowd": 1, "attributes": {}}], [True], id="polygon-that-is-a-crowd"
         ),
+        pytest.param(
+            [{"segmentation": [SQUARE], "ignore": 1}, {"segmentation": [SQUARE], "ignore": 0}],
+            [True, False],
+            id="ignored",
+        ),
+        pytest.param(
+            [brush(attributes={}, ignore=1), brush(attributes={})], [True, False], id="ignored-cvat-mask"
+        ),
     ],
 )
 def test_masks_that_a_tool_calls_crowds_are_objects(tmp_path, annotations, crowd):
@@ -209,6 +217,28 @@ def test_without_categories_there_are_no_class_names(tmp_path):
     labels = read_coco(written(tmp_path, [{"segmentation": [SQUARE]}], categories=[]))
     assert labels.classes is None
     assert labels.records[0].instances.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [pytest.param([], id="none"), pytest.param([{"id": 3}, {"id": 9, "name": " "}], id="unnamed")],
+)
+def test_several_classes_without_names_are_refused(tmp_path, categories):
+    annotations = [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE], "category_id": 9}]
+    with pytest.raises(FormatError, match=r"several classes.*3, 9.*categories"):
+        read_coco(written(tmp_path, annotations, categories=categories))
+
+
+def test_predictions_are_not_labels(tmp_path):
+    scored = Instances.from_dense(square_mask()[None], scores=[0.06])
+    path = tmp_path / "predictions.json"
+    path.write_text(json.dumps(coco_dataset([("a.png", (H, W))], [scored], ["organoid"])))
+    with pytest.raises(FormatError, match=r"scores.*predictions\.json.*evaluate --predictions"):
+        read_coco(path)
+
+
+def test_a_score_that_is_nothing_is_no_prediction(tmp_path):
+    assert only(tmp_path, {"segmentation": [SQUARE], "score": None}).areas.tolist() == [100]
 
 
 masks_strategy = arrays(np.bool_, (3, 9, 7))

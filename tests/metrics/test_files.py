@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from labelloop.errors import FormatError
+from labelloop.formats.coco import read_coco
 from labelloop.metrics.files import evaluate_files
 from labelloop.metrics.panel import Panel
 
@@ -161,6 +162,37 @@ def test_crowds_and_ignored_objects_are_neither_hits_nor_misses(write: Write, ma
     results = [annotation(1, square(5, 5), score=0.9), annotation(1, square(26, 6, 5), score=0.95)]
     panel = evaluate_files(write("p.json", results), write("l.json", labels))
     assert value(panel, "f1_50") == value(panel, "coco_ap") == 1.0
+
+
+def brush(image_id: int, left: int, top: int, **more: Any) -> dict[str, Any]:
+    """A mask of 10 x 10 px as CVAT writes it: uncompressed run lengths that are called a crowd."""
+    counts = [left * 40 + top, *[10, 30] * 9, 10]
+    runs = {"size": [40, 50], "counts": [*counts, 40 * 50 - sum(counts)]}
+    return annotation(image_id, runs, iscrowd=1, **more)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        pytest.param([{"attributes": {"occluded": False}}, {"attributes": {}}], id="attributes"),
+        pytest.param([{}, {}], id="nothing but crowds"),
+    ],
+)
+def test_masks_that_a_tool_calls_crowds_are_objects_as_in_add_labels(
+    write: Write, tmp_path: Path, marks: list[dict[str, Any]]
+) -> None:
+    brushed = [brush(1, 5, 5, **marks[0]), brush(2, 20, 20, **marks[1])]
+    labels = write("l.json", coco({1: "a.png", 2: "b.png"}, brushed))
+    assert [r.instances.crowd.tolist() for r in read_coco(labels).records] == [[False], [False]]
+    panel = evaluate_files(write("p.json", [annotation(1, square(5, 5), score=0.9)]), labels)
+    assert value(panel, "recall_50") == 0.5
+
+
+def test_crowds_beside_objects_stay_crowds_as_in_add_labels(write: Write) -> None:
+    labels = write("l.json", coco({1: "a.png"}, [annotation(1, square(5, 5)), brush(1, 20, 20)]))
+    assert read_coco(labels).records[0].instances.crowd.tolist() == [False, True]
+    panel = evaluate_files(write("p.json", [annotation(1, square(5, 5), score=0.9)]), labels)
+    assert value(panel, "recall_50") == 1.0
 
 
 WIDER = {"images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 60}], "annotations": []}

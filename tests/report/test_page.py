@@ -51,6 +51,17 @@ def test_names_from_outside_are_only_ever_text(measurement, document_of, check_p
     assert "<b>new" not in page
 
 
+def test_a_name_that_is_no_unicode_is_shown_with_its_bytes(measurement, tmp_path) -> None:
+    written = write_report_of_files(
+        tmp_path / "report.html",
+        measurement.document,
+        measurement.images,
+        title="x\udcff.json",
+        classes=measurement.classes,
+    )
+    assert "x\\udcff.json" in written.read_text(encoding="utf-8")
+
+
 def test_the_same_data_give_the_same_bytes(measurement) -> None:
     pages = {measurement_page(measurement, title="x", written=date(2026, 1, 2)) for _ in range(2)}
     assert len(pages) == 1
