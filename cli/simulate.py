@@ -128,7 +128,8 @@ def _show(result: dict[str, Any]) -> None:
         ],
     )
     say(
-        f"share of the minutes: after it a strategy is as good as {first['baseline']} is at the end",
+        f"share of the minutes: after it a strategy is as good as {first['baseline']} is at the end, both "
+        "curves made monotone first",
         result["folder"],
     )
 

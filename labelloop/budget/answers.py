@@ -38,11 +38,12 @@ class Question:
 
     Attributes:
         metric: Name of a metric in 0..1 that is better when larger.
-        labelled: Images with labels now.
+        labelled: Images with labels now; one that is known in part is one, here and in all that is counted.
         target: The metric's value to reach; None if that is not asked.
         minutes: Minutes of annotation to spend; None likewise. Without both, twice the labels
             are looked at.
-        minutes_per_image: What an image costs, with its 95 % interval; None or without value if not known.
+        minutes_per_image: What such an image costs, with its 95 % interval; None or without value if not
+            known.
     """
 
     metric: str

@@ -2,8 +2,13 @@
 
 A person's minute is worth what it corrects. Every round of ``auto`` holds images that were drawn at random
 from the same pool; corrections per minute of the others over corrections per minute of these is the gain,
-with a bootstrap over tasks. Where there is no gain, ``auto`` draws at random. What only filled
-a budget was drawn from what the clever part had left over, and counts as neither.
+with a bootstrap over tasks. What only filled a budget was drawn from what the clever part had left over, and
+counts as neither. Nor do rounds without a model, in which nothing was doubted.
+
+Where the choice is worse, ``auto`` draws one round at random and tries again in the next, so that later
+rounds can revise the verdict. In simulated projects of five rounds of 40 tasks, with 6 corrections in each
+(SD 4), it does so at least once in 99, 50 and 7 % at true gains of 0.7, 1.0 and 1.2: in 1.6, 0.5 and 0.1
+rounds on average.
 """
 
 from __future__ import annotations
@@ -14,13 +19,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import select
 
 from labelloop.budget.strategies import FILL_ARM, FILLED_BEFORE, RANDOM_ARM
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
 from labelloop.project.project import Project
+from labelloop.project.tables import RoundRow
 from labelloop.review.rounds import rounds
 
 FEWEST_TASKS = 8  # in each arm; fewer say nothing
+ENOUGH_TASKS = 40  # in each arm, for the best guess to decide where the interval leaves it open
 REPLICATES = 2000
 LONGEST_TASK = 5.0  # times the median; a longer one was left open, and counts as this
 
@@ -52,7 +60,7 @@ class Audit:
         gain: Corrections per minute of the first over those of the second; None if it is unknown.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        falls_back: Whether auto should draw at random from now on.
+        falls_back: Whether the next round of auto is drawn at random.
         verdict: In words.
     """
 
@@ -71,13 +79,30 @@ class Audit:
 
 def audit_rounds(project: Project, server: str) -> Audit | None:
     """The audit of the rounds of ``auto`` on a server; None where there is nothing to compare."""
-    here = {record.id for record in rounds(project) if record.server == server and record.strategy == "auto"}
+    here = {
+        record.id
+        for record in rounds(project)
+        if record.server == server and record.strategy == "auto" and record.run is not None
+    }
     tasks = [each for each in reviewed_tasks(project) if each.task.round_id in here and each.seconds]
     arms = [(each, _arm(each)) for each in tasks]
     return audit(
         [each for each, arm in arms if arm not in (None, RANDOM_ARM, FILL_ARM)],
         [each for each, arm in arms if arm == RANDOM_ARM],
+        fell_back=_fell_back(project, server),
     )
+
+
+def _fell_back(project: Project, server: str) -> bool:
+    """Whether the newest round that auto was asked for was drawn at random."""
+    statement = (
+        select(RoundRow.strategy)
+        .where(RoundRow.server == server, RoundRow.settings["asked_strategy"].as_string() == "auto")
+        .order_by(RoundRow.id.desc())
+        .limit(1)
+    )
+    with project.ledger.read() as session:
+        return session.scalar(statement) == "random"
 
 
 def _arm(reviewed: ReviewedTask) -> str | None:
@@ -86,11 +111,23 @@ def _arm(reviewed: ReviewedTask) -> str | None:
     return FILL_ARM if chosen.get("why") == FILLED_BEFORE else chosen.get("arm")
 
 
-def audit(chosen: Sequence[ReviewedTask], drawn: Sequence[ReviewedTask], *, seed: int = 0) -> Audit | None:
+def audit(
+    chosen: Sequence[ReviewedTask],
+    drawn: Sequence[ReviewedTask],
+    *,
+    fell_back: bool = False,
+    seed: int = 0,
+) -> Audit | None:
     """Compares what was chosen with what was drawn at random, times known; None where one is empty.
 
-    It falls back where the whole interval lies below one, or, with twice the fewest tasks in each arm, where
-    the gain itself does.
+    It falls back where the whole interval lies below one, or, with ``ENOUGH_TASKS`` in each arm, where the
+    gain itself does; but never twice running.
+
+    Args:
+        chosen: Tasks that were chosen on purpose.
+        drawn: Tasks that were drawn at random.
+        fell_back: Whether the last round of auto was drawn at random already.
+        seed: Of the bootstrap.
     """
     if not chosen or not drawn:
         return None
@@ -105,15 +142,20 @@ def audit(chosen: Sequence[ReviewedTask], drawn: Sequence[ReviewedTask], *, seed
     ratios = found[0].rates(rng) / np.maximum(found[1].rates(rng), 1e-9)
     gain = found[0].rate() / found[1].rate()
     low, high = (float(end) for end in np.quantile(ratios, (0.025, 0.975)))
-    falls_back = high < 1 or (fewest >= 2 * FEWEST_TASKS and gain < 1)
+    worse = high < 1 or (fewest >= ENOUGH_TASKS and gain < 1)
     said = f"{gain:.2f} [{low:.2f}, {high:.2f}] times the corrections per minute of a random draw"
-    if falls_back:
-        verdict = f"what was chosen brought {said}: no gain, so images are drawn at random from now on"
-    elif low > 1:
-        verdict = f"what was chosen brought {said}"
-    else:
-        verdict = f"what was chosen brought {said}: not sure yet that it is a gain"
-    return _audit(reports, gain, (low, high), falls_back=falls_back, verdict=verdict)
+    verdict = f"what was chosen brought {said}: {_judged(low, high)}"
+    if worse and fell_back:
+        verdict += "; the last round was drawn at random, and the next one tries the choice again"
+    elif worse:
+        verdict += "; the next round is drawn at random"
+    return _audit(reports, gain, (low, high), falls_back=worse and not fell_back, verdict=verdict)
+
+
+def _judged(low: float, high: float) -> str:
+    if low > 1:
+        return "a gain"
+    return "a loss" if high < 1 else "not shown to be a gain"
 
 
 def _audit(

@@ -2,8 +2,8 @@
 
 What becomes of a shown object depends on its score: in each bin of scores the shares of edits are a Dirichlet
 mean of what was expected beforehand and what was seen, and between bins they run linearly. Missed objects are
-a Poisson count: a part of what was not shown for its score, some per shown object, some per task; each of the
-three rates is a gamma mean.
+a Poisson count: a part of what was not shown for its score, and of what only other looks at the image saw,
+some per shown object, some per task; each of the four rates is a gamma mean.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from labelloop.review.edits import EditKind
 FATES: tuple[EditKind, ...] = ("accepted", "moved", "deleted", "relabelled", "split", "merged")
 BINS = 5  # of equal width in scores 0..1
 BIN_COUNTS = 8.0  # the prior counts as if seen in so many objects of each bin
-MISSED_PRIOR = (0.5, 0.03, 0.1)  # per unit of score not shown, per shown object, per task: see ``prior``
-MISSED_COUNTS = (4.0, 40.0, 8.0)  # the prior counts as if seen in so much of each
+MISSED_PRIOR = (0.5, 1.0, 0.03, 0.1)  # per unit of score not shown, of doubt, shown object and task
+MISSED_COUNTS = (4.0, 4.0, 40.0, 8.0)  # the prior counts as if seen in so much of each
+LABELLED_COUNT = 5.0  # from so many labelled images on, their objects say more than the prior
 MISSED_STEPS = 100
 SPREAD_PRIOR = 0.5  # relative standard error of expected edits before any was seen,
 SPREAD_LEAST = 0.1  # and with any number: models change between rounds, and images too
@@ -41,12 +42,17 @@ class EditRecord:
         unshown: Sum of the scores of the detections that lie in the task's own part of the image and were not
             shown.
         added: How many objects were drawn.
+        unmatched: Objects there that only other looks at the image saw, as in ``doubt.ImageDoubt``; 0 where
+            the model looked once.
+        weight: How much it counts.
     """
 
     scores: Floats
     fates: tuple[EditKind, ...]
     unshown: float
     added: int
+    unmatched: float = 0.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.scores) != len(self.fates) or not set(self.fates) <= set(FATES):
@@ -59,7 +65,8 @@ class EditRates:
 
     Attributes:
         shares: float64 (BINS, len(FATES)), what becomes of shown objects; rows sum to 1.
-        missed: float64 (3,), missed objects per unit of score not shown, per shown object and per task.
+        missed: float64 (4,), missed objects per unit of score not shown, per object that only other looks
+            saw, per shown object and per task.
         spread: Relative standard error of the expected edits, which all tasks share.
     """
 
@@ -74,25 +81,26 @@ class EditRates:
         A score is taken for the probability that the object is there at all: of the others all are deleted.
         Of those that are there, most are right where scores are high and half need a better boundary where
         they are low, few are split or merged, hardly any has another class. Half of the score that was not
-        shown is missed, and three objects in a hundred shown, and one in ten tasks. All of these are guesses
-        which count little once edits came back.
+        shown is missed, all that only other looks saw, and three objects in a hundred shown, and one in ten
+        tasks. All of these are guesses which count little once edits came back.
         """
         return cls.fit([])
 
     @classmethod
-    def fit(cls, records: Sequence[EditRecord]) -> EditRates:
+    def fit(cls, records: Sequence[EditRecord], missed_prior: Floats | None = None) -> EditRates:
         """Learns from tasks that came back.
 
         Args:
             records: Empty for the prior.
+            missed_prior: As ``missed_prior`` raises it; None for what is expected of any model.
         """
         counts = BIN_COUNTS * _prior_shares()
         for record in records:
             for row, fate in zip(_bin(record.scores).tolist(), record.fates, strict=True):
-                counts[row, FATES.index(fate)] += 1
+                counts[row, FATES.index(fate)] += record.weight
         return cls(
             shares=counts / counts.sum(axis=1, keepdims=True),
-            missed=_missed(records),
+            missed=_missed(records, np.array(MISSED_PRIOR) if missed_prior is None else missed_prior),
             spread=_spread(records),
         )
 
@@ -106,6 +114,7 @@ class EditRates:
         scores: npt.ArrayLike,
         min_score: float,
         *,
+        unmatched: float = 0.0,
         outline_px: float | None = None,
     ) -> Work:
         """What an image that is one task will need.
@@ -114,31 +123,66 @@ class EditRates:
             scores: (n,) in 0..1, of all detections of the image, 0.05 and up: those that are not shown tell
                 what will be missed.
             min_score: Those scored lower are not shown.
+            unmatched: As in ``EditRecord``.
             outline_px: Of the objects shown, where it is known: see ``effort.Work``.
         """
         all_scores = np.asarray(scores, np.float64).reshape(-1)
         shown = all_scores >= min_score
         unshown = float(all_scores[~shown].sum())
-        return self.expect_task(all_scores[shown], unshown, outline_px=outline_px)
+        return self.expect_task(all_scores[shown], unshown, unmatched=unmatched, outline_px=outline_px)
 
     def expect_task(
-        self, shown: Floats, unshown: float, *, labels: int = 0, outline_px: float | None = None
+        self,
+        shown: Floats,
+        unshown: float,
+        *,
+        unmatched: float = 0.0,
+        labels: int = 0,
+        outline_px: float | None = None,
     ) -> Work:
         """What a task will need, a tile for instance. It counts what an ``EditRecord`` of it would count.
 
         Args:
             shown: float64 (n,) in 0..1, scores of the model's objects that it shows, whole or in part.
             unshown: As in ``EditRecord``.
+            unmatched: Likewise.
             labels: How many labels it shows beside them: they are looked at, and right as a rule.
             outline_px: As in ``expect``.
         """
         fates = self.by_fate(shown).sum(axis=0).tolist()
         edits: Mapping[str, float] = {
             **{kind: count for kind, count in zip(FATES, fates, strict=True) if kind != "accepted"},
-            "added": float(self.missed @ _exposure(unshown, len(shown))),
+            "added": self.expect_missed(unshown, unmatched, len(shown)),
         }
         objects = float(len(shown) + labels)
         return Work(objects=objects, edits=edits, spread=self.spread, outline_px=outline_px)
+
+    def expect_missed(self, unshown: float, unmatched: float, n_shown: int) -> float:
+        """How many objects a task lacks that shows so many; ``unshown`` and ``unmatched`` as in a record."""
+        return float(self.missed @ exposure(unshown, unmatched, n_shown))
+
+
+def missed_prior(objects: Sequence[int], seen: float, mean_exposure: Floats) -> Floats:
+    """Rates of missed objects, raised where labelled images hold more objects than a model sees in others.
+
+    A model of few labels is blind to much, and sure of it: neither its scores nor other looks tell. How many
+    objects images hold is known from those with labels, as far as these are like the pool.
+
+    Args:
+        objects: In each labelled image that is known as a whole.
+        seen: True objects among those that the model would show, expected in a mean image of the pool.
+        mean_exposure: float64 (4,), ``exposure`` of a mean image of the pool.
+
+    Returns:
+        float64 (4,), as ``EditRates.missed``; never below what is expected of any model.
+    """
+    prior = np.array(MISSED_PRIOR)
+    if not objects:
+        return prior
+    missed = float(prior @ mean_exposure)
+    trust = len(objects) / (len(objects) + LABELLED_COUNT)
+    lacking = trust * (float(np.mean(objects)) - seen - missed)
+    return np.asarray(prior * max(1.0, 1 + lacking / missed), np.float64)
 
 
 def _bin(scores: Floats) -> npt.NDArray[np.int64]:
@@ -165,31 +209,38 @@ def _prior_shares() -> Floats:
 
 def _spread(records: Sequence[EditRecord]) -> float:
     """Relative standard error of the edits that are expected of all tasks."""
-    edits = sum(record.added + sum(fate != "accepted" for fate in record.fates) for record in records)
+    edits = sum(
+        record.weight * (record.added + sum(fate != "accepted" for fate in record.fates))
+        for record in records
+    )
     if edits == 0:
         return SPREAD_PRIOR
-    of_seen = 1 / edits + IMAGES_DIFFER**2 / len(records)
+    of_seen = 1 / edits + IMAGES_DIFFER**2 / sum(record.weight for record in records)
     return max(SPREAD_LEAST, 1 / math.sqrt(SPREAD_PRIOR**-2 + 1 / of_seen))
 
 
-def _exposure(unshown: float, n_shown: int) -> Floats:
-    return np.array([unshown, float(n_shown), 1.0])
+def exposure(unshown: float, unmatched: float, n_shown: int) -> Floats:
+    """float64 (4,): what the rates of missed objects are of, in one task."""
+    return np.array([unshown, unmatched, float(n_shown), 1.0])
 
 
-def _missed(records: Sequence[EditRecord]) -> Floats:
-    """float64 (3,): rates of a Poisson count that is a sum of three, by expectation maximisation.
+def _missed(records: Sequence[EditRecord], prior: Floats) -> Floats:
+    """float64 (4,): rates of a Poisson count that is a sum of four, by expectation maximisation.
 
-    In each step the missed objects of a task are shared out among the three causes, and each rate becomes its
+    In each step the missed objects of a task are shared out among the four causes, and each rate becomes its
     gamma mean (as for emission tomography: Shepp and Vardi 1982; with priors).
     """
-    prior, strength = np.array(MISSED_PRIOR), np.array(MISSED_COUNTS)
+    strength = np.array(MISSED_COUNTS)
     rates = prior
     if not records:
         return rates
-    exposure = np.stack([_exposure(record.unshown, len(record.fates)) for record in records])
+    weight = np.array([record.weight for record in records])[:, None]
+    exposures = np.stack([exposure(each.unshown, each.unmatched, len(each.fates)) for each in records])
     added = np.array([record.added for record in records], np.float64)
     for _ in range(MISSED_STEPS):
-        causes = exposure * rates
+        causes = exposures * rates
         causes = causes / causes.sum(axis=1, keepdims=True) * added[:, None]
-        rates = (strength * prior + causes.sum(axis=0)) / (strength + exposure.sum(axis=0))
+        rates = (strength * prior + (weight * causes).sum(axis=0)) / (
+            strength + (weight * exposures).sum(axis=0)
+        )
     return rates

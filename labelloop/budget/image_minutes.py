@@ -1,4 +1,8 @@
-"""What one image costs a person: from the lead times of past reviews, before those from the literature."""
+"""What one image costs a person: from the lead times of past reviews, before those from the literature.
+
+An image is one of the labelled set as it stands there, as on the learning curve that these minutes are
+multiplied with: a field of which a few tiles were reviewed is one image, and costs what these tiles took.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,12 @@ from labelloop.instances import Instances
 from labelloop.metrics.estimate import Estimate
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import AnnotationRow, ImageRow, PredictionRow, ReviewTaskRow, RoundRow
+from labelloop.project.tables import AnnotationRow, PredictionRow, ReviewTaskRow, RoundRow
 from labelloop.review.rounds import SUSPECTS
 
 FEWEST = 5  # timed images
 LOOKED_AT = 100  # images, for what is expected before
 MIN_SCORE = 0.5  # what scores higher would be shown
-LEAST_KNOWN = 0.05  # share of an image that says something of the whole
 LONGEST = 5.0  # times the median: what took longer was left open, and counts so much
 
 
@@ -32,8 +35,9 @@ def minutes_per_image(project: Project) -> Estimate:
     """The mean of the reviewed images and its 95 % interval.
 
     Where fewer than five were timed it is what the effort model expects, with its wide interval, and not
-    ``reliable``: of correcting what the newest run saw in the pool, or of drawing as many objects as labelled
-    images have. Of a field that was reviewed in part, the tiles that were stand for all of it.
+    ``reliable``: of correcting what the newest run saw in the pool, as much of each image as is known of
+    labelled ones, or of drawing as many objects as those have. A field that was reviewed in part counts as
+    it stands: one image, with the minutes that were spent on it.
     Skipped tasks, annotations that were deleted, those accepted in bulk and rounds of suspicious labels do
     not count. The interval is that of the mean of logarithms (Cox's method; Zhou and Gao, Statistics in
     Medicine 16:783, 1997, section 2), as working times are skewed.
@@ -82,24 +86,26 @@ def _corrections(project: Project) -> list[Work]:
         some = _some(sorted(pool.intersection(kept)))
         statement = select(PredictionRow.instances).where(*mine, PredictionRow.image_id.in_(some))
         seen = [decode_instances(stored) for stored in session.scalars(statement)]
-    rates = EditRates.fit(edit_records(project))
+    rates, known = EditRates.fit(edit_records(project)), _known_share(project)
     return [
-        rates.expect(each.scores, MIN_SCORE, outline_px=mean_outline_px(each.above(MIN_SCORE)))
+        rates.expect(each.scores, MIN_SCORE, outline_px=mean_outline_px(each.above(MIN_SCORE))).part(known)
         for each in seen
         if each.scores is not None
     ]
 
 
 def _drawings(project: Project) -> list[Work]:
-    """Of the objects of labelled images, some, each drawn by hand; as many again where nobody has looked."""
-    labelled = _some([image.id for image in project.images(split="train", labelled=True)])
+    """Of the objects of labelled images, some, each drawn by hand."""
     works = []
-    for each in project.labels(labelled).values():
-        objects, known = each.select(~each.crowd), 1 - _unknown_share(each)
-        if known >= LEAST_KNOWN:
-            added = len(objects) / known
-            works.append(Work(objects=0.0, edits={"added": added}, outline_px=mean_outline_px(objects)))
+    for each in _some_labels(project):
+        objects = each.select(~each.crowd)
+        works.append(Work(objects=0.0, edits={"added": len(objects)}, outline_px=mean_outline_px(objects)))
     return works
+
+
+def _known_share(project: Project) -> float:
+    """How much of a labelled image is known on average, 0..1 of its area; 1 without labelled images."""
+    return float(np.mean([1 - _unknown_share(each) for each in _some_labels(project)] or [1.0]))
 
 
 def _unknown_share(labels: Instances) -> float:
@@ -107,6 +113,11 @@ def _unknown_share(labels: Instances) -> float:
     unknown = labels.select(labels.crowd).coco_rles()
     height, width = labels.size_hw
     return float(mask_utils.area(mask_utils.merge(unknown))) / (height * width) if unknown else 0.0
+
+
+def _some_labels(project: Project) -> list[Instances]:
+    labelled = _some([image.id for image in project.images(split="train", labelled=True)])
+    return [*project.labels(labelled).values()]
 
 
 def _some(image_ids: Sequence[int]) -> list[int]:
@@ -118,18 +129,15 @@ def _some(image_ids: Sequence[int]) -> list[int]:
 def _seconds_by_image(project: Project) -> list[float]:
     """Lead time of each image over its tasks, by the last state of each annotation.
 
-    Where only a part of an image was reviewed it is divided by the part's share of the area. Rounds that
-    looked labels through do not count: an image costs more than that.
+    Rounds that looked labels through do not count: an image costs more than that.
     """
     statement = (
         select(
             AnnotationRow.task_key, AnnotationRow.server_id, ReviewTaskRow.image_id,
             AnnotationRow.lead_time_s, AnnotationRow.skipped, AnnotationRow.bulk, AnnotationRow.gone_at,
-            ReviewTaskRow.tile, ImageRow.height, ImageRow.width,
         )
         .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
         .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
-        .join(ImageRow, ImageRow.id == ReviewTaskRow.image_id)
         .where(RoundRow.strategy != SUSPECTS)
         .order_by(AnnotationRow.id)
     )  # fmt: skip
@@ -137,11 +145,7 @@ def _seconds_by_image(project: Project) -> list[float]:
         rows = session.execute(statement)
         last = {(row.task_key, row.server_id): row for row in rows}
     spent: defaultdict[int, float] = defaultdict(float)
-    shares: defaultdict[int, dict[str, float]] = defaultdict(dict)  # of the image's area, by task
     for row in last.values():
         if row.lead_time_s and not row.skipped and not row.bulk and row.gone_at is None:
             spent[row.image_id] += row.lead_time_s
-            top, left, bottom, right = row.tile["core"]
-            shares[row.image_id][row.task_key] = (bottom - top) * (right - left) / (row.height * row.width)
-    known = {image: min(sum(of_tasks.values()), 1.0) for image, of_tasks in shares.items()}
-    return [spent[image] / share for image, share in known.items() if share >= LEAST_KNOWN]
+    return [*spent.values()]

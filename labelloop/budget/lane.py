@@ -213,7 +213,7 @@ def _scratch(source: Project, folder: Path, settings: LaneSettings, seed: int) -
     beside = folder.with_name(folder.name + ".making")
     shutil.rmtree(beside, ignore_errors=True)
     project = Project.init(beside, ProjectConfig(name=folder.name, classes=source.config.classes))
-    (beside / RECIPE).write_text(_recipe(settings), encoding="utf-8")
+    write_recipe(beside, settings)
     test, start = set(settings.test), set(settings.start[seed])
     val = {image.id for image in source.images(split="val", labelled=True)}
     labels = source.labels([*start, *val])
@@ -254,7 +254,7 @@ def _labels(image_id: int, instances: Instances) -> LabelRow:
     )
 
 
-def _recipe(settings: LaneSettings) -> str:
+def write_recipe(folder: Path, settings: LaneSettings) -> None:
     """The default recipe, for short trainings of which only the guided model counts.
 
     Nothing is held back for validation, the teacher is the baseline, and few images are labelled from few
@@ -262,9 +262,10 @@ def _recipe(settings: LaneSettings) -> str:
     """
     by_time = TEACHER_STEPS_PER_MINUTE * settings.time_s / 60
     steps = max(round(TEACHER_SHARE * settings.iterations if settings.iterations else by_time), 1)
-    return (
+    recipe = (
         "validation_share = 0.0\n"
         f"supervised_steps = [[1, {steps}]]\n"
         f"cached_images = {CACHED_IMAGES}\n"
         "[pseudo]\nviews = 2\n"
     )
+    (folder / RECIPE).write_text(recipe, encoding="utf-8")

@@ -2,7 +2,9 @@
 
 Every model was measured on the same images, so they are resampled together, and seeds with them (two
 levels): intervals of differences are paired. The area under the budget curve is the mean of the metric over
-the minutes from the start to where the shortest lane ends, linear between rounds.
+the minutes from the start to where the shortest lane ends, linear between rounds. The share of the minutes
+after which a strategy is as good as the baseline is at the end is read off monotone curves
+(``minutes_shares``).
 """
 
 from __future__ import annotations
@@ -220,7 +222,7 @@ def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats) -> dict[
     baseline = BASELINE if BASELINE in mean else next(iter(mean))
     compared: dict[str, Any] = {}
     for name, curve in mean.items():
-        shares = _first_reaching(curve, mean[baseline][:, -1])
+        shares = minutes_shares(curve, mean[baseline])
         compared[name] = {
             "area": interval(areas[name]),
             "difference": None if name == baseline else interval(areas[name] - areas[baseline]),
@@ -232,11 +234,40 @@ def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats) -> dict[
     return compared
 
 
-def _first_reaching(curve: Floats, target: Floats) -> Floats:
-    """float64 (r,): share of the minutes after which each row first reaches a value; infinite if never.
+def minutes_shares(curve: Floats, baseline: Floats) -> Floats:
+    """float64 (r,): share of the minutes after which a strategy is as good as the baseline is at the end.
 
-    NaN where the value is undefined.
+    More labels make a model worse by chance alone, so both curves are made monotone first. The first touch
+    of curves as they are comes too early, as it is the best of many chances: two equal strategies with a
+    rise no larger than the noise of single trainings had a median share of 65 to 85 %. Of monotone curves it
+    is 99 % or more. What is left: where noise is that large, a share is drawn towards 100 %, and a strategy
+    that takes half of the minutes seems to take two thirds.
+
+    Args:
+        curve: float64 (r, m), a strategy's metric at even steps of the minutes, in each replicate.
+        baseline: float64 (r, m).
+
+    Returns:
+        Infinite where the strategy does not come that far, NaN where the metric is undefined.
     """
-    reached = curve >= target[:, None] - 1e-12
-    shares = np.where(reached.any(axis=1), reached.argmax(axis=1) / (GRID - 1), np.inf)
+    target = monotone(baseline)[:, -1]
+    reached = monotone(curve) >= target[:, None] - 1e-12
+    steps = curve.shape[1] - 1
+    shares = np.where(reached.any(axis=1), reached.argmax(axis=1) / steps, np.inf)
     return np.where(np.isnan(target), np.nan, shares)
+
+
+def monotone(curves: Floats) -> Floats:
+    """float64 (r, m): the nearest curves, in squares, that never fall; a row with NaN is all NaN.
+
+    What pooling adjacent violators comes to (Ayer et al. 1955, doi:10.1214/aoms/1177728423), as its max-min
+    formula, for all rows at once.
+    """
+    n = curves.shape[1]
+    sums = np.pad(np.cumsum(curves, axis=1), ((0, 0), (1, 0)))
+    risen = np.full_like(curves, -np.inf)
+    for first in range(n):
+        means = (sums[:, first + 1 :] - sums[:, first, None]) / np.arange(1, n - first + 1)
+        lowest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        risen[:, first:] = np.maximum(risen[:, first:], lowest)
+    return risen

@@ -23,7 +23,7 @@ from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import RoundRow
-from labelloop.review.asked import asked_images
+from labelloop.review.asked import Box, asked_boxes
 from labelloop.review.partly import PartlyReviewed, partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round
 from labelloop.review.unsendable import ragged_tiles
@@ -68,8 +68,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     """
     if request.suspects:
         return open_suspects_round(project, server, request.budget, progress)
-    asked, partly = asked_images(project, server), partly_reviewed(project, server)
-    images = _askable(project, asked, partly, request.only)
+    asked, partly = asked_boxes(project, server), partly_reviewed(project, server)
+    images = _askable(project, set(asked), partly, request.only)
     strategy, audit = _audited(project, server, request.strategy, progress)
     proposer = Proposer(
         project,
@@ -89,9 +89,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     if not sendable:
         raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units))
     number = 1 + _rounds_before(project, server)
-    known = _known(project, asked)
     picked = choose_readable(
-        _pool(project, proposer, known, progress),
+        _pool(project, proposer, asked, progress),
         [unit.image for unit in units],
         request.budget,
         strategy,
@@ -154,11 +153,16 @@ def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int)
     )
 
 
-def _pool(project: Project, proposer: Proposer, known: Sequence[ImageRecord], progress: Progress) -> Pool:
-    """The proposer's units as strategies see them, beside images that are known."""
+def _pool(
+    project: Project, proposer: Proposer, asked: Mapping[int, Sequence[Box]], progress: Progress
+) -> Pool:
+    """The proposer's units as strategies see them, beside what is known."""
     units = proposer.units
     pictures = [Picture(image=unit.image, box=unit.view.tile.box if unit.view else None) for unit in units]
-    vectors = embed(project, [*pictures, *(Picture(image=image) for image in known)], progress=progress)
+    ours = {picture.key for picture in pictures}
+    known = [picture for picture in _known(project, asked) if picture.key not in ours]
+    vectors = embed(project, [*pictures, *known], progress=progress)
+    ids = np.array([unit.image.id for unit in units], np.int64)
     return Pool(
         minutes=np.array([unit.minutes.value for unit in units]),
         shown=np.array([unit.shown for unit in units], np.int64),
@@ -166,10 +170,12 @@ def _pool(project: Project, proposer: Proposer, known: Sequence[ImageRecord], pr
         vectors=vectors[: len(units)],
         known=vectors[len(units) :],
         groups=_groups([unit.image for unit in units]),
+        images=np.unique(ids, return_inverse=True)[1],
+        asked=np.array([len(asked.get(i, ())) for i in ids.tolist()], np.int64),
     )
 
 
-def _box(unit: Unit) -> tuple[int, int, int, int]:
+def _box(unit: Unit) -> Box:
     """What a unit shows of its image: top, left, bottom, right, px."""
     return unit.view.tile.box if unit.view else (0, 0, *unit.image.size_hw)
 
@@ -177,7 +183,7 @@ def _box(unit: Unit) -> tuple[int, int, int, int]:
 def _audited(
     project: Project, server: str, strategy: Strategy, progress: Progress
 ) -> tuple[Strategy, Audit | None]:
-    """The strategy; random in place of auto where the audit of the rounds so far says it is not better."""
+    """The strategy; random in place of auto, for this round, where the audit of those before says so."""
     if strategy != "auto":
         return strategy, None
     audit = audit_rounds(project, server)
@@ -204,10 +210,17 @@ def _askable(
     return [image for image in project.images(split="train") if image.id in wanted]
 
 
-def _known(project: Project, asked: set[int]) -> list[ImageRecord]:
-    """Images to train on that have labels or were asked about."""
+def _known(project: Project, asked: Mapping[int, Sequence[Box]]) -> list[Picture]:
+    """Images to train on that have labels or were asked about, and the tiles that were asked about."""
     labelled = {image.id for image in project.images(split="train", labelled=True)}
-    return [image for image in project.images(split="train") if image.id in asked | labelled]
+    images = [image for image in project.images(split="train") if image.id in labelled | asked.keys()]
+    tiles = [
+        Picture(image=image, box=box)
+        for image in images
+        for box in asked.get(image.id, ())
+        if box != (0, 0, *image.size_hw)
+    ]
+    return [*(Picture(image=image) for image in images), *tiles]
 
 
 def _groups(images: Sequence[ImageRecord]) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from labelloop.budget.doubt import ImageDoubt, doubts_of, image_doubt
 from labelloop.budget.effort import EffortModel, Minutes
-from labelloop.budget.expected_edits import EditRates
+from labelloop.budget.expected_edits import EditRates, exposure, missed_prior
 from labelloop.budget.strategies import Pick
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
 from labelloop.budget.work import Work
@@ -29,7 +29,7 @@ from labelloop.review.choice import Choice, confidence
 from labelloop.review.partly import PartlyReviewed
 from labelloop.review.tiles import MAX_SIDE_PX, TileView, review_tiles, whole_view
 
-QUERY_OBJECTS = 40  # a task shows so many at most: what a person can look at in one go
+QUERY_OBJECTS = 40  # of a task, seen or expected: what a person can look at in one go
 UNKNOWN_OBJECTS = 10.0  # in an image, where nothing was labelled yet
 NO_MODEL_MIN_SCORE = 0.5
 
@@ -101,7 +101,8 @@ class Proposer:
             self.unreadable = [image for image in images if image.id not in found]
             images = [image for image in images if image.id in found]
             doubts = [found[image.id] for image in images]
-            self._rates = EditRates.fit(edit_records(project))
+            prior = missed_prior(_objects_known(project), *_mean_look(doubts, self.min_score))
+            self._rates = EditRates.fit(edit_records(project), prior)
         self.units = self._units(images, doubts)
 
     @property
@@ -147,7 +148,7 @@ class Proposer:
             i
             for i, (image, doubt) in enumerate(zip(images, doubts, strict=True))
             if max(image.size_hw) > MAX_SIDE_PX
-            or doubt.shown(self.min_score) > QUERY_OBJECTS
+            or doubt.shown(self.min_score) + self._unseen(doubt) > QUERY_OBJECTS
             or image.id in self._partly
         ]
         cut = {
@@ -160,10 +161,20 @@ class Proposer:
             for unit in (cut[i] if i in cut else [self._whole(image, doubt)])
         ]
 
+    def _unseen(self, doubt: ImageDoubt) -> float:
+        """How many objects of an image a model is expected to miss."""
+        if self._loaded is None:
+            return 0.0
+        shown = doubt.shown(self.min_score)
+        return self._rates.expect_missed(doubt.unshown(self.min_score), float(doubt.unmatched.sum()), shown)
+
     def _whole(self, image: ImageRecord, doubt: ImageDoubt) -> Unit:
-        shown = doubt.scores >= self.min_score
-        unshown = float(doubt.scores[~shown].sum())
-        work = self._work(doubt.scores[shown], unshown, outline_px=doubt.outline_px)
+        work = self._work(
+            doubt.scores[doubt.scores >= self.min_score],
+            doubt.unshown(self.min_score),
+            unmatched=float(doubt.unmatched.sum()),
+            outline_px=doubt.outline_px,
+        )
         return Unit(
             image=image,
             view=None,
@@ -176,7 +187,7 @@ class Proposer:
     def _tiles(self, image: ImageRecord, seen: Instances, doubt: ImageDoubt) -> list[Unit]:
         """The tiles of a field that can be asked about; of one that was reviewed in part what is left."""
         proposed, known = self._shown(image, seen)
-        views = review_tiles(proposed, max_objects=QUERY_OBJECTS)
+        views = review_tiles(proposed, max_objects=QUERY_OBJECTS, unseen=self._unseen(doubt))
         if image.id in self._partly:
             views = self._partly[image.id].worth_asking(views)
         boxes = seen.boxes_xyxy
@@ -192,6 +203,7 @@ class Proposer:
             work = self._work(
                 shown[view.shown[view.shown >= known]].astype(np.float64),
                 float(low[inside].sum()),
+                unmatched=share * float(doubt.unmatched.sum()),
                 labels=int((view.shown < known).sum()),
                 share=share,
                 outline_px=doubt.outline_px,
@@ -217,20 +229,30 @@ class Proposer:
         return field.together(proposed), len(field.known)
 
     def _work(
-        self, shown: Floats, unshown: float, *, outline_px: float | None, labels: int = 0, share: float = 1.0
+        self,
+        shown: Floats,
+        unshown: float,
+        *,
+        unmatched: float,
+        outline_px: float | None,
+        labels: int = 0,
+        share: float = 1.0,
     ) -> Work:
         """What a person is expected to do in a task.
 
         Args:
             shown: Scores of the model's objects that it shows, whole or in part.
             unshown: As in ``EditRates.expect_task``.
+            unmatched: Likewise.
             outline_px: Likewise.
             labels: Likewise.
             share: Of the image's area, that is the task's own.
         """
         if self._loaded is None:
             return Work(objects=float(labels), edits={"added": share * self._drawn})
-        return self._rates.expect_task(shown, unshown, labels=labels, outline_px=outline_px)
+        return self._rates.expect_task(
+            shown, unshown, unmatched=unmatched, labels=labels, outline_px=outline_px
+        )
 
     def _predicted(self, images: Sequence[ImageRecord]) -> list[Instances]:
         if self._loaded is None:
@@ -247,9 +269,26 @@ def _scores(instances: Instances) -> npt.NDArray[np.float32]:
 
 
 def _objects_per_image(project: Project) -> float:
-    labels = project.labels([image.id for image in project.images(split="train", labelled=True)])
-    counts = [int((~instances.crowd).sum()) for instances in labels.values()]
+    counts = _objects_known(project)
     return float(np.mean(counts)) if counts else UNKNOWN_OBJECTS
+
+
+def _objects_known(project: Project) -> list[int]:
+    """In each training image of which all is known."""
+    labels = project.labels([image.id for image in project.images(split="train", labelled=True)])
+    return [len(instances) for instances in labels.values() if not instances.crowd.any()]
+
+
+def _mean_look(doubts: Sequence[ImageDoubt], min_score: float) -> tuple[float, Floats]:
+    """True objects that are shown of a mean image, a score being their chance; and its exposure."""
+    if not doubts:
+        return 0.0, exposure(0.0, 0.0, 0)
+    seen = [float(doubt.scores[doubt.scores >= min_score].sum()) for doubt in doubts]
+    exposures = [
+        exposure(doubt.unshown(min_score), float(doubt.unmatched.sum()), doubt.shown(min_score))
+        for doubt in doubts
+    ]
+    return float(np.mean(seen)), np.mean(exposures, axis=0)
 
 
 def _for_the_ledger(pick: Pick, unit: Unit) -> dict[str, Any]:

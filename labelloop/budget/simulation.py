@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.budget.annotator import PRESETS
-from labelloop.budget.lane import LaneSettings, read_points
+from labelloop.budget.lane import LaneSettings, read_points, write_recipe
 from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_json
 from labelloop.budget.lanes_compared import METRIC, compare_lanes
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
@@ -83,11 +83,11 @@ def simulate(
     """
     progress = progress or Silent()
     _check(request)
-    settings, split = _settings(project, request)
+    settings, split, notes = _settings(project, request)
     folder = _folder(project, request, settings)
     with (folder / LOCK).open("w") as lock:
         wait_for_lock(lock, progress, "waiting for another simulation of this project")
-        return _simulate(project, request, settings, split, folder, progress)
+        return _simulate(project, request, settings, split, notes, folder, progress)
 
 
 def _simulate(
@@ -95,6 +95,7 @@ def _simulate(
     request: SimulationRequest,
     settings: LaneSettings,
     split: str,
+    notes: Sequence[str],
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def _simulate(
             timed, starts = starts[:1], starts[1:]  # the first training finds how many fit
             run_jobs(timed, 1, request.rounds, progress)
             settings = replace(settings, iterations=_iterations_of(timed[0].place))
+            write_recipe(timed[0].place, settings)  # its lanes learn as those of the other seeds
             write_json(folder / SETTINGS, settings_to_json(settings))
         run_jobs(starts, jobs, request.rounds, progress)
         run_jobs(lanes, jobs, request.rounds, progress)
@@ -134,9 +136,8 @@ def _simulate(
         "seeds": list(seeds),
         "iterations": settings.iterations,
         **compared,
+        "notes": [*compared["notes"], *notes],
     }
-    if split == "test":
-        result["notes"].append("test images measured these models: what is chosen by them fits them too well")
     write_json(folder / "result.json", result)
     return result
 
@@ -158,18 +159,24 @@ def _check(request: SimulationRequest) -> None:
             raise UsageError(f"--{name} is below 1", value=getattr(request, name), way_out="Give 1 or more.")
 
 
-def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSettings, str]:
-    """What all lanes have in common, and the split that measures."""
+def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSettings, str, list[str]]:
+    """What all lanes have in common, the split that measures, and notes on what comes of them."""
     labelled = project.images(split="train", labelled=True)
     test, split = project.images(split="test", labelled=True), "test"
+    notes = ["test images measured these models: what is chosen by them fits them too well"]
     if not test:
-        test, split = _held_out(labelled), "held out"
+        test, split, notes = _held_out(labelled), "held out", []
     measured = {image.id for image in test}
-    askable = [image for image in labelled if image.id not in measured]
+    rest = [image for image in labelled if image.id not in measured]
+    unknown = _partly_unknown(project, rest)
+    askable = [image for image in rest if image.id not in unknown]
+    if unknown:
+        notes.append(f"{len(unknown)} labelled images are asked about by nobody, as part of them is unknown")
     if len(test) < FEWEST_TEST_IMAGES or len(askable) < request.labels + request.rounds:
+        left_out = f" ({len(unknown)} more are known only in part)" if unknown else ""
         raise ProjectError(
             "there are too few labelled images to replay the loop on",
-            value=f"{len(askable)} to ask about, {len(test)} to measure on",
+            value=f"{len(askable)} to ask about{left_out}, {len(test)} to measure on",
             way_out=f"It takes {request.labels} to start with, one for each round, and {FEWEST_TEST_IMAGES} "
             "to measure on. Add labels, or start with fewer (--labels).",
         )
@@ -189,7 +196,13 @@ def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSetting
         test=sorted(measured),
         askable=sorted(ids),
     )
-    return settings, split
+    return settings, split, notes
+
+
+def _partly_unknown(project: Project, images: Sequence[ImageRecord]) -> set[int]:
+    """Ids of images with crowds: the truth does not say what is there, so nobody could be told it."""
+    labels = project.labels([image.id for image in images])
+    return {image_id for image_id, instances in labels.items() if instances.crowd.any()}
 
 
 def _held_out(labelled: Sequence[ImageRecord]) -> list[ImageRecord]:

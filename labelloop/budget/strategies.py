@@ -1,7 +1,7 @@
 """Strategies: which images a person should look at, under a budget of tasks or of minutes.
 
 - ``random``: every image of the pool is as likely as any other, so the draw ends at the first that does not
-  fit: going on to those that do would favour the cheap ones.
+  fit: going on to those that do would favour the cheap ones. Of an image that is cut it takes one tile.
 - ``foreground-random``: likewise, but two thirds of the tasks show at least one object (the baseline that no
   method reliably beat in nnActive, arXiv 2511.19183).
 - ``uncertainty``: those that the model doubts most.
@@ -12,6 +12,8 @@
   second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
   left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
   Near-duplicates are not taken, even where part of the budget is left unspent.
+
+All of them take images in turns: a second tile of one only when every image was asked about once.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ class Pool:
         vectors: float32 (n, d), embeddings of unit norm.
         known: float32 (m, d), embeddings of what has labels or was asked before.
         groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.
+        images: int64 (n,), the image of each, by any number.
+        asked: int64 (n,), how many tasks of its image were asked about before.
     """
 
     minutes: Floats
@@ -82,6 +86,8 @@ class Pool:
     vectors: Vectors
     known: Vectors
     groups: IntArray
+    images: IntArray
+    asked: IntArray
 
     def __len__(self) -> int:
         return len(self.minutes)
@@ -116,32 +122,31 @@ def choose(
     """
     picking = _Picking(pool, budget, rng)
     if strategy == "random":
-        picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: "drawn at random", fair=True)
+        picking.fill(_random(picking), RANDOM_ARM, lambda i: "drawn at random", fair=True)
     elif strategy == "foreground-random":
-        picking.fill(_seeing(pool, rng), strategy, lambda i: "drawn at random", share=FOREGROUND_SHARE)
-        picking.fill(_random(pool, rng), strategy, lambda i: "drawn at random")
+        picking.fill(_seeing(picking), strategy, lambda i: "drawn at random", share=FOREGROUND_SHARE)
+        picking.fill(_random(picking), strategy, lambda i: "drawn at random")
     elif strategy == "uncertainty":
-        picking.fill(_most_doubted(pool), strategy, _doubted(pool))
+        picking.fill(_most_doubted(picking), strategy, _doubted(pool))
     elif strategy == "diversity":
-        picking.fill(_covering(pool, picking.wanted(), rng), strategy, lambda i: "typical of images like it")
+        picking.fill(_covering(picking), strategy, lambda i: "typical of images like it")
     else:
         _auto(picking, round_number)
     return picking.picks
 
 
 def _auto(picking: _Picking, round_number: int) -> None:
-    pool, rng = picking.pool, picking.rng
-    why = "drawn at random, to compare with"
-    picking.fill(_random(pool, rng), RANDOM_ARM, lambda i: why, share=RANDOM_SHARE, fair=True)
+    pool, why = picking.pool, "drawn at random, to compare with"
+    picking.fill(_random(picking), RANDOM_ARM, lambda i: why, share=RANDOM_SHARE, fair=True)
     if pool.doubt is None:
-        order = _covering_groups(pool, picking.wanted(), rng)
+        order = _covering_groups(picking)
         picking.fill(order, "diversity", lambda i: "typical of images like it", no_duplicates=True)
     else:
-        empty = [i for i in _random(pool, rng) if pool.shown[i] == 0]
+        empty = [i for i in _random(picking) if pool.shown[i] == 0]
         picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
-        order = _doubt_then_variety(pool, picking, round_number)
+        order = _doubt_then_variety(picking, round_number)
         picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
-    order, why = _random(pool, rng), "drawn from what was left, to fill the budget"
+    order, why = _random(picking), "drawn from what was left, to fill the budget"
     picking.fill(order, FILL_ARM, lambda i: why, no_duplicates=True)
     if not picking.picks:  # everything looks like something known
         picking.fill(order[:1], FILL_ARM, lambda i: why)
@@ -182,6 +187,21 @@ class _Picking:
     def free(self) -> IntArray:
         """Indices that were not picked."""
         return np.flatnonzero(~self._taken)
+
+    def in_turns(self, order: IntArray) -> list[int]:
+        """Those of this order that are free: one task of each image first, then a second one, and so on.
+
+        What was asked about before and what is picked has had its turns.
+        """
+        order = order[~self._taken[order]]
+        images = self.pool.images[order]
+        by_image = np.argsort(images, kind="stable")
+        starts = np.flatnonzero(np.diff(images[by_image], prepend=-1))
+        turn = np.empty(len(order), np.int64)
+        turn[by_image] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        picked = np.bincount(self.pool.images[self._taken], minlength=images.max(initial=0) + 1)
+        turn += self.pool.asked[order] + picked[images]
+        return [int(i) for i in order[np.argsort(turn, kind="stable")]]
 
     def fill(
         self,
@@ -234,55 +254,64 @@ class _Picking:
         return is_near_duplicate(vector, known) or is_near_duplicate(vector, self.pool.vectors[picked])
 
 
-def _random(pool: Pool, rng: np.random.Generator) -> list[int]:
-    return [int(i) for i in rng.permutation(len(pool))]
+def _random(picking: _Picking) -> list[int]:
+    """What is free: any image first, any of its tiles."""
+    pool, rng = picking.pool, picking.rng
+    images = rng.permutation(int(pool.images.max(initial=-1)) + 1)
+    tasks = rng.permutation(len(pool))
+    return picking.in_turns(tasks[np.argsort(images[pool.images[tasks]], kind="stable")])
 
 
-def _seeing(pool: Pool, rng: np.random.Generator) -> list[int]:
+def _seeing(picking: _Picking) -> list[int]:
     """At random, of those in which the model sees something."""
-    return [i for i in _random(pool, rng) if pool.shown[i] > 0]
+    return [i for i in _random(picking) if picking.pool.shown[i] > 0]
 
 
-def _most_doubted(pool: Pool) -> Sequence[int]:
+def _most_doubted(picking: _Picking) -> list[int]:
     """Most wrong decisions per object first: the sum alone would choose the most crowded images."""
+    pool = picking.pool
     assert pool.doubt is not None
-    return [int(i) for i in np.argsort(-pool.doubt / np.maximum(pool.shown, 1), kind="stable")]
+    return picking.in_turns(np.argsort(-pool.doubt / np.maximum(pool.shown, 1), kind="stable"))
 
 
-def _covering(pool: Pool, wanted: int, rng: np.random.Generator) -> list[int]:
-    first = typical_first(pool.vectors, pool.known, wanted * 2, rng)
+def _covering(picking: _Picking) -> list[int]:
+    pool = picking.pool
+    first = typical_first(pool.vectors, pool.known, picking.wanted() * 2, picking.rng)
     left = set(range(len(pool))) - set(first)
-    return [*first, *(i for i in _random(pool, rng) if i in left)]
+    rest = [i for i in _random(picking) if i in left]
+    return picking.in_turns(np.array([*first, *rest], np.int64))
 
 
-def _covering_groups(pool: Pool, wanted: int, rng: np.random.Generator) -> list[int]:
+def _covering_groups(picking: _Picking) -> list[int]:
     """Covers each group by itself and takes from the groups in turns, the larger ones more often."""
+    pool, wanted = picking.pool, picking.wanted()
     turns: list[tuple[float, int]] = []
     for group in np.unique(pool.groups):
         members = np.flatnonzero(pool.groups == group)
         share = min(len(members), math.ceil(wanted * len(members) / len(pool)) + 1)
-        order = typical_first(pool.vectors[members], pool.known, share, rng)
+        order = typical_first(pool.vectors[members], pool.known, share, picking.rng)
         turns += [((turn + 0.5) / len(members), int(members[i])) for turn, i in enumerate(order)]
-    return [index for _, index in sorted(turns)]
+    return picking.in_turns(np.array([index for _, index in sorted(turns)], np.int64))
 
 
-def _doubt_then_variety(pool: Pool, picking: _Picking, round_number: int) -> list[int]:
+def _doubt_then_variety(picking: _Picking, round_number: int) -> list[int]:
     """The best of each cluster of the foremost candidates, best first; then the others of them."""
+    pool, free, rng = picking.pool, picking.free(), picking.rng
     assert pool.doubt is not None
-    free, rng = picking.free(), picking.rng
     if not len(free):
         return []
     gain = np.log((pool.doubt[free] + 1e-3) / pool.minutes[free])
     gain += rng.gumbel(size=len(free)) * NOISE / math.sqrt(round_number)
     wanted = min(picking.wanted(), len(free))
-    foremost = free[np.argsort(-gain, kind="stable")[: FOREMOST * wanted]]
+    order = free[np.argsort(-gain, kind="stable")]
+    foremost = np.array(picking.in_turns(order)[: FOREMOST * wanted], np.int64)
     label = clusters(pool.vectors[foremost], min(wanted, len(foremost)), rng)
     seen: dict[int, int] = {}
     turns = []
     for place, (index, cluster) in enumerate(zip(foremost.tolist(), label.tolist(), strict=True)):
         turns.append((seen.get(cluster, 0), place, index))
         seen[cluster] = seen.get(cluster, 0) + 1
-    return [index for _, _, index in sorted(turns)]
+    return picking.in_turns(np.array([index for _, _, index in sorted(turns)], np.int64))
 
 
 def _doubted(pool: Pool) -> Callable[[int], str]:

@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session, defer
 
 from labelloop.budget.effort import TimedTask
 from labelloop.budget.expected_edits import FATES, EditRecord
+from labelloop.budget.strategies import RANDOM_ARM
 from labelloop.budget.work import DRAWN, Work, mean_outline_px
 from labelloop.instances import Instances
 from labelloop.project.ledger import decode_instances, scalars_with
 from labelloop.project.project import Project
 from labelloop.project.tables import (
     AnnotationRow,
+    DoubtRow,
     EditRow,
     PredictionRow,
     ProposalRow,
@@ -28,6 +30,8 @@ from labelloop.project.tables import (
 from labelloop.review.counting import counting
 from labelloop.review.edits import EditKind, KeyedInstances
 from labelloop.review.tasks import TaskRecord, is_known_key, proposal, task_record
+
+CHOSEN_WEIGHT = 0.25  # of a task that was not drawn at random: it was chosen for what its model gets wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +139,22 @@ def edit_records(project: Project) -> list[EditRecord]:
             for row in scalars_with(session, select(PredictionRow), PredictionRow.image_id, images)
             if (row.run, row.which, row.image_id) in wanted
         }
+        lone = {
+            (row.run, row.which, row.image_id): sum(row.doubts["unmatched"])
+            for row in scalars_with(session, select(DoubtRow), DoubtRow.image_id, images)
+            if (row.run, row.which, row.image_id) in wanted
+        }
     records = []
     for each in reviewed:
         if each.task.round_id in models:
             run, which, min_score = models[each.task.round_id]
-            seen = detections.get((run, which, each.task.image_id))
-            unshown = 0.0 if seen is None else _unshown(seen, each.task, min_score)
-            records.append(_edit_record(each, unshown))
+            look = (run, which, each.task.image_id)
+            seen = detections.get(look)
+            unshown = unmatched = 0.0
+            if seen is not None:
+                unshown = _unshown(seen, each.task, min_score)
+                unmatched = lone.get(look, 0.0) * _own_share(each.task, seen.size_hw)
+            records.append(_edit_record(each, unshown, unmatched))
     return records
 
 
@@ -210,6 +223,12 @@ def _unshown(seen: Instances, task: TaskRecord, min_score: float) -> float:
     return float(np.asarray(low.scores, np.float64)[lies_in(low, task)].sum())
 
 
+def _own_share(task: TaskRecord, size_hw: tuple[int, int]) -> float:
+    """0..1, of the image's area that is the task's own."""
+    top, left, bottom, right = task.tile.core
+    return (bottom - top) * (right - left) / (size_hw[0] * size_hw[1])
+
+
 def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
     """Which objects have the middle of their box in the task's own part of the image, bool (n,)."""
     boxes = instances.boxes_xyxy
@@ -217,16 +236,22 @@ def lies_in(instances: Instances, task: TaskRecord) -> npt.NDArray[np.bool_]:
     return np.array([task.tile.owns(y, x) for x, y in middles], np.bool_)
 
 
-def _edit_record(reviewed: ReviewedTask, unshown: float) -> EditRecord:
-    """Objects without an edit were accepted: looked at, and left as they were. Labels are not the model's."""
+def _edit_record(reviewed: ReviewedTask, unshown: float, unmatched: float) -> EditRecord:
+    """Objects without an edit were accepted: looked at, and left as they were. Labels are not the model's.
+
+    To merge several is one edit, so it is the fate of one of them.
+    """
     of_the_model = [key for key in reviewed.task.shown if not is_known_key(key)]
     fates: dict[str, EditKind] = dict.fromkeys(of_the_model, "accepted")
     for edit in reviewed.edits:
         if edit.kind in FATES:
-            fates |= {key: edit.kind for key in edit.before if key in fates}
+            concerned = [key for key in edit.before if key in fates]
+            fates |= dict.fromkeys(concerned[:1] if edit.kind == "merged" else concerned, edit.kind)
     return EditRecord(
         scores=np.array([reviewed.scores[key] for key in fates], np.float64),
         fates=tuple(fates.values()),
         unshown=unshown,
         added=sum(edit.kind == "added" for edit in reviewed.edits),
+        unmatched=unmatched,
+        weight=1.0 if (reviewed.task.chosen or {}).get("arm") == RANDOM_ARM else CHOSEN_WEIGHT,
     )

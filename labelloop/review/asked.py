@@ -14,6 +14,8 @@ from labelloop.project.project import Project
 from labelloop.project.tables import AnnotationRow, ReviewTaskRow, RoundRow
 from labelloop.review.tasks import DELETED, DROPPED
 
+Box = tuple[int, int, int, int]  # top, left, bottom, right, px
+
 
 def counts_as_asked(server: str) -> ColumnElement[bool]:
     """Of a task's row: whether what it shows is not to be asked about again.
@@ -38,13 +40,19 @@ def counts_as_asked(server: str) -> ColumnElement[bool]:
     return (ReviewTaskRow.state != DROPPED) & (answered | here.exists())
 
 
-def asked_images(project: Project, server: str) -> set[int]:
-    """Images of which a task counts as asked.
+def asked_boxes(project: Project, server: str) -> dict[int, list[Box]]:
+    """What was asked about, by image id: the part of each task, once.
 
     Args:
         project: Whose tasks.
         server: As for ``counts_as_asked``.
     """
-    statement = select(ReviewTaskRow.image_id).where(counts_as_asked(server))
+    statement = select(ReviewTaskRow.image_id, ReviewTaskRow.tile).where(counts_as_asked(server))
+    boxes: dict[int, list[Box]] = {}
     with project.ledger.read() as session:
-        return set(session.scalars(statement))
+        for image_id, tile in session.execute(statement.order_by(ReviewTaskRow.key)):
+            top, left, bottom, right = tile["box"]
+            of_image = boxes.setdefault(image_id, [])
+            if (top, left, bottom, right) not in of_image:
+                of_image.append((top, left, bottom, right))
+    return boxes

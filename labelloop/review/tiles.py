@@ -41,7 +41,11 @@ class TileView:
 
 
 def review_tiles(
-    instances: Instances, *, max_objects: int = MAX_OBJECTS, max_side_px: int = MAX_SIDE_PX
+    instances: Instances,
+    *,
+    max_objects: int = MAX_OBJECTS,
+    max_side_px: int = MAX_SIDE_PX,
+    unseen: float = 0.0,
 ) -> tuple[TileView, ...]:
     """Cuts an image for review: into as few equal tiles as keep both limits.
 
@@ -49,6 +53,7 @@ def review_tiles(
         instances: What will be proposed.
         max_objects: No tile shows more, unless they lie over each other.
         max_side_px: No tile is longer.
+        unseen: So many objects more are expected in the image; they count as if spread evenly.
     """
     boxes, areas = instances.boxes_xyxy, instances.areas
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) if len(instances) else np.zeros(1)
@@ -56,12 +61,13 @@ def review_tiles(
     pieces = 1
     while True:
         tiles, side = _plan(instances.size_hw, pieces, overlap)
-        room = len(tiles) * max_objects >= len(instances) or side <= SMALLEST_SIDE_PX
+        most = max_objects - unseen / len(tiles)  # shown in one tile
+        room = len(tiles) * most >= len(instances) or side <= SMALLEST_SIDE_PX
         if (
             side <= max_side_px and room
         ):  # where there is none, no way to share the objects out keeps the limit
             views = _views(instances, boxes, areas, tiles)
-            if side <= SMALLEST_SIDE_PX or max(len(view.shown) for view in views) <= max_objects:
+            if side <= SMALLEST_SIDE_PX or max(len(view.shown) for view in views) <= most:
                 return views
         pieces += 1
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.tables import ImageRow
+from labelloop.project.tables import ImageRow, RunRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
@@ -75,7 +77,7 @@ def test_a_choice_that_is_worse_falls_back_and_says_so() -> None:
     assert found.high is not None
     assert found.high < 1
     assert found.falls_back
-    assert "at random from now on" in found.verdict
+    assert found.verdict.endswith("a loss; the next round is drawn at random")
 
 
 @given(st.integers(0, 30))
@@ -122,22 +124,73 @@ def test_without_a_random_arm_there_is_nothing_to_compare_with() -> None:
     assert audit([], [task(3, 60)] * 20) is None
 
 
-def nothing(_task: TaskRecord, _result: Any, shown: KeyedInstances) -> ReadReview:
-    return ReadReview(objects=shown, untouched=frozenset(shown.keys))
+@pytest.mark.parametrize(
+    ("chosen", "random", "falls_back"), [(39, 40, False), (40, 39, False), (40, 40, True)]
+)
+def test_a_best_guess_below_one_decides_with_forty_tasks_in_each_arm(
+    chosen: int, random: int, falls_back: bool
+) -> None:
+    worse, drawn = [task(0, 60), task(9, 60)] * 20, [task(0, 60), task(12, 60)] * 20
+    found = audit(worse[:chosen], drawn[:random])
+    assert found is not None
+    assert found.gain is not None
+    assert found.high is not None
+    assert found.gain < 1 < found.high
+    assert found.falls_back == falls_back
+    assert "not shown to be a gain" in found.verdict
 
 
-def reviewed_round(project: Project, arms: Sequence[dict[str, str]]) -> None:
-    """A round of auto whose tasks were chosen so, each reviewed in a minute."""
+def test_an_equal_choice_is_kept_in_most_projects_and_a_worse_one_is_not() -> None:
+    kept = dict.fromkeys((0.5, 1.0), 0)
+    for seed, gain in product(range(40), kept):
+        found = audit(tasks(4 * gain, 60, seed), tasks(4, 20, seed + 1000))
+        assert found is not None
+        kept[gain] += not found.falls_back
+    assert kept[1.0] >= 35
+    assert kept[0.5] <= 5
+
+
+def in_random_tasks(task: TaskRecord, _result: Any, _shown: KeyedInstances) -> ReadReview:
+    """A person who finds an object in every task that was drawn at random, and nothing in the others."""
+    found = np.zeros((1, 8, 8), bool)
+    found[0, :4, :4] = task.chosen is not None and task.chosen["arm"] == "random"
+    objects = Instances.from_dense(found[found.any(axis=(1, 2))], size_hw=(8, 8))
+    keys = tuple(f"{task.key}-{i}" for i in range(len(objects)))
+    return ReadReview(objects=KeyedInstances(keys=keys, instances=objects), untouched=frozenset())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """With a run whose model can propose."""
+    project = Project.init(tmp_path, ProjectConfig(name="audited", classes=("cell",)))
     with project.ledger.write() as session:
-        for i in range(len(arms)):
+        session.add(
+            RunRow(
+                name="r", state="finished", method="supervised", model="m", seed=0, promoted="supervised",
+                config={}, result=None, started_at=datetime(2026, 1, 1),
+            )
+        )  # fmt: skip
+    return project
+
+
+def reviewed_round(
+    project: Project, arms: Sequence[dict[str, str]], *, run: str | None = "r", strategy: str = "auto"
+) -> None:
+    """A round asked for as auto whose tasks were chosen so, each reviewed in a minute."""
+    before = len(project.images())
+    with project.ledger.write() as session:
+        for i in range(before, before + len(arms)):
             name = f"{i}.png"
             session.add(ImageRow(sha256=name, path=name, file_name=name, height=8, width=8))
     empty = Instances(size_hw=(8, 8))
     choices = [
         Choice(image=image, proposed=empty, views=(whole_view(empty),), confidence=0.5, chosen=(chosen,))
-        for image, chosen in zip(project.images(), arms, strict=True)
+        for image, chosen in zip(project.images()[before:], arms, strict=True)
     ]
-    record = plan_round(project, choices, run=None, which=None, server="s", min_score=0.5, strategy="auto")
+    record = plan_round(
+        project, choices, run=run, which=run and "supervised", server="s", min_score=0.5,
+        strategy=strategy, settings={"asked_strategy": "auto"},
+    )  # fmt: skip
     reviewed = PulledAnnotation(
         server_id=1,
         created_at="2026-01-01T00:00:00Z",
@@ -150,20 +203,49 @@ def reviewed_round(project: Project, arms: Sequence[dict[str, str]]) -> None:
         result=[],
     )
     pulled = [
-        PulledTask(key=each.key, server_id=i, annotations=(reviewed,))
+        PulledTask(key=each.key, server_id=before + i, annotations=(reviewed,))
         for i, each in enumerate(round_tasks(project, record.id))
     ]
-    store_pull(project, pulled, read=nothing)
+    store_pull(project, pulled, read=in_random_tasks)
 
 
-def test_what_filled_the_budget_is_neither_chosen_nor_drawn_to_compare_with(tmp_path: Path) -> None:
+RANDOM = {"arm": "random", "why": "drawn at random, to compare with"}
+AUTO = {"arm": "auto", "why": "doubt"}
+
+
+def test_a_fall_back_lasts_one_round_and_then_the_choice_is_tried_again(project: Project) -> None:
+    said = []
+    for arms, strategy in (
+        ([RANDOM] * FEWEST_TASKS + [AUTO] * FEWEST_TASKS, "auto"),
+        ([RANDOM] * 2, "random"),
+        ([RANDOM, AUTO], "auto"),
+    ):
+        reviewed_round(project, arms, strategy=strategy)
+        found = audit_rounds(project, "s")
+        assert found is not None
+        said.append((found.falls_back, found.random.tasks, found.verdict.partition(": ")[2]))
+    assert said == [
+        (True, 8, "a loss; the next round is drawn at random"),
+        (False, 8, "a loss; the last round was drawn at random, and the next one tries the choice again"),
+        (True, 9, "a loss; the next round is drawn at random"),
+    ]
+
+
+def test_a_round_without_a_model_says_nothing_of_what_a_model_doubts(project: Project) -> None:
+    reviewed_round(project, [RANDOM] * 9 + [AUTO] * 9, run=None)
+    assert audit_rounds(project, "s") is None
+    reviewed_round(project, [RANDOM, AUTO, AUTO])
+    found = audit_rounds(project, "s")
+    assert found is not None
+    assert (found.random.tasks, found.chosen.tasks) == (1, 2)
+
+
+def test_what_filled_the_budget_is_neither_chosen_nor_drawn_to_compare_with(project: Project) -> None:
     """Also in rounds of earlier versions, which called it random and said in words that it filled."""
-    project = Project.init(tmp_path, ProjectConfig(name="audited", classes=("cell",)))
-    random = {"arm": "random", "why": "drawn at random, to compare with"}
     fill = {"arm": "fill", "why": "drawn from what was left, to fill the budget"}
     fill_before = {"arm": "random", "why": "drawn at random, to fill the budget"}
-    auto, empty = {"arm": "auto", "why": "doubt"}, {"arm": "empty", "why": "nothing seen"}
-    reviewed_round(project, [random] * 3 + [fill] * 4 + [fill_before] * 5 + [auto] * 6 + [empty])
+    empty = {"arm": "empty", "why": "nothing seen"}
+    reviewed_round(project, [RANDOM] * 3 + [fill] * 4 + [fill_before] * 5 + [AUTO] * 6 + [empty])
     found = audit_rounds(project, "s")
     assert found is not None
     assert (found.random.tasks, found.chosen.tasks) == (3, 7)

@@ -5,12 +5,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.budget.expected_edits import FATES, SPREAD_LEAST, SPREAD_PRIOR, EditRates, EditRecord
+from labelloop.budget.expected_edits import (
+    FATES,
+    SPREAD_LEAST,
+    SPREAD_PRIOR,
+    EditRates,
+    EditRecord,
+    exposure,
+    missed_prior,
+)
 from labelloop.review.edits import EDIT_KINDS, EditKind
 
 
-def record(scores: list[float], fates: list[EditKind], *, unshown: float = 0.0, added: int = 0) -> EditRecord:
-    return EditRecord(scores=np.array(scores), fates=tuple(fates), unshown=unshown, added=added)
+def record(
+    scores: list[float],
+    fates: list[EditKind],
+    *,
+    unshown: float = 0.0,
+    added: int = 0,
+    unmatched: float = 0.0,
+    weight: float = 1.0,
+) -> EditRecord:
+    return EditRecord(
+        scores=np.array(scores),
+        fates=tuple(fates),
+        unshown=unshown,
+        added=added,
+        unmatched=unmatched,
+        weight=weight,
+    )
 
 
 def share(rates: EditRates, score: float, fate: EditKind) -> float:
@@ -73,14 +96,14 @@ def test_missed_objects_are_put_down_to_what_they_go_with() -> None:
     rng = np.random.default_rng(0)
     records = []
     for _ in range(400):
-        unshown, n = float(rng.uniform(0, 6)), int(rng.integers(0, 30))
-        added = int(rng.poisson(0.8 * unshown + 0.1 * n + 0.5))
-        records.append(record([0.9] * n, ["accepted"] * n, unshown=unshown, added=added))
+        unshown, unmatched, n = float(rng.uniform(0, 6)), float(rng.uniform(0, 4)), int(rng.integers(0, 30))
+        added = int(rng.poisson(0.8 * unshown + 3 * unmatched + 0.1 * n + 0.5))
+        found = record([0.9] * n, ["accepted"] * n, unshown=unshown, unmatched=unmatched, added=added)
+        records.append(found)
     rates = EditRates.fit(records)
-    assert rates.missed[:2] == pytest.approx([0.8, 0.1], rel=0.2)
-    assert rates.expect([0.3] * 10 + [0.9] * 15, 0.5).edits["added"] == pytest.approx(
-        2.4 + 1.5 + 0.5, rel=0.1
-    )
+    assert rates.missed[:3] == pytest.approx([0.8, 3, 0.1], rel=0.25)
+    work = rates.expect([0.3] * 10 + [0.9] * 15, 0.5, unmatched=2.0)
+    assert work.edits["added"] == pytest.approx(2.4 + 6 + 1.5 + 0.5, rel=0.1)
 
 
 def test_a_task_is_expected_to_need_what_its_objects_need_and_what_was_not_shown() -> None:
@@ -89,7 +112,7 @@ def test_a_task_is_expected_to_need_what_its_objects_need_and_what_was_not_shown
     assert work.objects == 2
     assert set(work.edits) == set(EDIT_KINDS) - {"accepted"}
     assert work.edits["deleted"] == pytest.approx(sum(share(rates, s, "deleted") for s in (0.9, 0.6)))
-    assert work.edits["added"] == pytest.approx(float(rates.missed @ [0.4, 2, 1]))
+    assert work.edits["added"] == pytest.approx(float(rates.missed @ [0.4, 0, 2, 1]))
     assert work.spread == rates.spread
 
 
@@ -116,3 +139,35 @@ def test_the_more_edits_were_seen_the_surer_the_expectation_down_to_a_floor() ->
 def test_fates_and_scores_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="2 objects need as many"):
         record([0.5, 0.6], ["accepted"])
+
+
+def test_objects_that_only_other_looks_see_are_expected_to_be_drawn() -> None:
+    rates = EditRates.prior()
+    blind, agreeing = rates.expect([], 0.5, unmatched=27.0), rates.expect([], 0.5)
+    assert blind.edits["added"] == pytest.approx(agreeing.edits["added"] + 27)
+
+
+def test_where_labelled_images_hold_more_objects_than_a_model_sees_more_are_expected_to_be_missed() -> None:
+    mean = exposure(2.0, 0.0, 20)  # misses 1.7 by the prior; 15 of 20 are thought to be true
+    many, few = (missed_prior([40] * n, 15.0, mean) for n in (1000, 5))
+    assert many @ mean == pytest.approx(40 - 15, rel=0.01)
+    assert 1.7 < few @ mean < many @ mean
+    assert few @ mean == pytest.approx((40 - 15 + 1.7) / 2)
+    assert np.array_equal(missed_prior([], 15.0, mean), EditRates.prior().missed)
+    assert np.array_equal(missed_prior([3] * 9, 15.0, mean), EditRates.prior().missed)
+
+
+def test_what_was_expected_of_missed_objects_gives_way_to_what_was_drawn() -> None:
+    raised = missed_prior([40] * 10, 5.0, exposure(2.0, 0.0, 5))
+    none_drawn = [record([0.9] * 5, ["accepted"] * 5, unshown=2.0)] * 50
+    assert EditRates.fit(none_drawn, raised).expect_missed(2.0, 0.0, 5) < 2
+
+
+def test_tasks_that_were_chosen_for_their_edits_count_less_than_those_drawn_at_random() -> None:
+    drawn = [record([0.5] * 10, ["accepted"] * 10)] * 10
+    chosen = [record([0.5] * 10, ["deleted"] * 10, added=5, weight=0.25)] * 10
+    rates = EditRates.fit(drawn + chosen)
+    assert share(rates, 0.5, "deleted") == pytest.approx(0.2 + 0.5 * 8 / 133, abs=0.03)
+    alike = EditRates.fit(drawn + [record([0.5] * 10, ["deleted"] * 10, added=5)] * 10)
+    assert rates.expect_missed(0, 0, 10) < alike.expect_missed(0, 0, 10)
+    assert rates.spread > alike.spread

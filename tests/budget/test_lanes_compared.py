@@ -7,11 +7,14 @@ import pytest
 
 from labelloop.budget.lane import Point
 from labelloop.budget.lanes_compared import (
+    GRID,
     REPLICATES,
     LaneCurve,
     compare_curves,
     interval,
     mean_over_seeds,
+    minutes_shares,
+    monotone,
     seed_weights,
 )
 
@@ -48,3 +51,31 @@ def test_few_seeds_are_said(n_seeds: int, noted: int) -> None:
     values = np.full((1 + REPLICATES, 2), 0.5)
     result = compare_curves({"random": [lane(values)] * n_seeds}, n_images=60)
     assert len(result["notes"]) == noted
+
+
+def noisy_curves(truth: np.ndarray, *, sd: float, n: int, seed: int) -> np.ndarray:
+    """float64 (n, GRID): means over three seeds at the start and four rounds, linear between them."""
+    noise = np.random.default_rng(seed).normal(0, sd / np.sqrt(3), (n, 5))
+    rounds, grid = np.linspace(0, 1, 5), np.linspace(0, 1, GRID)
+    return np.stack([np.interp(grid, rounds, row) for row in truth + noise])
+
+
+@pytest.mark.parametrize("rise", [2 * np.linspace(0, 1, 5), 2 * np.log10(1 + 9 * np.linspace(0, 1, 5))])
+def test_two_equal_strategies_take_the_same_minutes_however_noisy_they_are(rise: np.ndarray) -> None:
+    one, other = (noisy_curves(rise, sd=1.5, n=2001, seed=seed) for seed in (1, 2))
+    shares = minutes_shares(one, other)
+    assert np.quantile(shares, 0.47, method="nearest") > 0.9
+    assert np.isinf(shares).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_strategy_that_takes_half_of_the_minutes_is_found_so() -> None:
+    rise = np.linspace(0, 6, 5)
+    faster = noisy_curves(2 * rise, sd=1.5, n=2001, seed=1)
+    shares = minutes_shares(faster, noisy_curves(rise, sd=1.5, n=2001, seed=2))
+    assert np.median(shares) == pytest.approx(0.5, abs=0.05)
+
+
+def test_adjacent_violators_are_pooled() -> None:
+    curves = np.array([[1.0, 3.0, 2.0, 4.0, 0.5], [1.0, 2.0, 3.0, 4.0, 5.0], [5.0, 4.0, np.nan, 2.0, 1.0]])
+    pooled = [1.0, 2.375, 2.375, 2.375, 2.375]
+    np.testing.assert_allclose(monotone(curves), [pooled, [1.0, 2.0, 3.0, 4.0, 5.0], [np.nan] * 5])

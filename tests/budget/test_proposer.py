@@ -45,8 +45,11 @@ def field(n: int) -> Instances:
     return Instances.from_dense(np.array(masks), scores=scores)
 
 
-def add_run(project: Project, seen: Instances) -> None:
-    """A run whose model saw this in the project's image; its weights are as they begin."""
+def add_run(project: Project, seen: Instances, *, unmatched: int = 0) -> None:
+    """A run whose model saw this in the project's image; its weights are as they begin.
+
+    Other looks saw so many objects more.
+    """
     stats = DataStats(
         classes=project.config.classes,
         image_size_hw=(SIDE, SIDE),
@@ -61,7 +64,11 @@ def add_run(project: Project, seen: Instances) -> None:
     config = {"model": MODEL, "stats": dataclasses.asdict(stats), "request": {"method": "supervised"}}
     write_json(files.config, config)
     doubt = image_doubt(seen, [])
-    doubts = {"agreement": doubt.agreement.tolist(), "unmatched": [], "outline": doubt.outline_px}
+    doubts = {
+        "agreement": doubt.agreement.tolist(),
+        "unmatched": [1.0] * unmatched,
+        "outline": doubt.outline_px,
+    }
     run: dict[str, Any] = {"run": "r", "which": "supervised", "image_id": 1}
     with project.ledger.write() as session:
         session.add(
@@ -194,3 +201,18 @@ def test_what_becomes_of_labels_says_nothing_of_the_model(project: Project) -> N
     of_the_model = sum(int((view.shown >= choice.known).sum()) for view in choice.views)
     assert sum(len(record.scores) for record in records) == of_the_model
     assert all((record.scores < 1).all() for record in records)
+
+
+def test_what_a_model_is_blind_to_costs_what_drawing_it_costs(project: Project) -> None:
+    add_run(project, Instances(size_hw=(SIDE, SIDE), scores=np.zeros(0)), unmatched=30)
+    (unit,) = proposer_of(project).units
+    assert unit.work.edits["added"] == pytest.approx(30, rel=0.01)
+    assert unit.minutes.value > 3
+
+
+def test_an_image_of_many_objects_that_a_model_is_blind_to_is_cut(project: Project) -> None:
+    add_run(project, Instances(size_hw=(SIDE, SIDE), scores=np.zeros(0)), unmatched=100)
+    units = proposer_of(project).units
+    assert len(units) == 4
+    assert sum(unit.work.edits["added"] for unit in units) == pytest.approx(100, rel=0.02)
+    assert max(unit.work.edits["added"] for unit in units) < 40

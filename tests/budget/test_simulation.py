@@ -11,10 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from labelloop.budget.lane import read_points
-from labelloop.budget.lane_process import INTERRUPTED
+from labelloop.budget.lane import RECIPE, read_points, write_recipe
+from labelloop.budget.lane_process import INTERRUPTED, SETTINGS, settings_from_json
 from labelloop.budget.simulation import LOCK, SimulationRequest, simulate
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
@@ -22,6 +23,7 @@ from labelloop.errors import ProjectError, UsageError
 from labelloop.progress import Silent
 from labelloop.project.adding import add_labels
 from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
 from labelloop.review.rounds import rounds
@@ -201,6 +203,56 @@ def test_test_images_measure_the_promoted_models_where_others_validate(tmp_path:
     scratch = Project.open(Path(result["folder"]) / "seed-0" / "random")
     assert scratch.images(split="test", labelled=True) == []
     assert scratch.run("round-1").result["split"] == "val"
+
+
+def know_in_part(project: Project, n: int) -> set[int]:
+    """Makes an object of each of so many labelled images a crowd, in a new revision; their ids."""
+    images = project.images(split="train", labelled=True)[:n]
+    with project.ledger.write() as session:
+        for image_id, known in project.labels([image.id for image in images]).items():
+            crowd = np.arange(len(known)) == 0
+            partly = replace(known, crowd=crowd)
+            row = LabelRow(image_id=image_id, revision=2, source="tiles", n_objects=int((~crowd).sum()))
+            row.instances = encode_instances(partly)
+            session.add(row)
+    return {image.id for image in images}
+
+
+def test_images_of_which_the_truth_is_known_in_part_are_never_asked_about(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=6)
+    partly = know_in_part(project, 3)
+    result = simulate(project, replace(REQUEST, strategies=("random",), rounds=1))
+    assert [point["images"] for point in result["strategies"]["random"]] == [2, 3]
+    assert any("3 labelled images" in note for note in result["notes"])
+    scratch = Project.open(Path(result["folder"]) / "seed-0" / "random")
+    assert not partly & {image.id for image in scratch.images(labelled=True)}
+
+
+def test_where_most_truth_is_known_in_part_the_refusal_says_so(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=10)
+    know_in_part(project, 8)
+    with pytest.raises(ProjectError, match=r"2 to ask about \(8 more are known only in part\)"):
+        simulate(project, REQUEST)
+
+
+def test_where_a_time_is_asked_for_lanes_learn_as_if_its_iterations_had_been(
+    replayed: tuple[Project, dict],
+) -> None:
+    project, result = replayed
+    asked = replace(REQUEST, strategies=("random",), rounds=1, iterations=None, time_s=0.1)
+    with pytest.raises(ProjectError, match="too short"):
+        simulate(project, asked)
+    before = Path(result["folder"])
+    (folder,) = set(before.parent.iterdir()) - {before}
+    start = folder / "seed-0" / "start"  # the timed training, as if four iterations had fitted
+    shutil.rmtree(start)
+    shutil.copytree(before / "seed-0" / "start", start)
+    write_recipe(start, settings_from_json(json.loads((folder / SETTINGS).read_text())))
+    timed = simulate(project, asked)
+    assert timed["iterations"] == REQUEST.iterations
+    assert timed["strategies"]["random"] == result["strategies"]["random"][:2]
+    recipes = [(each / "seed-0" / "random" / RECIPE).read_text() for each in (folder, before)]
+    assert recipes[0] == recipes[1]
 
 
 @pytest.mark.parametrize(

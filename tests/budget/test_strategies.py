@@ -41,6 +41,8 @@ def pool(n: int = 60, *, seed: int = 0, **changes: object) -> Pool:
         "vectors": unit(rng, n),
         "known": unit(rng, 4),
         "groups": np.zeros(n, np.int64),
+        "images": np.arange(n),
+        "asked": np.zeros(n, np.int64),
     }
     return Pool(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -243,3 +245,38 @@ def test_every_choice_says_why() -> None:
 def test_a_budget_is_one_positive_number(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a budget"):
         Budget(**wrong)  # type: ignore[arg-type]
+
+
+def fields(tiles: list[int], *, asked: list[int] | None = None, **changes: object) -> Pool:
+    """Fields that are cut into so many tiles; of some of them tiles were asked about before."""
+    n = sum(tiles)
+    before = [0] * len(tiles) if asked is None else asked
+    return pool(n, images=np.repeat(np.arange(len(tiles)), tiles), asked=np.repeat(before, tiles), **changes)
+
+
+def test_at_random_a_field_of_many_tiles_is_as_likely_as_an_image_of_one() -> None:
+    a_pool = fields([1] * 9 + [30])
+    drawn = Counter(
+        int(a_pool.images[picked(a_pool, Budget(tasks=1), "random", seed)[0]]) for seed in range(1000)
+    )
+    assert drawn[9] / 1000 == pytest.approx(0.1, abs=0.03)
+    tiles = {picked(a_pool, Budget(tasks=10), "random", seed)[0] for seed in range(1000)}
+    assert len(tiles & set(range(9, 39))) > 20
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_field_is_asked_about_once_before_one_is_asked_about_again(strategy: Strategy) -> None:
+    a_pool = fields([1, 9, 4, 9, 1, 1])
+    images = a_pool.images[picked(a_pool, Budget(tasks=6), strategy)]
+    assert sorted(images.tolist()) == [0, 1, 2, 3, 4, 5]
+    later = a_pool.images[picked(a_pool, Budget(tasks=9), strategy)]
+    assert sorted(Counter(later.tolist()).values()) == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_fields_that_were_asked_about_come_after_those_that_were_not(strategy: Strategy) -> None:
+    doubt = np.array([100.0] * 8 + [0.1] * 12)
+    a_pool = fields([4, 4, 4, 4, 4], asked=[5, 1, 0, 0, 0], doubt=doubt)
+    images = a_pool.images[picked(a_pool, Budget(tasks=7), strategy)]
+    assert sorted(images[:3].tolist()) == [2, 3, 4]
+    assert sorted(images[3:].tolist()) == [1, 2, 3, 4]

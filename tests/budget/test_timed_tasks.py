@@ -16,7 +16,7 @@ from labelloop.predict.tiles import Tile
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import ImageRow, PredictionRow
+from labelloop.project.tables import DoubtRow, ImageRow, PredictionRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
@@ -63,7 +63,12 @@ def project(tmp_path: Path) -> Project:
 
 
 def plan(
-    project: Project, views: tuple[TileView, ...], *, image: int = 0, model: bool = True
+    project: Project,
+    views: tuple[TileView, ...],
+    *,
+    image: int = 0,
+    model: bool = True,
+    arm: str = "random",
 ) -> list[TaskRecord]:
     proposed = SEEN.above(MIN_SCORE) if model else Instances(size_hw=SIZE_HW)
     choice = Choice(
@@ -71,7 +76,7 @@ def plan(
         proposed=proposed,
         views=views,
         confidence=0.5,
-        chosen=tuple({"arm": "random", "why": ""} for _ in views),
+        chosen=tuple({"arm": arm, "why": ""} for _ in views),
     )
     record = plan_round(
         project,
@@ -183,6 +188,36 @@ def test_only_the_annotation_that_counts_is_read_in_its_last_state(project: Proj
     assert (timed.who, timed.seconds, timed.work.edits) == ("ada", 25.0, {})
     pull(project, task, other)
     assert [(timed.who, timed.work.edits) for timed in timed_tasks(project)] == [("bob", {"deleted": 3.0})]
+
+
+def test_several_objects_that_become_one_are_one_edit_for_time_and_for_rates(project: Project) -> None:
+    (task,) = plan(project, whole())
+    both = np.zeros(SIZE_HW, np.bool_)
+    both[38:63, 18:93] = True  # over the first two of three
+    pull(project, task, annotation({"new": both, task.shown[2]: disc(50, 170)}))
+    (timed,), (record,) = timed_tasks(project), edit_records(project)
+    assert timed.work.edits == {"merged": 1.0}
+    assert sorted(record.fates) == ["accepted", "accepted", "merged"]
+
+
+def test_what_only_other_looks_saw_is_known_of_a_task_by_its_share_of_the_image(project: Project) -> None:
+    doubts = {"scores": [0.9], "agreement": [0.5], "unmatched": [0.5, 0.25], "outline": 10.0, "twice": True}
+    with project.ledger.write() as session:
+        session.add(DoubtRow(run="r1", which="guided", image_id=1, doubts=doubts))
+        session.add(DoubtRow(run="r1", which="supervised", image_id=1, doubts=doubts))
+    narrow = Tile(box=(0, 0, 100, 60), core=(0, 0, 100, 40), inner=(False, False, False, True))
+    views = (TileView(tile=narrow, shown=np.array([0]), owned=np.array([True])), *whole())
+    tasks = plan(project, views)
+    for task in tasks:
+        pull(project, task, annotation({}))
+    assert sorted(record.unmatched for record in edit_records(project)) == pytest.approx([0.15, 0.75])
+
+
+def test_tasks_that_were_not_drawn_at_random_count_a_quarter(project: Project) -> None:
+    for image, arm in enumerate(("random", "auto", "fill")):
+        (task,) = plan(project, whole(), image=image, arm=arm)
+        pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
+    assert sorted(record.weight for record in edit_records(project)) == [0.25, 0.25, 1.0]
 
 
 def test_a_tile_counts_the_detections_of_its_own_part_of_the_image(project: Project) -> None:

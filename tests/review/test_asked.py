@@ -12,7 +12,7 @@ from labelloop.instances import Instances
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow
-from labelloop.review.asked import asked_images
+from labelloop.review.asked import asked_boxes
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.packing import pack_json
@@ -87,8 +87,8 @@ def test_what_waits_on_a_server_that_was_left_can_be_asked_about_again(
     project: Project, *, sent: bool
 ) -> None:
     ask(project, TRIAL, [1, 2], sent=sent)
-    assert asked_images(project, LAB) == set()
-    assert asked_images(project, TRIAL) == {1, 2}
+    assert set(asked_boxes(project, LAB)) == set()
+    assert set(asked_boxes(project, TRIAL)) == {1, 2}
 
 
 def test_what_was_answered_on_a_server_that_was_left_is_not_asked_about_again(project: Project) -> None:
@@ -96,18 +96,18 @@ def test_what_was_answered_on_a_server_that_was_left_is_not_asked_about_again(pr
     answer(project, reviewed)
     answer(project, skipped, skipped=True)
     delete(project, reviewed, skipped)
-    assert asked_images(project, LAB) == {1, 2}
+    assert set(asked_boxes(project, LAB)) == {1, 2}
 
 
 def test_what_waits_in_an_earlier_round_is_not_asked_about_twice(project: Project) -> None:
     ask(project, LAB, [1])
     ask(project, LAB, [2])
-    assert asked_images(project, LAB) == {1, 2}
+    assert set(asked_boxes(project, LAB)) == {1, 2}
 
 
 def test_a_round_that_was_deleted_as_a_whole_can_be_asked_about_again(project: Project) -> None:
     delete(project, *ask(project, LAB, [1, 2, 3]))
-    assert asked_images(project, LAB) == set()
+    assert set(asked_boxes(project, LAB)) == set()
 
 
 def test_what_was_deleted_of_a_round_with_answers_stays_declined_when_all_of_it_is_cleaned_up(
@@ -116,26 +116,26 @@ def test_what_was_deleted_of_a_round_with_answers_stays_declined_when_all_of_it_
     first, *others = ask(project, LAB, [1, 2, 3])
     answer(project, first)
     delete(project, first, *others)
-    assert asked_images(project, LAB) == {1, 2, 3}
+    assert set(asked_boxes(project, LAB)) == {1, 2, 3}
 
 
 def test_the_only_task_of_a_round_is_declined_when_it_is_deleted(project: Project) -> None:
     delete(project, *ask(project, LAB, [1]))
-    assert asked_images(project, LAB) == {1}
+    assert set(asked_boxes(project, LAB)) == {1}
 
 
 def test_a_task_that_was_deleted_by_itself_was_declined(project: Project) -> None:
     first, second, third = ask(project, LAB, [1, 2, 3])
     delete(project, second)
-    assert asked_images(project, LAB) == {1, 2, 3}  # while the round is open
+    assert set(asked_boxes(project, LAB)) == {1, 2, 3}  # while the round is open
     answer(project, first)
     answer(project, third)
-    assert asked_images(project, LAB) == {1, 2, 3}
+    assert set(asked_boxes(project, LAB)) == {1, 2, 3}
 
 
 def test_an_open_round_whose_tasks_are_being_deleted_is_not_asked_about_yet(project: Project) -> None:
     first, second = ask(project, LAB, [1, 2])
     delete(project, first)
-    assert asked_images(project, LAB) == {1, 2}
+    assert set(asked_boxes(project, LAB)) == {1, 2}
     delete(project, second)
-    assert asked_images(project, LAB) == set()
+    assert set(asked_boxes(project, LAB)) == set()

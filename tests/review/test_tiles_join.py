@@ -280,3 +280,12 @@ def test_the_owners_class_counts() -> None:
         s.labels["k0"] = 1 if s.view.owned[0] else 0
         back.append(replace(s.back(), untouched=frozenset()))
     assert join_tiles(proposed, back).objects.labels.tolist() == [1]
+
+
+def test_objects_that_are_expected_beside_those_shown_take_their_room() -> None:
+    nothing = Instances(size_hw=(512, 512))
+    assert [len(review_tiles(nothing, max_objects=40, unseen=n)) for n in (0, 40, 41, 160, 161)] == [
+        1, 1, 4, 4, 9,
+    ]  # fmt: skip
+    some = random_discs(0, 10, (512, 512))
+    assert len(review_tiles(some, max_objects=40, unseen=35)) > len(review_tiles(some, max_objects=40))
