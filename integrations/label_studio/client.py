@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
@@ -82,6 +83,7 @@ class LabelStudio:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
+        self._clock: datetime | None = None  # the server's, when it answered last
         if not token.isascii() or not token.isprintable() or " " in token:
             raise refused(401, "", self.url)  # here: what HTTP says of such a token would show it
         try:
@@ -89,7 +91,7 @@ class LabelStudio:
             direct = httpx.HTTPTransport() if is_this_machine(self.url) else None
             self._http = httpx.Client(
                 timeout=TIMEOUT_S,
-                event_hooks={"response": [partial(check, url=self.url)]},
+                event_hooks={"response": [partial(check, url=self.url), self._hear]},
                 transport=direct,
             )
         except (ImportError, ValueError) as error:
@@ -262,6 +264,10 @@ class LabelStudio:
         """Deletes one prediction."""
         self._request("DELETE", f"api/predictions/{prediction}/")
 
+    def has_drafts(self, task: int) -> bool:
+        """Whether anybody has begun an annotation of a task; a list of tasks tells only the token's own."""
+        return bool(self._read(f"api/tasks/{task}/drafts"))
+
     def delete_task(self, task: int) -> None:
         """Deletes one task, with all that is in it."""
         self._request("DELETE", f"api/tasks/{task}/")
@@ -293,10 +299,24 @@ class LabelStudio:
             last = numbers[-1]
 
     def last_change(self, project: int) -> str | None:
-        """When a task of a project was changed last, ISO 8601; None where there is no task."""
+        """When a task of a project was changed last, ISO 8601; None where there is no task.
+
+        It is never later than the server's clock: that may have been set back since the change, and what is
+        changed next says an earlier time.
+        """
         page, _ = self._page(project, ["id", "updated_at"], 1, [], "-tasks:updated_at")
         with self._understood():
-            return datetime.fromisoformat(page[0]["updated_at"]).isoformat() if page else None
+            if not page:
+                return None
+            changed = datetime.fromisoformat(page[0]["updated_at"]).astimezone(UTC)
+            return (changed if self._clock is None else min(changed, self._clock)).isoformat()
+
+    def _hear(self, response: httpx.Response) -> None:
+        """Notes the server's clock, to the end of the second that an answer names."""
+        try:
+            self._clock = parsedate_to_datetime(response.headers["date"]) + timedelta(seconds=1)
+        except (KeyError, ValueError):
+            self._clock = None
 
     def _page(
         self, project: int, fields: Sequence[str], size: int, where: Sequence[Mapping[str, Any]], order: str

@@ -19,7 +19,7 @@ from labelloop.integrations.label_studio.labelling_config import check_config, l
 from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
 from labelloop.integrations.label_studio.server_home import read_settings, server_home
-from labelloop.integrations.label_studio.task_data import KEY
+from labelloop.integrations.label_studio.task_data import key_of
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta
@@ -116,11 +116,16 @@ def _tied_before(
 ) -> ProjectFacts | None:
     """The project there that this one is tied to now, maybe by another address; None where another is meant.
 
+    One of another number is the same where our tasks are in it: they were exported there and imported.
+
     Raises:
         ServerError: It is gone.
     """
-    if known is None or ls_project not in (None, known.project):
+    if known is None:
         return None
+    if ls_project is not None and ls_project != known.project:
+        facts = client.project(ls_project)
+        return facts if _holds(client, ls_project, _keys(project, known)) else None
     try:
         facts = client.project(known.project)
     except ServerError as error:
@@ -136,9 +141,19 @@ def _tied_before(
     if known.url == client.url or facts.description == _mark(project):
         return facts
     there = LabelStudioConfig(url=client.url, project=known.project)  # as a connect that was killed left it
-    ours = {task.key for each in (known, there) for task in all_tasks(project, server_name(each))}
-    first = islice(client.tasks(known.project, fields=["id", "data"]), _LOOKED_AT)
-    return facts if any(task.get("data", {}).get(KEY) in ours for task in first) else None
+    ours = _keys(project, known) | _keys(project, there)
+    return facts if _holds(client, known.project, ours) else None
+
+
+def _keys(project: Project, server: LabelStudioConfig) -> set[str]:
+    """Of all tasks that are there."""
+    return {task.key for task in all_tasks(project, server_name(server))}
+
+
+def _holds(client: LabelStudio, ls_project: int, ours: set[str]) -> bool:
+    """Whether a project of the server has tasks of ours among its first ones."""
+    first = islice(client.tasks(ls_project, fields=["id", "data"]), _LOOKED_AT)
+    return any(key_of(task) in ours for task in first)
 
 
 def _mark(project: Project) -> str:

@@ -44,9 +44,15 @@ def without_copies(
     for key, tasks in found.items():
         if key in numbers:
             known = numbers[key]
-            best = sorted(tasks, key=lambda task: (not is_touched(task), task["id"] != known, task["id"]))
-            there[key] = best[0]
-            untouched += [int(copy["id"]) for copy in best[1:] if not is_touched(copy)]
+            copies = tasks if len(tasks) > 1 else ()
+            bare = {
+                int(copy["id"])
+                for copy in copies
+                if not is_touched(copy) and not client.has_drafts(int(copy["id"]))
+            }
+            best = min(tasks, key=lambda task: (task["id"] in bare, task["id"] != known, task["id"]))
+            there[key] = best
+            untouched += bare - {int(best["id"])}
     for number in untouched:
         client.delete_task(number)
     if untouched:
@@ -55,7 +61,7 @@ def without_copies(
 
 
 def is_touched(task: Mapping[str, Any]) -> bool:
-    """Whether somebody has worked on a task of the server."""
+    """Whether somebody has worked on a task of the server, as far as its list of tasks tells."""
     return any(task.get(name) for name in ("total_annotations", "cancelled_annotations", "drafts"))
 
 

@@ -1,8 +1,8 @@
 """The loop: pull, train again when enough is new, push the next round, for as long as somebody watches.
 
 All of its state is in the ledger, so it can be stopped anywhere and started again. A server that does not
-answer is waited for; a connection is made anew each time, so a renewed token is found. Where the token or the
-project is wrong from the start, the loop ends.
+answer is waited for, and so is another command that writes to the ledger. A connection is made anew each
+time, so a renewed token is found. Where the token or the project is wrong from the start, the loop ends.
 
 labelloop.toml is read anew in every turn, so a class that is added there is taken.
 
@@ -31,6 +31,7 @@ from labelloop.integrations.label_studio.connecting import connected, server_nam
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.progress import Progress, Silent
+from labelloop.project.ledger import LockedLedgerError
 from labelloop.project.project import Project
 from labelloop.proposing import last_gate, proposer
 from labelloop.retraining import gate_trained, retrain
@@ -85,17 +86,18 @@ def run_loop(
     """
     watching = progress or Silent()
     _require_access(project)
-    fault = ""
+    fault, answers = "", True
     while True:
         try:
             step = turn(project, retrain_after=retrain_after, progress=watching)
-        except ServerError as error:
+        except (ServerError, LockedLedgerError) as error:
             if str(error) != fault:
                 fault = str(error)
                 watching.note(f"{fault} Waiting for it.")
+            answers = isinstance(error, ServerError)
         else:
             if fault:
-                watching.note("Label Studio answers again.")
+                watching.note("Label Studio answers again." if answers else "The ledger can be used again.")
                 fault = ""
             if step.round is None:
                 watching.note("No image is left to review.")

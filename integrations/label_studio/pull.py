@@ -2,8 +2,9 @@
 
 A pull asks for the tasks that changed since the newest change it knows, and takes each with all its
 annotations. Tasks that were deleted do not show in that; they do in the project's counts, and where these do
-not fit what the ledger expects, all tasks are listed. Where somebody copied a task, the copies are one task
-to the ledger: all of them are looked at, and what was done in any of them counts.
+not fit what the ledger expects, all tasks are listed. Where the newest change is earlier than it was, as when
+the server's clock was set back, all tasks are looked at. Where somebody copied a task, the copies are one
+task to the ledger: all of them are looked at, and what was done in any of them counts.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,6 +106,7 @@ class _Cursor:
         classes: How many classes there were; None if that is not known.
         seen_at: When a pull saw first that nothing had changed after ``since``, seconds by this machine's
             clock.
+        foreign: Annotations of tasks that are not labelloop's.
     """
 
     since: str | None = None
@@ -111,6 +114,7 @@ class _Cursor:
     sent: int = 0
     classes: int | None = None
     seen_at: float | None = None
+    foreign: int = 0
 
     def is_past(self, newest: str | None) -> bool:
         """Whether nothing has changed since, for so long that nothing earlier can still come to light."""
@@ -127,15 +131,20 @@ class _Pulling:
     settings: LabelStudioConfig
     facts: ProjectFacts
     progress: Progress
+    cursor: _Cursor = field(default_factory=_Cursor)
+    others_changed: bool = False  # tasks that are not labelloop's
 
     def run(self) -> PullReport:
         server = server_name(self.settings)
         known = pull_cursor(self.project, f"pull:{server}")
-        report = self._pull(_Cursor(**json.loads(known)) if known else _Cursor())
-        ours = len(self._sent_tasks())
-        if self.facts.tasks == ours and self.facts.annotations != live_annotations(self.project, server):
-            # Something left no trace on its task, as a deletion may: look at all of them.
-            report = _sum(report, self._pull(_Cursor()))
+        self.cursor = _Cursor(**json.loads(known)) if known else _Cursor()
+        report = self._pull(self.cursor)
+        expected = live_annotations(self.project, server) + self.cursor.foreign
+        if self.others_changed or self.facts.annotations != expected:
+            # Something may have left no trace on its task, as a deletion may.
+            foreign, fits = self._count()
+            self.cursor = replace(self.cursor, foreign=foreign)
+            report = _sum(report, self._store([]) if fits else self._pull(_Cursor(foreign=foreign)))
         if report.annotations_new or report.annotations_changed or report.annotations_gone:
             audit = audit_rounds(self.project, server)
             report.audit = None if audit is None else audit.as_dict()
@@ -144,11 +153,15 @@ class _Pulling:
     def _pull(self, cursor: _Cursor) -> PullReport:
         # Asked for first: what changes while the tasks are read is read again by the next pull.
         newest = self.client.last_change(self.settings.project)
+        if newest and cursor.since and is_after(_a_little_before(cursor.since), newest):
+            cursor = replace(cursor, since=None)
         found = [] if cursor.is_past(newest) else self._changed(cursor.since)
         changed = by_key(found)
         known = known_tasks(self.project, list(changed))
         tasks, faults = self._read({key: changed[key] for key in known}, known)
         others = [task for task in found if key_of(task) not in known]
+        since = cursor.since or ""
+        self.others_changed = any(is_after(str(task.get("updated_at", "")), since) for task in others)
         sent = self._sent_tasks()
         expected = cursor.tasks + len(sent) - cursor.sent
         if cursor.since is None:  # these are all
@@ -159,23 +172,40 @@ class _Pulling:
             there = by_key(self.client.tasks(self.settings.project, fields=["id", "data"]))
             deleted = [task.key for task in sent if task.key not in there]
         classes = len(self.project.config.classes)
-        after = _Cursor(
+        self.cursor = _Cursor(
             since=newest or cursor.since,
             tasks=self.facts.tasks,
             sent=len(sent) - len(deleted),
             classes=classes,
             seen_at=cursor.seen_at if newest == cursor.since else time.time(),
+            foreign=cursor.foreign,
         )
-        report = store_pull(
+        report = self._store(tasks, deleted, read_again=cursor.classes not in (None, classes))
+        report.unusable += faults
+        return report
+
+    def _store(
+        self, tasks: Sequence[PulledTask], deleted: Sequence[str] = (), *, read_again: bool = False
+    ) -> PullReport:
+        return store_pull(
             self.project,
             tasks,
             read=Reader(self.project),
             deleted=deleted,
-            cursor=(f"pull:{server_name(self.settings)}", json.dumps(asdict(after))),
-            read_again=cursor.classes not in (None, classes),
+            cursor=(f"pull:{server_name(self.settings)}", json.dumps(asdict(self.cursor))),
+            read_again=read_again,
         )
-        report.unusable += faults
-        return report
+
+    def _count(self) -> tuple[int, bool]:
+        """How many annotations other tasks have, and whether ours have as many as the ledger expects."""
+        counts = ("total_annotations", "cancelled_annotations")
+        there: Counter[str | None] = Counter()
+        for task in self.client.tasks(self.settings.project, fields=["id", "data", *counts]):
+            there[key_of(task)] += sum(n for name in counts if isinstance(n := task.get(name), int))
+        keys = [task.key for task in all_tasks(self.project, server_name(self.settings))]
+        known = known_tasks(self.project, keys)
+        ours = {key: there.pop(key, 0) for key in keys}
+        return there.total(), all(n == len(known[key].annotations) for key, n in ours.items())
 
     def _sent_tasks(self) -> list[TaskRecord]:
         there = all_tasks(self.project, server_name(self.settings))
@@ -281,7 +311,7 @@ class Reader:
             untouched=frozenset(untouched),
             unusable=tuple(f"task {task.server_id}: {key}: {reason}" for key, reason in read.unusable),
             unknown=shown_again | dict(read.unnamed),
-            lost=read.lost,
+            lost=not place.keys() >= set(read.lost),  # what was shown is unknown where it was shown
         )
         if not review.says_nothing:
             return review

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,13 +35,16 @@ from labelloop.review.rounds import SUSPECTS, RoundRecord, current_round, images
 from labelloop.review.tasks import (
     DELETED,
     PLANNED,
+    REVIEWED,
     SENT,
+    SKIPPED,
     TaskRecord,
     mark_sent,
     proposals,
     round_tasks,
     set_numbers,
     shown_by,
+    waiting_tasks,
 )
 from labelloop.review.unsendable import drop_unsendable
 
@@ -50,6 +53,7 @@ T = TypeVar("T")
 CHUNK_TASKS = 50
 CHUNK_BYTES = 20_000_000  # of images
 TASK_BYTES = 1_000_000  # of regions: the editor stalls on more
+_THERE = (SENT, REVIEWED, SKIPPED)  # states of tasks that have predictions, unless these were deleted
 
 
 @dataclass(kw_only=True)
@@ -102,7 +106,8 @@ def push(
     Args:
         project: Tied to a server by ``connect``.
         request: What a new round is to be like.
-        new_round: Opens a round though the last one has tasks that nobody reviewed.
+        new_round: Opens a round though the last one has tasks that nobody reviewed; completes the last one
+            if it was opened so and is not sent as a whole.
         progress: Where progress is reported.
 
     Raises:
@@ -129,7 +134,9 @@ def push(
                     progress=watching,
                 )
 
-            if open_now is not None and not new_round:
+            # The same command again goes on with the new round that it had begun to send.
+            begun = open_now is not None and open_now.beside and PLANNED in open_now.tasks
+            if open_now is not None and (begun or not new_round):
                 report = sending(open_now).run(opened=False)
                 report.came_first = _asks_for_another(request, open_now)
                 return report
@@ -187,7 +194,7 @@ class _Sending:
                         report.regions += sum(len(item.regions) for item in part)
                         self.progress.advance(len(part))
         self._complete(report)
-        waiting = [task for task in round_tasks(self.project, self.record.id) if task.state == SENT]
+        waiting = [task for task in waiting_tasks(self.project, self.record.id) if task.state == SENT]
         report.tasks = len(waiting)
         cost = predicted_minutes(waiting)
         report.predicted_minutes = cost.value
@@ -301,34 +308,42 @@ class _Sending:
     def _complete(self, report: PushReport) -> None:
         """Every task has its prediction once, the newest model orders them, and old models are gone."""
         version, project = self.record.model_version, self.settings.project
-        waiting = {task.key for task in round_tasks(self.project, self.record.id) if task.state == SENT}
+        n_waiting = len(self._waiting())
         versions = self.client.model_versions(project)
         # All tasks of a new round were made just now, each together with its prediction.
-        if not report.opened or versions.get(version, 0) != len(waiting):
-            waiting = self._repair(waiting, report)
+        if not report.opened or versions.get(version, 0) != n_waiting:
+            n_waiting = self._repair(report)
             versions = self.client.model_versions(project)
-        if waiting:
+        if n_waiting:
             self.client.set_model_version(project, version)
         server = server_name(self.settings)
         old = [r for r in rounds(self.project) if r.server == server and r.id != self.record.id]
         for record in old:
-            if record.model_version in versions and not record.unsettled:
+            there = versions.get(record.model_version, 0)
+            if there and not record.unsettled:
                 self.client.delete_model_version(project, record.model_version)
+            elif record.tasks.get(SENT) and there < sum(record.tasks.get(state, 0) for state in _THERE):
+                # Its predictions were deleted when all was settled, and something is to be done again.
+                replace(self, record=record)._repair(report)
 
-    def _repair(self, waiting: set[str], report: PushReport) -> set[str]:
-        """Gives each of these tasks its prediction once; the keys of those that are on the server."""
-        version = self.record.model_version
+    def _waiting(self) -> set[str]:
+        """Keys of the tasks that were sent and not reviewed."""
+        return {task.key for task in round_tasks(self.project, self.record.id) if task.state == SENT}
+
+    def _repair(self, report: PushReport) -> int:
+        """Gives each task that waits its prediction once; how many of them are on the server."""
+        version, waiting = self.record.model_version, self._waiting()
         there = {key: task for key, task in self._of_round().items() if key in waiting}
         bare = {key for key, task in there.items() if version not in models_of(task)}
         self._predict_again(bare, there)
-        report.repaired = len(bare)
+        report.repaired += len(bare)
         for task in there.values():
             if int(task.get("total_predictions") or 0) > len(models_of(task)):
                 ours = [number for number, model in self.client.predictions(task["id"]) if model == version]
                 for number in sorted(ours)[1:]:
                     self.client.delete_prediction(number)
                 report.repaired += len(ours) > 1
-        return set(there)
+        return len(there)
 
     def _predict_again(self, keys: set[str], there: Mapping[str, Mapping[str, Any]]) -> None:
         """Sends the predictions of tasks that have lost theirs."""

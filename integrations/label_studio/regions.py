@@ -17,12 +17,14 @@ from labelloop.instances import Instances
 from labelloop.integrations.label_studio.brush import encode_brush
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.polygons import mask_to_polygon, to_percent
-from labelloop.integrations.label_studio.shapes import KINDS, is_number, shape_to_mask
+from labelloop.integrations.label_studio.shapes import KINDS, ErasedError, is_number, shape_to_mask
 
 SAME_PERCENT = 1e-6  # coordinates this close are the same
 SCORE_DIGITS = 4
 
 _KIND_OF_TYPE = {kind: kind for kind in KINDS} | {f"{kind}labels": kind for kind in KINDS}
+_ANSWERS = "choices textarea relation rating number datetime taxonomy pairwise ranker".split()
+_NO_OBJECTS = frozenset([*_ANSWERS, "keypoint", "keypointlabels"])
 _NAMES_OF_TYPE = ("labels", *(f"{kind}labels" for kind in KINDS))
 
 
@@ -55,13 +57,13 @@ class ReadRegions:
         regions: Objects, in the result's order; no two keys are alike.
         unusable: Key and reason of each region that is none.
         unnamed: Key and run lengths of those that have a shape but no label that is a class.
-        lost: Another of them may have been an object: it has a shape that cannot be read, or is damaged.
+        lost: Keys of others that may have been objects: they are damaged, or no answers that lie nowhere.
     """
 
     regions: tuple[Region, ...]
     unusable: tuple[tuple[str, str], ...]
     unnamed: tuple[tuple[str, bytes], ...] = ()
-    lost: bool = False
+    lost: tuple[str, ...] = ()
 
 
 def to_regions(
@@ -133,7 +135,7 @@ def read_regions(result: object, size_hw: tuple[int, int], classes: Sequence[str
     unusable: list[tuple[str, str]] = []
     unnamed: list[tuple[str, bytes]] = []
     by_key = _by_key(result, unusable)
-    lost = bool(unusable)
+    lost = [key for key, _ in unusable]
     for key, entries in by_key.items():
         names = list(_labels(entries))
         label = next((label_of[name] for name in names if name in label_of), None)
@@ -141,7 +143,8 @@ def read_regions(result: object, size_hw: tuple[int, int], classes: Sequence[str
             region = _read_region(key, entries, size_hw, -1 if label is None else label)
         except Unusable as fault:
             unusable.append((key, str(fault)))
-            lost = lost or _shape(entries) is not None
+            if not isinstance(fault, ErasedError) and not all(map(_is_no_object, entries)):
+                lost.append(key)
         else:
             if label is not None:
                 regions.append(region)
@@ -149,7 +152,9 @@ def read_regions(result: object, size_hw: tuple[int, int], classes: Sequence[str
             reason = f"its label {', '.join(names)} is not a class" if names else "it has no label"
             unusable.append((key, reason))
             unnamed.append((key, region.rle))
-    return ReadRegions(regions=tuple(regions), unusable=tuple(unusable), unnamed=tuple(unnamed), lost=lost)
+    return ReadRegions(
+        regions=tuple(regions), unusable=tuple(unusable), unnamed=tuple(unnamed), lost=tuple(lost)
+    )
 
 
 def shape_facts(result: object) -> Iterator[tuple[str | None, tuple[int, int] | None]]:
@@ -212,6 +217,11 @@ def _shape(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
         entry for entry in entries if isinstance(entry.get("type"), str) and entry["type"] in _KIND_OF_TYPE
     )
     return next(kinds, None)
+
+
+def _is_no_object(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is about the image or a point in it; what is not known may be an outline."""
+    return isinstance(entry.get("type"), str) and entry["type"] in _NO_OBJECTS
 
 
 def _labels(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ that is shown whole goes out as its file is, without its metadata.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 from PIL import Image
 
 from labelloop.errors import ImageError
-from labelloop.images import read_image, render_8bit
+from labelloop.images import render_8bit
 from labelloop.png_jpeg import png_header
 from labelloop.predict.tiles import Tile
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import read_unchanged
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -25,12 +27,12 @@ def task_pictures(image: ImageRecord, tiles: Sequence[Tile]) -> list[bytes]:
     """PNG files of these parts of an image.
 
     Raises:
-        ImageError: It cannot be read any more.
+        ImageError: It cannot be read any more, or is not the one that was added.
     """
     whole = (0, 0, *image.size_hw)
     if all(tile.box == whole for tile in tiles) and (file := _plain_png(image)) is not None:
         return [file for _ in tiles]
-    pixels = render_8bit(read_image(image.path, page=image.page, channel=image.channel).pixels)
+    pixels = render_8bit(read_unchanged(image).pixels)
     pictures = []
     for tile in tiles:
         top, left, bottom, right = tile.box
@@ -42,10 +44,10 @@ def task_pictures(image: ImageRecord, tiles: Sequence[Tile]) -> list[bytes]:
 
 def _plain_png(image: ImageRecord) -> bytes | None:
     """The file without its metadata, if it is a PNG that shows just the image's pixels."""
-    if image.channel != -1 or image.page != 0:
+    if image.channel != -1 or image.page != 0 or image.replaced:
         return None
     data = _content(image.path)
-    if not data.startswith(_PNG):
+    if not data.startswith(_PNG) or hashlib.sha256(data).hexdigest() != image.sha256:
         return None
     header = png_header(data)
     plain = header.dtype == "uint8" and header.channels in (1, 3) and not header.has_palette

@@ -25,6 +25,10 @@ _MOST_POINTS = 2000
 FloatArray = npt.NDArray[np.float64]
 
 
+class ErasedError(Unusable):
+    """A brush mask of which nothing was left."""
+
+
 def shape_to_mask(kind: str, value: Mapping[str, Any], size_hw: tuple[int, int]) -> bytes:
     """The COCO run lengths of a shape, cut to the image.
 
@@ -56,7 +60,7 @@ def _brush(value: Mapping[str, Any], size_hw: tuple[int, int]) -> bytes:
     except ValueError as error:
         raise Unusable(f"its brush mask cannot be read: {error}") from error
     if not len(starts):
-        raise Unusable("its mask is empty")
+        raise ErasedError("its mask is empty")
     return _row_runs_to_rle(starts, stops, size_hw)
 
 

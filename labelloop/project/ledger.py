@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
@@ -19,9 +20,15 @@ from labelloop.instances import Instances
 from labelloop.project.tables import Base, Meta
 from labelloop.project.upgrade import upgrade
 
-SCHEMA_VERSION = 4  # 2: review; 3: the budget, and rounds without a model; 4: outlines of edits, drafts
+# 2: review; 3: the budget, and rounds without a model; 4: outlines of edits, drafts; 5: replaced images
+SCHEMA_VERSION = 5
 VALUES_AT_ONCE = 500  # in one SQL statement
-WAIT_FOR_LOCK_S = 30  # another labelloop command may be writing
+WAIT_FOR_LOCK_S = 300  # another labelloop command may be writing: a large pull does for minutes
+BUSY_S = 30  # of that in SQLite, which does not hear Ctrl-C
+
+
+class LockedLedgerError(ProjectError):
+    """Another labelloop command writes for longer than this one waits."""
 
 
 def rows_with(session: Session, statement: Any, column: Any, values: Sequence[Any]) -> Iterator[Any]:
@@ -129,14 +136,23 @@ def sqlite_url(path: Path) -> URL:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's BEGIN below, not the driver's late one
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {WAIT_FOR_LOCK_S * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout = {min(BUSY_S, WAIT_FOR_LOCK_S) * 1000}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
 def _begin_sqlite(connection: Any) -> None:
-    write = connection.get_execution_options().get("labelloop_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not connection.get_execution_options().get("labelloop_write", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    end = time.monotonic() + WAIT_FOR_LOCK_S
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() >= end:
+                raise
 
 
 @contextmanager
@@ -152,6 +168,7 @@ def _translated(engine: Engine) -> Iterator[None]:
             "unable to open": "Check that the folder exists and can be written.",
         }
         way_out = next((text for key, text in way_outs.items() if key in reason), "Nothing was changed.")
-        raise ProjectError(
+        kind = LockedLedgerError if "locked" in reason else ProjectError
+        raise kind(
             f"the ledger cannot be used ({reason})", value=engine.url.database or engine.url, way_out=way_out
         ) from error

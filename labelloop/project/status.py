@@ -13,11 +13,11 @@ from labelloop.budget.audit import audit_rounds
 from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.data.label_draw import FEWEST_FOR_VALIDATION
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.tables import CurvePointRow, LabelRow, is_newest_label
+from labelloop.project.tables import CurvePointRow, ImageRow, LabelRow, is_newest_label
 from labelloop.proposing import last_gate, proposer, refusal
 from labelloop.review.known import minutes_spent, new_labels
 from labelloop.review.rounds import RoundRecord, rounds
-from labelloop.review.tasks import UNSETTLED, round_tasks
+from labelloop.review.tasks import PLANNED, SENT, waiting_tasks
 
 HEADLINE = ("coco_ap", "coco_ap50", "f1_50", "count_bias")  # what a status has room for
 
@@ -33,9 +33,9 @@ def project_status(project: Project) -> dict[str, Any]:
         finished run that is there, or None; ``loop``: its ``proposer``, its last ``gate``, and ``refused``,
         the newest finished run where that is the one refused; all None where the loop has not trained;
         ``rounds`` and ``minutes_spent`` of review; ``waiting``:
-        ``tasks`` that nobody has reviewed where the project is tied to now, the ``minutes`` that they
-        should cost with ``minutes_low`` and ``minutes_high`` (None where that was not predicted), and
-        ``elsewhere``: how many wait where it was tied to before, by server and project there;
+        ``tasks`` that were sent and nobody has reviewed where the project is tied to now, the ``minutes``
+        that they should cost with ``minutes_low`` and ``minutes_high`` (None where that was not predicted),
+        and ``elsewhere``: how many wait where it was tied to before, by server and project there;
         ``audit``: of the newest round's server, or None;
         ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not
         asked since the labels changed; ``next``: commands that make sense now, each with its reason.
@@ -85,7 +85,11 @@ def _count_images(project: Project) -> dict[str, int]:
 
 
 def _count_objects(project: Project) -> int:
-    total = select(func.coalesce(func.sum(LabelRow.n_objects), 0)).where(is_newest_label())
+    total = (
+        select(func.coalesce(func.sum(LabelRow.n_objects), 0))
+        .join(ImageRow, ImageRow.id == LabelRow.image_id)
+        .where(is_newest_label(), ImageRow.replaced_at.is_(None))
+    )
     with project.ledger.read() as session:
         return int(session.execute(total).scalar_one())
 
@@ -137,14 +141,14 @@ def _waiting(project: Project, reviewed: Sequence[RoundRecord]) -> dict[str, Any
     tasks = [
         task
         for record in tied
-        if record.unsettled
-        for task in round_tasks(project, record.id)
-        if task.state in UNSETTLED
+        if record.tasks.get(SENT)
+        for task in waiting_tasks(project, record.id)
+        if task.state == SENT
     ]
     elsewhere: Counter[str] = Counter()
     for record in reviewed:
-        if record.unsettled and record not in tied:
-            elsewhere[record.server] += record.unsettled
+        if record.tasks.get(SENT) and record not in tied:
+            elsewhere[record.server] += record.tasks[SENT]
     minutes = predicted_minutes(tasks)
     return {
         "tasks": len(tasks),
@@ -203,9 +207,12 @@ def _next_steps(
 def _next_reviews(
     project: Project, reviewed: list[RoundRecord], newest: RunRecord | None, images: dict[str, int]
 ) -> list[str]:
-    waiting = sum(record.unsettled for record in tied_rounds(project, reviewed))
-    if waiting:
-        return [f"labelloop pull   ({waiting} tasks wait for review)"]
+    there = tied_rounds(project, reviewed)
+    unsent, waiting = (sum(record.tasks.get(state, 0) for record in there) for state in (PLANNED, SENT))
+    steps = [f"labelloop push   (continues: {unsent} tasks are not sent yet)"] if unsent else []
+    steps += [f"labelloop pull   ({waiting} tasks wait for review)"] if waiting else []
+    if steps:
+        return steps
     tied = project.config.label_studio is not None
     if newest is None:
         if not images["unlabelled"] or images["labelled"] >= FEWEST_FOR_VALIDATION:

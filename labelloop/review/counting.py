@@ -1,7 +1,8 @@
 """Which annotation of a task counts.
 
-Of several annotations of one task the one marked as ground truth counts, else the one changed last. Where
-none is left, because all were deleted or declined later, the last one that counted stays in the labels.
+Of several annotations of one task the one marked as ground truth counts, else the one changed last, of those
+that somebody looked at if there are any. Where none is left, because all were deleted or declined later, the
+last one that counted stays in the labels.
 """
 
 from __future__ import annotations
@@ -65,5 +66,5 @@ def said_time(when: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _rank(state: AnnotationRow) -> tuple[bool, datetime, int]:
-    return state.ground_truth, said_time(state.updated_at), state.server_id
+def _rank(state: AnnotationRow) -> tuple[bool, bool, datetime, int]:
+    return state.ground_truth, not state.bulk, said_time(state.updated_at), state.server_id

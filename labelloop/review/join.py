@@ -11,6 +11,8 @@
 6. Objects that were known before stay where the tile that owns them has not come back. If they were changed
    after the tiles had been sent, the newer form counts, unless the tiles change them too.
 7. A region that came back and cannot be used is unknown area, until a later round brings an object there.
+   Where nobody can tell where it lies, its tile is unknown outside its objects, until another tile shows the
+   place.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from labelloop.instances import BoolArray, Instances
 from labelloop.predict.tiles import Tile
 from labelloop.review.edits import KeyedInstances
-from labelloop.review.joined import Joined
+from labelloop.review.joined import Joined, union_mask
 from labelloop.review.tasks import is_known_key
 
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
@@ -45,6 +47,7 @@ class ReturnedTile:
         returned: What came back, in the tile's coordinates.
         untouched: Keys that came back as they were sent.
         unreadable: Run lengths, in the whole image, of regions that came back and cannot be used.
+        lost: Something else came back that may be an object, and nobody can tell where it lies.
     """
 
     tile: Tile
@@ -53,6 +56,7 @@ class ReturnedTile:
     returned: KeyedInstances
     untouched: frozenset[str]
     unreadable: tuple[bytes, ...] = ()
+    lost: bool = False
 
 
 def join_tiles(
@@ -220,10 +224,14 @@ class _Join:
         return False
 
     def joined(self) -> Joined:
-        seen = np.zeros(self.proposed.instances.size_hw, np.bool_)
+        seen, read, unread = np.zeros((3, *self.proposed.instances.size_hw), np.bool_)
         for tile in self.returned:
             top, left, bottom, right = tile.tile.box
             seen[top:bottom, left:right] = True
+            if tile.lost:
+                unread[top:bottom, left:right] |= ~union_mask(tile.returned.instances)
+            else:
+                read[top:bottom, left:right] = True
         undecided = [*self._still_undecided(seen), *self.undecided]
         old = self.before.unreadable
         unreadable = [old.rles[i] for i in self._not_brought(old)]
@@ -232,7 +240,7 @@ class _Join:
             objects=self._instances(list(zip(self.rles, self.classes, strict=True))),
             undecided=self._instances(undecided),
             unreadable=self._instances([(rle, 0) for rle in unreadable]),
-            unseen=self.before.unseen & ~seen,
+            unseen=(self.before.unseen & ~seen) | (unread & ~read),
         )
 
     def _still_undecided(self, seen: BoolArray) -> list[tuple[bytes, int]]:

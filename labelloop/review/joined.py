@@ -17,7 +17,7 @@ class Joined:
         objects: That are there; no crowds, without scores.
         undecided: Objects of which a part was looked at, but not by whom they belong to.
         unreadable: Regions that somebody left and that cannot be used, as of a class that the project lacks.
-        unseen: bool (h, w), where nobody has looked.
+        unseen: bool (h, w), where nobody has looked, or what was drawn there cannot be read.
     """
 
     objects: Instances
@@ -39,13 +39,13 @@ class Joined:
             objects=replace(labels.select(~labels.crowd), scores=None),
             undecided=empty,
             unreadable=empty,
-            unseen=_union(labels.select(labels.crowd)),
+            unseen=union_mask(labels.select(labels.crowd)),
         )
 
     @property
     def unknown(self) -> BoolArray:
         """Bool (h, w), what is not known: unseen, an undecided object, or an unreadable region."""
-        return self.unseen | _union(self.undecided) | _union(self.unreadable)
+        return self.unseen | union_mask(self.undecided) | union_mask(self.unreadable)
 
     def labels(self, n_classes: int) -> Instances:
         """The labels: the objects, and what is not known as a crowd of every class."""
@@ -61,7 +61,7 @@ class Joined:
         )
 
 
-def _union(instances: Instances) -> BoolArray:
+def union_mask(instances: Instances) -> BoolArray:
     """Bool (h, w), what lies in any of them; each mask is made once, however many classes share it."""
     union = np.zeros(instances.size_hw, np.bool_)
     for i in {rle: i for i, rle in enumerate(instances.rles)}.values():

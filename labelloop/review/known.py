@@ -14,6 +14,7 @@ from labelloop.project.ledger import scalars_with
 from labelloop.project.project import Project
 from labelloop.project.tables import (
     AnnotationRow,
+    ImageRow,
     LabelRow,
     Meta,
     ReviewTaskRow,
@@ -73,13 +74,24 @@ def live_annotations(project: Project, server: str) -> int:
 
 
 def minutes_spent(project: Project) -> float:
-    """Minutes that people had annotations open, by the last state of each."""
-    statement = select(AnnotationRow.task_key, AnnotationRow.server_id, AnnotationRow.lead_time_s).order_by(
-        AnnotationRow.id
-    )
+    """Minutes that people had annotations open, by the last state of each.
+
+    One that is gone and there again by another number, as after an export and import, counts once.
+    """
+    row = AnnotationRow
+    statement = select(
+        row.task_key, row.server_id, row.created_at, row.who, row.lead_time_s, row.gone_at
+    ).order_by(row.id)
     with project.ledger.read() as session:
-        last = {(key, server_id): seconds or 0.0 for key, server_id, seconds in session.execute(statement)}
-    return sum(last.values()) / 60
+        last = {(state.task_key, state.server_id): state for state in session.execute(statement)}
+    there = {_made(state) for state in last.values() if state.gone_at is None}
+    counted = [s for s in last.values() if s.gone_at is None or _made(s) not in there]
+    return sum(state.lead_time_s or 0.0 for state in counted) / 60
+
+
+def _made(state: Any) -> tuple[Any, ...]:
+    """By which an annotation is known that has another number now."""
+    return state.task_key, state.created_at, state.who, state.lead_time_s
 
 
 def new_labels(project: Project) -> int:
@@ -88,8 +100,10 @@ def new_labels(project: Project) -> int:
     A run on all labels has seen those that there were when it read them, also the ones that it had no use
     for; a run on some has seen the revisions that it learnt or was chosen by.
     """
-    reviewed = select(LabelRow.image_id, LabelRow.revision, LabelRow.added_at).where(
-        is_newest_label(), LabelRow.source.startswith("review:")
+    reviewed = (
+        select(LabelRow.image_id, LabelRow.revision, LabelRow.added_at)
+        .join(ImageRow, ImageRow.id == LabelRow.image_id)
+        .where(is_newest_label(), LabelRow.source.startswith("review:"), ImageRow.replaced_at.is_(None))
     )
     names = [run.name for run in project.finished_runs()]
     runs = select(RunRow.started_at, RunRow.config).where(RunRow.name.in_(names))

@@ -58,7 +58,7 @@ class ReadReview:
         unusable: Regions that say nothing that can be used, with reasons.
         unknown: Run lengths, in the task's tile, of objects that are there without a class that the project
             has, by key.
-        lost: Something else that is unusable may have been an object.
+        lost: Something else that is unusable may have been an object, who knows where.
     """
 
     objects: KeyedInstances

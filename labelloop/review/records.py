@@ -10,6 +10,7 @@ task is skipped. What was deleted or skipped later takes nothing back from the l
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select
@@ -25,7 +26,6 @@ from labelloop.project.tables import (
     Meta,
     ProposalRow,
     ReviewTaskRow,
-    RoundRow,
     is_newest_label,
     now,
 )
@@ -168,16 +168,18 @@ class _Pull:
         row = self._rows[pulled.key]
         row.server_id = pulled.server_id
         states = self._states.setdefault(pulled.key, [])
+        last_counted = counted_last(states)
         known = {state.server_id: state for state in states}
         fresh = [a for a in pulled.annotations if not _is_known(a, states)]
         here = {annotation.server_id for annotation in pulled.annotations}
         gone = [state for state in known.values() if state.gone_at is None and state.server_id not in here]
         back = [state for state in known.values() if state.gone_at is not None and state.server_id in here]
+        moved = {_made(state): state for state in gone}
         added = [_annotation_row(pulled.key, annotation) for annotation in fresh]
         for annotation in fresh:
             self.report.annotations_new += annotation.server_id not in known
             self.report.annotations_changed += annotation.server_id in known
-            before = known.get(annotation.server_id)
+            before = known.get(annotation.server_id) or moved.get(_made(annotation))
             counted = 0.0 if before is None else before.lead_time_s or 0.0  # the server adds to it
             self.report.minutes += max((annotation.lead_time_s or 0.0) - counted, 0.0) / 60
         self._session.add_all(added)
@@ -189,8 +191,11 @@ class _Pull:
         for state in back:
             state.gone_at = None
         self.report.annotations_gone += len(gone)
-        if added or gone or back:
+        starred = _stars(pulled.annotations, known)
+        if added or gone or back or starred:
             self._decide(row, states, added)
+        if counted_last(states) is not last_counted:
+            self._touched.add(row.image_id)
 
     def _decide(
         self, row: ReviewTaskRow, states: Sequence[AnnotationRow], fresh: Sequence[AnnotationRow]
@@ -201,7 +206,6 @@ class _Pull:
         row.state = REVIEWED if counts else SKIPPED if alive else SENT
         if counts is None:
             return
-        self._touched.add(row.image_id)
         task = self._tasks[row.key]
         for state in fresh:
             if state.skipped:
@@ -235,9 +239,8 @@ class _Pull:
         """Label revisions of the images whose reviews changed."""
         self._session.flush()
         newest = newest_labels(self._session, sorted(self._touched))
-        records = {row.id: row for row in self._session.scalars(select(RoundRow))}
         for image_id in sorted(self._touched):
-            joined = join_rounds(self._session, image_id, self._asked(image_id, records))
+            joined = join_rounds(self._session, image_id, self._asked(image_id))
             if joined is None:
                 continue
             round_id, labels = joined[0], joined[1].labels(self._n_classes)
@@ -255,12 +258,13 @@ class _Pull:
             )
             self.report.images += 1
 
-    def _asked(self, image_id: int, records: Mapping[int, RoundRow]) -> list[AskedRound]:
+    def _asked(self, image_id: int) -> list[AskedRound]:
         """All rounds that asked about an image."""
         asked = []
         for round_id, tasks in self._tasks_of[image_id].items():
             returned = [tile for task in tasks if (tile := self._returned(task)) is not None]
-            asked.append(AskedRound.of(records[round_id], self._proposed[round_id, image_id], returned))
+            proposed = self._proposed[round_id, image_id]
+            asked.append(AskedRound(id=round_id, proposed=proposed, returned=tuple(returned)))
         return asked
 
     def store_edits(self) -> None:
@@ -269,22 +273,24 @@ class _Pull:
         if self._edits:
             self._session.execute(insert(EditRow), [_edit_row(state.id, edit) for state, edit in self._edits])
 
-    def _returned(self, task: TaskRecord) -> ReturnedTile | None:
-        """What a task came back with; None where it has not, or says nothing."""
+    def _returned(self, task: TaskRecord) -> tuple[datetime, ReturnedTile] | None:
+        """What a task came back with, and when; None where it has not, or says nothing."""
         counts = counted_last(self._states.get(task.key, ()))
         if counts is None:
             return None
         review = self._review(task, counts)
         if review.says_nothing:
             return None
-        return ReturnedTile(
+        tile = ReturnedTile(
             tile=task.tile,
             shown=frozenset(task.shown),
             owned=task.owned,
             returned=review.objects,
             untouched=review.untouched,
             unreadable=unknown_areas(task, self._proposed[task.round_id, task.image_id], review),
+            lost=review.lost,
         )
+        return counts.pulled_at, tile
 
     def _review(self, task: TaskRecord, state: AnnotationRow) -> ReadReview:
         if state not in self._reviews:
@@ -300,6 +306,29 @@ def _is_known(annotation: PulledAnnotation, states: Sequence[AnnotationRow]) -> 
     """Whether the ledger has this state of the annotation, or a later one."""
     of_it = [state.updated_at for state in states if state.server_id == annotation.server_id]
     return annotation.updated_at in of_it or any(is_after(known, annotation.updated_at) for known in of_it)
+
+
+def _made(state: AnnotationRow | PulledAnnotation) -> tuple[str, str, float | None]:
+    """By which an annotation is known that has another number now, as after an export and import."""
+    return state.created_at, state.who, state.lead_time_s
+
+
+def _stars(annotations: Sequence[PulledAnnotation], known: Mapping[int, AnnotationRow]) -> bool:
+    """Takes over which known annotations are ground truth: the server takes the mark off one silently.
+
+    Returns:
+        Whether anything is new.
+    """
+    new = [
+        state
+        for annotation in annotations
+        if (state := known.get(annotation.server_id)) is not None
+        and state.updated_at == annotation.updated_at
+        and state.ground_truth != annotation.ground_truth
+    ]
+    for state in new:
+        state.ground_truth = not state.ground_truth
+    return bool(new)
 
 
 def is_after(when: str, other: str) -> bool:
@@ -320,6 +349,7 @@ def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
         ground_truth=annotation.ground_truth,
         bulk=annotation.bulk,
         result=pack_json(annotation.result),
+        pulled_at=now(),
     )
 
 

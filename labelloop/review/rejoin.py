@@ -1,7 +1,9 @@
 """Joins all rounds that asked about an image, oldest first: what is changed in any of them counts.
 
 A round starts from what the rounds before it make known now, not from what they had made known when it was
-planned: a correction that came later, in a task of an earlier round, is not undone.
+planned: a correction that came later, in a task of an earlier round, is not undone. Labels that were added
+otherwise, such as by ``add labels``, stand for all that had come back before: the rounds start from them, and
+only what came back later is joined onto them.
 """
 
 from __future__ import annotations
@@ -14,12 +16,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from labelloop.project.ledger import decode_instances
-from labelloop.project.tables import LabelRow, RoundRow
+from labelloop.project.tables import LabelRow
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.join import ReturnedTile, join_tiles
 from labelloop.review.joined import Joined
-from labelloop.review.rounds import SUSPECTS
-from labelloop.review.tasks import is_known_key
 
 REVIEW = "review:"  # how the source of labels begins that come from review
 
@@ -30,28 +30,13 @@ class AskedRound:
 
     Attributes:
         id: Of the round; later ones have higher ones.
-        opened_at: UTC.
-        of_labels: It showed what was labelled then.
         proposed: What it proposed in the image.
-        returned: The tiles that came back.
+        returned: The tiles that came back, each with when it was pulled, UTC.
     """
 
     id: int
-    opened_at: datetime
-    of_labels: bool
     proposed: KeyedInstances
-    returned: tuple[ReturnedTile, ...]
-
-    @classmethod
-    def of(cls, row: RoundRow, proposed: KeyedInstances, returned: Sequence[ReturnedTile]) -> AskedRound:
-        """The round of a row in the ledger."""
-        return cls(
-            id=row.id,
-            opened_at=row.opened_at,
-            of_labels=row.strategy == SUSPECTS or any(map(is_known_key, proposed.keys)),
-            proposed=proposed,
-            returned=tuple(returned),
-        )
+    returned: tuple[tuple[datetime, ReturnedTile], ...]
 
 
 def join_rounds(session: Session, image_id: int, rounds: Sequence[AskedRound]) -> tuple[int, Joined] | None:
@@ -62,28 +47,23 @@ def join_rounds(session: Session, image_id: int, rounds: Sequence[AskedRound]) -
         image_id: Of the image.
         rounds: All that asked about it.
     """
+    added_at, known = _added(session, image_id)
     last: tuple[int, Joined] | None = None
     for asked in sorted(rounds, key=lambda asked: asked.id):
-        if asked.returned:
-            before = _before(session, image_id, asked, last[1] if last else None)
-            last = asked.id, join_tiles(asked.proposed, asked.returned, before=before)
+        tiles = [tile for pulled_at, tile in asked.returned if pulled_at >= added_at]
+        if tiles:
+            known = join_tiles(asked.proposed, tiles, before=known)
+            last = asked.id, known
     return last
 
 
-def _before(session: Session, image_id: int, asked: AskedRound, reviewed: Joined | None) -> Joined | None:
-    """What a round starts from: labels that were added after the rounds before it, else what these brought.
-
-    A round in which no labels were shown does not know of any that were added.
-    """
-    if not asked.of_labels:
-        return reviewed
+def _added(session: Session, image_id: int) -> tuple[datetime, Joined | None]:
+    """The newest labels that are not from review, and since when; None where there are none."""
     statement = (
-        select(LabelRow.source, LabelRow.instances)
-        .where(LabelRow.image_id == image_id, LabelRow.added_at <= asked.opened_at)
+        select(LabelRow.added_at, LabelRow.instances)
+        .where(LabelRow.image_id == image_id, LabelRow.source.not_like(f"{REVIEW}%"))
         .order_by(LabelRow.revision.desc())
         .limit(1)
     )
     row = session.execute(statement).one_or_none()
-    if row is None or (reviewed is not None and row.source.startswith(REVIEW)):
-        return reviewed
-    return Joined.of_labels(decode_instances(row.instances))
+    return (datetime.min, None) if row is None else (row.added_at, Joined.of_labels(decode_instances(row[1])))

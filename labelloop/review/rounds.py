@@ -17,7 +17,7 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import Meta, ProposalRow, ReviewTaskRow, RoundRow, now
 from labelloop.review.choice import Choice
-from labelloop.review.tasks import DROPPED, KNOWN, PLANNED, UNSETTLED
+from labelloop.review.tasks import DROPPED, KNOWN, PLANNED, UNSETTLED, waits
 
 SUSPECTS = "suspects"  # the strategy of rounds about labels that are there already
 
@@ -36,8 +36,9 @@ class RoundRecord:
         min_score: Objects scored lower were not shown.
         opened_at: UTC.
         closed_at: UTC, or None while it is open.
-        tasks: How many, by state.
+        tasks: How many, by state; those of images that were replaced do not wait.
         left_out: Images that could not be asked about when it was opened, with reasons.
+        beside: Whether it was opened though tasks of the round before it waited.
     """
 
     id: int
@@ -51,6 +52,7 @@ class RoundRecord:
     closed_at: datetime | None
     tasks: Mapping[str, int]
     left_out: tuple[str, ...] = ()
+    beside: bool = False
 
     @property
     def unsettled(self) -> int:
@@ -96,9 +98,11 @@ def plan_round(
         settings: What else the choice depended on; ``left_out`` as in the record.
     """
     with project.ledger.write() as session:
+        states, beside = _states(session), False
         for before in session.scalars(
             select(RoundRow).where(RoundRow.server == server, RoundRow.closed_at.is_(None))
         ):
+            beside = beside or any(states.get(before.id, Counter())[state] for state in UNSETTLED)
             before.closed_at = now()
             for task in session.scalars(
                 select(ReviewTaskRow).where(
@@ -113,7 +117,7 @@ def plan_round(
             server=server,
             strategy=strategy,
             min_score=min_score,
-            settings=dict(settings or {}),
+            settings={**(settings or {}), "beside": beside},
         )
         session.add(row)
         keep_classes(session, project.config.classes)
@@ -178,9 +182,9 @@ def close_settled(session: Session) -> None:
 
 
 def images_by_id(project: Project, ids: Collection[int]) -> dict[int, ImageRecord]:
-    """Some images of the project."""
+    """Some images of the project, also those that were replaced."""
     wanted = set(ids)
-    return {image.id: image for image in project.images() if image.id in wanted}
+    return {image.id: image for image in project.images(replaced=True) if image.id in wanted}
 
 
 def _rounds(session: Session) -> list[RoundRecord]:
@@ -193,7 +197,10 @@ def _rounds(session: Session) -> list[RoundRecord]:
 
 def _states(session: Session) -> dict[int, Counter[str]]:
     counts: dict[int, Counter[str]] = {}
-    for round_id, state in session.execute(select(ReviewTaskRow.round_id, ReviewTaskRow.state)):
+    statement = select(ReviewTaskRow.round_id, ReviewTaskRow.state).where(
+        ReviewTaskRow.state.not_in(UNSETTLED) | waits()
+    )
+    for round_id, state in session.execute(statement):
         counts.setdefault(round_id, Counter())[state] += 1
     return counts
 
@@ -211,6 +218,7 @@ def _round(row: RoundRow, tasks: Mapping[str, int]) -> RoundRecord:
         closed_at=row.closed_at,
         tasks=dict(tasks),
         left_out=tuple((row.settings or {}).get("left_out", ())),
+        beside=bool((row.settings or {}).get("beside")),
     )
 
 

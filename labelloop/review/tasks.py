@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, defer
 
 from labelloop.predict.tiles import Tile
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import ProposalRow, ReviewTaskRow, RoundRow
+from labelloop.project.tables import ImageRow, ProposalRow, ReviewTaskRow, RoundRow
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.packing import unpack_json
 from labelloop.review.tiles import cut_to_box
@@ -64,6 +64,20 @@ def round_tasks(project: Project, round_id: int, *, with_sent: bool = False) -> 
     with project.ledger.read() as session:
         records = [task_record(row, with_sent=with_sent) for row in session.scalars(statement)]
     return sorted(records, key=lambda task: (task.confidence, task.image_id, task.tile.box))
+
+
+def waiting_tasks(project: Project, round_id: int) -> list[TaskRecord]:
+    """The tasks of a round that nobody has decided about, without those of images that were replaced."""
+    of_round = select(ReviewTaskRow.key).where(ReviewTaskRow.round_id == round_id, waits())
+    with project.ledger.read() as session:
+        waiting = set(session.scalars(of_round))
+    return [task for task in round_tasks(project, round_id) if task.key in waiting]
+
+
+def waits() -> ColumnElement[bool]:
+    """Of a task's row: whether nobody has decided about it, and its image was not replaced."""
+    used = select(ImageRow.id).where(ImageRow.replaced_at.is_(None))
+    return ReviewTaskRow.state.in_(UNSETTLED) & ReviewTaskRow.image_id.in_(used)
 
 
 def all_tasks(project: Project, server: str) -> list[TaskRecord]:

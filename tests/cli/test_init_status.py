@@ -21,7 +21,9 @@ from labelloop.project.tables import ImageRow, LabelRow, Meta
 from labelloop.proposing import GATE, PROPOSER
 from labelloop.review.choice import Choice
 from labelloop.review.known import pull_cursor
-from labelloop.review.rounds import move_rounds, plan_round
+from labelloop.review.packing import pack_json
+from labelloop.review.rounds import move_rounds, plan_round, set_states
+from labelloop.review.tasks import SKIPPED, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
 
 
@@ -211,8 +213,10 @@ def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, pro
     assert "no unfinished run" in labelloop("train", "-C", project, "--resume").err
 
 
-def _ask(project: Project, server: LabelStudioConfig, *names: str, **minutes: float) -> None:
-    """A round on a server, which the project is tied to afterwards."""
+def _ask(
+    project: Project, server: LabelStudioConfig, *names: str, sent: int | None = None, **minutes: float
+) -> None:
+    """A round on a server, which the project is tied to afterwards; of its tasks all or some are sent."""
     cost = {"value": 2.0, "low": 1.0, "high": 4.0, **minutes}
     nothing = Instances(size_hw=(8, 8))
     choices = [
@@ -223,9 +227,24 @@ def _ask(project: Project, server: LabelStudioConfig, *names: str, **minutes: fl
         for image in project.images() if image.file_name in names
     ]  # fmt: skip
     project.set_label_studio(server)
-    plan_round(
+    record = plan_round(
         project, choices, run=None, which=None, server=server_name(server), min_score=0.5, strategy="auto"
     )
+    tasks = round_tasks(project, record.id)[:sent]
+    mark_sent(project, [(task.key, number, pack_json([])) for number, task in enumerate(tasks)])
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+def test_status_says_to_go_on_with_a_push_that_was_cut_off(labelloop, project: Path, sent: int) -> None:
+    opened = Project.open(project)
+    for name in ("a", "b", "c"):
+        _add(opened, name, "train", None)
+    _ask(opened, LabelStudioConfig(url="http://127.0.0.1:8080", project=1), "a", "b", "c", sent=sent)
+    found = labelloop("status", "-C", project, "--json").document
+    assert (found["waiting"]["tasks"], found["waiting"]["minutes"]) == (sent, 2.0 * sent)
+    steps = [step for step in found["next"] if "push" in step or "pull" in step]
+    assert steps[0] == f"labelloop push   (continues: {3 - sent} tasks are not sent yet)"
+    assert steps[1:] == ["labelloop pull   (1 tasks wait for review)"] * sent
 
 
 def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest(
@@ -258,6 +277,7 @@ def test_status_says_the_interval_of_the_minutes_that_wait(labelloop, project: P
     waiting = labelloop("status", "-C", project, "--json").document["waiting"]
     assert (waiting["minutes"], waiting["minutes_low"], waiting["minutes_high"]) == (2.0, None, None)
     assert "about 2 minutes of work\n" in labelloop("status", "-C", project).out
+    set_states(opened, {task.key: SKIPPED for task in round_tasks(opened, 1)})
     _ask(opened, server, "b", "c", value=20.0, low=10.0, high=40.0, shared=0.0)
     waiting = labelloop("status", "-C", project, "--json").document["waiting"]
     assert waiting["minutes"] == 40.0

@@ -34,7 +34,7 @@ from labelloop.report.project_facts import gather
 from labelloop.review.choice import Choice
 from labelloop.review.packing import pack_json
 from labelloop.review.rounds import plan_round, rounds, set_states
-from labelloop.review.tasks import round_tasks
+from labelloop.review.tasks import mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
 
 SIZE_HW = (96, 96)
@@ -103,6 +103,7 @@ def review(project: Project, *, seconds: list[float], waiting: int = 0, first: i
             session.add(annotation)
             session.flush()
             session.add(EditRow(annotation_id=annotation.id, kind="added", before=[], after=["x"]))
+    mark_sent(project, [(key, number, pack_json([])) for number, key in enumerate(keys)])
     set_states(project, dict.fromkeys(keys[: len(seconds)], "reviewed"))
 
 

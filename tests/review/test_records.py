@@ -371,4 +371,94 @@ def test_the_time_of_a_changed_annotation_counts_as_far_as_it_was_not_counted_be
     assert minutes(EARLY, 60.0) == 1.0
     assert minutes(LATE, 90.0) == 0.5
     assert minutes(LATEST, 30.0) == 0.0
-    assert minutes(LATEST, 30.0, number=2) == 0.5
+    assert minutes("2024-01-04T00:00:00Z", 30.0, number=2) == 0.5
+
+
+# --- labels that `add labels` brought after a review: rows y = 30, 82, ... of six discs each
+
+
+CORRECTED = TRUTH.select(range(3, len(TRUTH)))
+
+
+def test_a_skip_after_labels_were_added_does_not_bring_older_review_back(field: Field) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.pull((whole, [annotation()]))
+    field.add_labels(CORRECTED)
+    report = field.pull((whole, [annotation(), annotation(2, LATE, skipped=True)]))
+    assert (report.annotations_new, report.images) == (1, 0)
+    assert field.objects == sorted(CORRECTED.rles)
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_deleting_one_of_two_annotations_after_labels_were_added_does_not_bring_older_review_back(
+    field: Field, left: int
+) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    both = [annotation(1, EARLY), annotation(2, LATE, deleting=whole.shown[:10])]
+    field.pull((whole, both))
+    field.add_labels(CORRECTED)
+    report = field.pull((whole, [a for a in both if a.server_id == left]))
+    assert (report.annotations_gone, report.images) == (1, 0)
+    assert field.objects == sorted(CORRECTED.rles)
+
+
+def test_a_tile_that_comes_back_after_the_whole_field_was_added_takes_nothing_away(field: Field) -> None:
+    first, second, third, *_ = field.ask(TRUTH, tiles(TRUTH))
+    field.pull((first, [annotation(deleting=sorted(first.owned)[:1])]))
+    field.add_labels(TRUTH)
+    report = field.pull((second, [annotation()]))
+    assert (report.images, field.objects, field.unknown) == (0, sorted(TRUTH.rles), 0)
+    gone = sorted(third.owned)[0]
+    field.pull((third, [annotation(deleting=[gone])]))
+    place = int(gone.split("-o")[1])
+    assert field.objects == sorted(TRUTH.rles[:place] + TRUTH.rles[place + 1 :])
+    assert field.unknown == 0
+    field.pull((third, [annotation(deleting=[gone])]), (second, [annotation(2, LATE)]))
+    assert len(field.objects) == len(TRUTH) - 1
+
+
+def test_labels_added_while_a_suspects_round_is_open_stay_where_its_reviewer_left_them_alone(
+    field: Field,
+) -> None:
+    field.add_labels(TRUTH.select(range(30)))
+    shown = replace(field.labels, scores=np.ones(30, np.float32))
+    (whole,) = field.ask_suspects(shown, [whole_view(shown)], known=30)
+    field.add_labels(CORRECTED)  # without three of those shown, with six that were not
+    field.pull((whole, [annotation(deleting=[whole.shown[9]])]))
+    assert field.objects == sorted(TRUTH.rles[3:9] + TRUTH.rles[10:])
+
+
+def test_reading_all_anew_leaves_labels_that_were_added_between_two_tiles(field: Field) -> None:
+    first, second, *_ = field.ask(TRUTH, tiles(TRUTH))
+    field.pull((first, [annotation(deleting=sorted(first.owned)[:1])]))
+    field.add_labels(TRUTH)
+    gone = sorted(second.owned - first.owned)[:1]
+    field.pull((second, [annotation(deleting=gone)]))
+    assert field.pull(read_again=True).images == 0
+    assert len(field.objects) == len(TRUTH) - 1
+
+
+def test_the_star_of_ground_truth_that_was_moved_and_taken_away_counts_as_the_server_has_it(
+    field: Field,
+) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    plain, other = annotation(1, EARLY), annotation(2, LATE, deleting=whole.shown[:10])
+    field.pull((whole, [replace(plain, ground_truth=True), other]))
+    assert field.objects == sorted(TRUTH.rles)
+    # The server takes the star off one without saying that it was changed.
+    field.pull((whole, [plain, replace(other, ground_truth=True, updated_at=LATEST)]))
+    assert field.objects == sorted(TRUTH.rles[10:])
+    field.pull((whole, [plain, replace(other, updated_at=LATEST)]))
+    assert field.objects == sorted(TRUTH.rles[10:])
+    field.pull((whole, [replace(plain, ground_truth=True), replace(other, updated_at=LATEST)]))
+    assert field.objects == sorted(TRUTH.rles)
+
+
+def test_accepting_in_bulk_later_does_not_outrank_what_somebody_looked_at(field: Field) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    looked = annotation(1, EARLY, deleting=whole.shown[:10])
+    bulk = replace(annotation(2, LATE), bulk=True, lead_time_s=None)
+    field.pull((whole, [bulk]))
+    assert field.objects == sorted(TRUTH.rles)
+    field.pull((whole, [looked, bulk]))
+    assert field.objects == sorted(TRUTH.rles[10:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from labelloop.instances import Instances
+from labelloop.integrations.label_studio.brush import encode_brush
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.pull import Reader
 from labelloop.integrations.label_studio.regions import to_regions
@@ -192,3 +194,79 @@ def test_an_image_in_which_a_person_left_nothing_is_empty_whatever_else_they_ans
     assert report.images == 1
     assert review.labels == Instances(size_hw=SIZE_HW)
     assert review.edits() == {"deleted": 10}
+
+
+def _drawn(kind: str, **more: Any) -> dict[str, Any]:
+    height, width = SIZE_HW
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    return {"id": "drawn", "type": kind, **size, "value": {kind: ["cell"]}, **more}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _drawn("bitmasklabels"),
+        _drawn("vectorlabels"),
+        _drawn("polygonlabels", image_rotation=90),
+        _drawn("a tool of next year"),
+        "damaged",
+    ],
+    ids=lambda other: "damaged" if other == "damaged" else other["type"],
+)
+def test_where_an_object_may_lie_that_cannot_be_read_nothing_is_background(
+    tmp_path: Path, other: Any
+) -> None:
+    review = Review(tmp_path / "p", side_px=128)
+    first, second = review.tasks
+    assert first.sent is not None
+    review.pull([*first.sent[:-1], other], second.sent)
+    labels = review.labels
+    assert labels is not None
+    objects = labels.select(~labels.crowd)
+    gone = review.proposed.rles[first_number(first)]
+    assert Counter(objects.rles) == Counter(review.proposed.rles) - Counter([gone])
+    unknown = labels.select(labels.crowd).to_dense().any(axis=0)
+    top, left, bottom, right = first.tile.box
+    unsure = np.zeros(SIZE_HW, np.bool_)
+    unsure[top:bottom, left:right] = True
+    top, left, bottom, right = second.tile.box
+    unsure[top:bottom, left:right] = False  # the other tile shows what is there
+    kept = objects.to_dense().any(axis=0)
+    assert (unknown == (unsure & ~kept)).all()
+    assert review.pull([*first.sent[:-1], other], second.sent, read_again=True).images == 0
+
+
+def first_number(task: TaskRecord) -> int:
+    """Of the object that the task was sent with last."""
+    assert task.sent is not None
+    return int(task.sent[-1]["id"].split("-o")[1])
+
+
+def test_an_annotation_that_holds_nothing_but_an_unreadable_shape_is_no_empty_image(tmp_path: Path) -> None:
+    review = Review(tmp_path / "p")
+    report = review.pull([_drawn("bitmasklabels")])
+    assert (report.images, review.labels, review.edits()) == (0, None, {})
+    assert "gives no labels" in report.unusable[-1]
+
+
+@pytest.mark.parametrize(
+    "kind", ["choices", "textarea", "rating", "number", "datetime", "taxonomy", "keypointlabels"]
+)
+def test_what_is_no_object_makes_nothing_unknown(tmp_path: Path, kind: str) -> None:
+    review = Review(tmp_path / "p")
+    [task] = review.tasks
+    assert task.sent is not None
+    relation = {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right"}
+    review.pull([*task.sent, _drawn(kind), relation])
+    assert review.labels == replace(review.proposed, scores=None)
+
+
+def test_a_mask_that_was_painted_and_erased_again_makes_nothing_unknown(tmp_path: Path) -> None:
+    review = Review(tmp_path / "p")
+    [task] = review.tasks
+    assert task.sent is not None
+    rle = list(encode_brush(np.zeros(SIZE_HW, np.bool_)))
+    review.pull(
+        [*task.sent, _drawn("brushlabels", value={"format": "rle", "rle": rle, "brushlabels": ["cell"]})]
+    )
+    assert review.labels == replace(review.proposed, scores=None)
