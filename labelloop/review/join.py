@@ -30,7 +30,8 @@ from labelloop.review.joined import Joined, union_mask
 from labelloop.review.tasks import is_known_key
 
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
-COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object
+COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object,
+# and what was known is gone where this much of it lies in what was brought
 BEFORE = -1  # what was known before, where an object's tiles are numbered
 
 Box = tuple[int, int, int, int]
@@ -119,8 +120,11 @@ class _Join:
             for rle, label, holders in zip(self.rles, self.classes, self.holders, strict=True)
             if BEFORE not in holders
         ]
-        iou = old.iou(self._instances(brought))
-        return [i for i, with_brought in enumerate(iou) if with_brought.max(initial=0.0) < SAME_OBJECT]
+        instances = self._instances(brought)
+        iou = old.iou(instances)
+        left = [i for i, with_brought in enumerate(iou) if with_brought.max(initial=0.0) < SAME_OBJECT]
+        everywhere = union_mask(instances)  # two of them where one was known, or one where two were
+        return [i for i in left if (old.mask(i) & everywhere).sum() < COVERED * old.areas[i]]
 
     def _keep(self, i: int, owner: int, holders: frozenset[int]) -> None:
         """A proposed object as its owner and the other tiles left it, if it still is one."""

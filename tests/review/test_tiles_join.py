@@ -16,7 +16,8 @@ from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.working_point import in_crowd
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.join import ReturnedTile, join_tiles
-from labelloop.review.tiles import MAX_OBJECTS, TileView, areas_inside, cut_to_box, review_tiles
+from labelloop.review.joined import Joined
+from labelloop.review.tiles import MAX_OBJECTS, TileView, areas_inside, cut_to_box, review_tiles, whole_view
 
 Mask = npt.NDArray[np.bool_]
 SIZE_HW = (100, 200)
@@ -289,3 +290,22 @@ def test_objects_that_are_expected_beside_those_shown_take_their_room() -> None:
     ]  # fmt: skip
     some = random_discs(0, 10, (512, 512))
     assert len(review_tiles(some, max_objects=40, unseen=35)) > len(review_tiles(some, max_objects=40))
+
+
+@pytest.mark.parametrize("one_was_known", [True, False])
+def test_labels_of_which_a_tile_did_not_know_give_way_to_what_it_brings_in_their_place(
+    one_was_known: bool,
+) -> None:
+    """A person found one object right where there were two, or two where there was one."""
+    whole = np.zeros((64, 64), np.bool_)
+    whole[20:40, 10:50] = True
+    halves = np.stack([whole, whole])
+    halves[0, :, 30:] = halves[1, :, :30] = False
+    far = np.zeros((1, 64, 64), np.bool_)
+    far[0, 50:60, 50:60] = True
+    known, shown = (whole[None], halves) if one_was_known else (halves, whole[None])
+    proposed = Instances.from_dense(shown)
+    before = Joined.of_labels(Instances.from_dense(np.concatenate([known, far])))
+    keyed, sent = send(proposed, (whole_view(proposed),))
+    labels = join_tiles(keyed, [each.back() for each in sent], before=before).labels(1)
+    assert sorted(labels.rles) == sorted([*proposed.rles, *Instances.from_dense(far).rles])
