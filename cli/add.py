@@ -60,9 +60,7 @@ def images(
 
     opened = open_project(project)
     with shown_progress() as progress:
-        report = add_images(
-            opened, paths, group_by=group_by, channel=channel, page=page or 0, progress=progress
-        )
+        report = add_images(opened, paths, group_by=group_by, channel=channel, page=page, progress=progress)
     _print_report(report, as_json=as_json)
 
 

@@ -13,11 +13,12 @@ from labelloop.data.checks import check_project
 from labelloop.data.synthetic import SyntheticConfig
 from labelloop.data.synthetic_set import CLASS_NAME, write_micrographs
 from labelloop.errors import LabelloopError, UsageError
-from labelloop.images import read_image, render_8bit
+from labelloop.images import render_8bit
 from labelloop.progress import Progress, Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
+from labelloop.project.recorded import read_recorded
 from labelloop.report.comparison import ComparedModel, ComparisonRow, write_comparison
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _draw(
     seen = [seen_by(project, model, images, progress) for model in models.values()]
     rows = []
     for image, *predicted in zip(images, *seen, strict=True):
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+        pixels = read_recorded(image).pixels
         rows.append(
             ComparisonRow(
                 name=image.file_name,

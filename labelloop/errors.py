@@ -5,6 +5,7 @@
     ├── ProjectError          no project, a broken labelloop.toml, a ledger that cannot be used
     │   └── NothingToReviewError
     ├── ImageError            a file that cannot be used as an image
+    │   └── ChangedImageError
     ├── FormatError           an annotation file that cannot be read
     ├── ModelError            a model that cannot be built, loaded or fitted to the data
     ├── TrainingError         training that cannot start or go on
@@ -57,6 +58,10 @@ class NothingToReviewError(ProjectError):
 
 class ImageError(LabelloopError):
     """A file cannot be used as an image."""
+
+
+class ChangedImageError(ImageError):
+    """A file holds something else than when it was added to the project."""
 
 
 class FormatError(LabelloopError):

@@ -13,7 +13,6 @@ from sqlalchemy import select
 from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.distill.scoring import ScoredImages, compare
 from labelloop.errors import ImageError, ProjectError
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
 from labelloop.metrics.protocols import Protocol, evaluate_protocol
@@ -22,6 +21,7 @@ from labelloop.progress import Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances, rows_with
 from labelloop.project.looks import count_look
 from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.project.recorded import read_recorded, require_unchanged
 from labelloop.project.tables import PredictionRow
 from labelloop.proposing import note_refusal
 from labelloop.team import ALONE, Team
@@ -58,6 +58,8 @@ def evaluate_run(
 
     Raises:
         ProjectError: The split has no labelled images.
+        ImageError: An image that the model has not seen yet cannot be read, or has changed since it was
+            added.
     """
     record = project.run(run)
     if run is None:
@@ -173,7 +175,7 @@ def predict_known_images(
     out over a team; its leader stores what all have seen, and the others return nothing.
 
     Raises:
-        ImageError: An image cannot be read.
+        ImageError: An image that was not seen before cannot be read, or has changed since it was added.
     """
     known = _predictions(project, loaded, images, progress, team, skip_unreadable=False)
     return [known[image.id] for image in images] if team.leads else []
@@ -197,6 +199,8 @@ def _predictions(
 ) -> dict[int, Instances]:
     """What the model sees in the images, by image id; nothing where the process does not lead its team."""
     known = _stored_predictions(project, loaded, images) if team.leads else {}
+    if team.leads and not skip_unreadable:
+        require_unchanged([image for image in images if image.id not in known])
     absent = set(team.tell([image.id for image in images if image.id not in known]))
     missing = [image for image in images if image.id in absent]
     if missing:
@@ -206,7 +210,7 @@ def _predictions(
                 fresh = {}
                 for image in team.share(missing[start : start + at_once]):
                     with suppress(ImageError) if skip_unreadable else nullcontext():
-                        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+                        pixels = read_recorded(image).pixels
                         fresh[image.id] = predict_array(loaded.model, pixels, stats=loaded.stats)
                     progress.advance()
                 for rank, seen in enumerate(team.gather(fresh)):

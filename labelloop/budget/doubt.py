@@ -23,11 +23,11 @@ from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ImageError
 from labelloop.evaluating import predict_readable_images
 from labelloop.formats.rle import counts_to_runs, runs_to_counts
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, stage
 from labelloop.project.project import ImageRecord, Project
+from labelloop.project.recorded import read_recorded
 from labelloop.project.tables import DoubtRow
 
 LIKELY = 0.5  # score of the objects whose outlines tell how long drawing takes
@@ -58,6 +58,10 @@ class ImageDoubt:
     def shown(self, min_score: float) -> int:
         """How many objects are shown to a person at this working score."""
         return int((self.scores >= min_score).sum())
+
+    def unshown(self, min_score: float) -> float:
+        """The sum of the scores of those that are not shown."""
+        return float(self.scores[self.scores < min_score].sum())
 
     def per_object(self, min_score: float) -> Floats:
         """float64 (n,), 0..1: the chance that showing (or not showing) each detection is wrong."""
@@ -154,7 +158,7 @@ def _turned(loaded: LoadedModel, image: ImageRecord) -> Instances:
     Raises:
         ImageError: It cannot be read.
     """
-    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+    pixels = read_recorded(image).pixels
     turned = np.ascontiguousarray(pixels[::-1, ::-1])
     return turn_round(predict_array(loaded.model, turned, stats=loaded.stats))
 

@@ -18,11 +18,12 @@ from sqlalchemy import select
 from torch import Tensor, nn
 
 from labelloop.errors import ImageError
-from labelloop.images import normalise, percentiles, read_image
+from labelloop.images import normalise, percentiles
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, efficientnet_lite0
 from labelloop.models.precision import autocast_for
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
+from labelloop.project.recorded import read_recorded
 from labelloop.project.tables import EmbeddingRow
 
 ENCODER = "efficientnet-lite0-256-v1"
@@ -129,7 +130,7 @@ def _to_side(image: Tensor) -> Tensor:
 
 def _embed(encoder: Encoder, picture: Picture) -> Vectors:
     image = picture.image
-    pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+    pixels = read_recorded(image).pixels
     top, left, bottom, right = picture.box or (0, 0, *image.size_hw)
     return encoder(pixels[top:bottom, left:right])
 

@@ -14,18 +14,18 @@ import numpy.typing as npt
 
 from labelloop.budget.strategies import Budget, Pick, Pool, Strategy, choose, passed_over
 from labelloop.errors import ImageError
-from labelloop.images import read_image
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import read_unchanged
 
 MAX_NAMED = 20  # images that are left out and named; the others are counted
 
 
 def reading_fault(image: ImageRecord) -> str | None:
-    """Why an image cannot be read now; None where it can."""
+    """Why an image cannot be read now, or is not the one that was added; None where it can be shown."""
     try:
-        read_image(image.path, page=image.page, channel=image.channel)
+        read_unchanged(image)
     except ImageError as error:
-        return str(error)
+        return f"{error.what}: {error.value}"
     return None
 
 
@@ -102,4 +102,6 @@ def _part(pool: Pool, indices: npt.NDArray[np.int64]) -> Pool:
         doubt=None if pool.doubt is None else pool.doubt[indices],
         vectors=pool.vectors[indices],
         groups=pool.groups[indices],
+        images=pool.images[indices],
+        asked=pool.asked[indices],
     )

@@ -15,6 +15,7 @@ from labelloop.distill.recipe import Recipe, stored_recipe
 from labelloop.distill.runs import stats_from_dict
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.trainer import Trainer
+from labelloop.errors import TrainingError
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
@@ -41,17 +42,19 @@ def trainer_of(
         progress: Told of every stage and step.
         parts: A step's batch is seen in so many parts.
         team: The processes that share the work.
+
+    Raises:
+        TrainingError: Images of the run were replaced since it began.
     """
-    images = {i.id: i for i in project.images()}  # of any split: a run keeps the images it began with
-    train_ids = [int(i) for i in config["train_images"]]
+    labelled, pool = images_of_run(project, config)
+    train_ids = [image.id for image in labelled]
     stored = project.labels_at(
         {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
     )
-    pool = _pool(config, images)
     recipe = stored_recipe(config["recipe"])
     device = team.device(torch.device(config["device"]))
     if config["pool_images"] == 0 or recipe.pool_includes_labelled:
-        pool = [*pool, *(images[i] for i in train_ids)]
+        pool = [*pool, *labelled]
     return Trainer(
         files=RunFiles(folder=project.runs_dir / name),
         model=str(config["model"]),
@@ -62,12 +65,32 @@ def trainer_of(
         device=device,
         precision=fabric_precision(device),
         labelled={i: objects_of(stored[i]) for i in train_ids},
-        images=[images[i] for i in train_ids],
+        images=labelled,
         pool=pool_parts(pool, recipe),
         progress=progress,
         parts=parts,
         team=team,
     )
+
+
+def images_of_run(project: Project, config: Mapping[str, Any]) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """The images whose labels a run learns, and its pool, as it began with them.
+
+    Raises:
+        TrainingError: Some were replaced since.
+    """
+    images = {i.id: i for i in project.images(replaced=True)}  # of any split: they may have moved since
+    labelled = [images[int(i)] for i in config["train_images"]]
+    pool = _pool(config, images)
+    replaced = [image.path for image in (*labelled, *pool) if image.replaced]
+    if replaced:
+        more = f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+        raise TrainingError(
+            "images of the run were replaced by other files since it began",
+            value=f"{replaced[0]}{more}",
+            way_out="Put the old files back and run labelloop add images on them, or train a new run.",
+        )
+    return labelled, pool
 
 
 def id_ranges(ids: Iterable[int]) -> list[list[int]]:
@@ -86,7 +109,7 @@ def _pool(config: Mapping[str, Any], images: Mapping[int, ImageRecord]) -> list[
     ranges = config.get("pool_ranges")
     if ranges is None:  # older runs have none
         taken = {*config["train_images"], *config["val_images"]}
-        return [i for i in images.values() if i.split == "train" and i.id not in taken]
+        return [i for i in images.values() if i.split == "train" and i.id not in taken and not i.replaced]
     return [images[i] for first, last in ranges for i in range(first, last + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Files that are not where they were, found before the first step rather than in the middle of a run."""
+"""Files that are gone or have changed, found before the first step rather than in the middle of a run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from collections.abc import Sequence
 from labelloop.errors import TrainingError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import require_unchanged
 
 MOST_LEFT_OUT = 0.1
 """Share of a pool; where more is gone, a folder was moved or a drive is not there."""
 
 
 def require_files(images: Sequence[ImageRecord]) -> None:
-    """Raises a TrainingError that names an image whose file is gone, if there is one."""
+    """Looks whether the files of labelled images are there, and are those that were added.
+
+    Raises:
+        TrainingError: A file is gone.
+        ImageError: A file has changed since it was added: its labels are those of another image.
+    """
     gone = _gone(images)
     if gone:
         raise _error(gone)
+    require_unchanged(images)
 
 
 def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRecord, ...]:

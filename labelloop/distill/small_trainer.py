@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import data_stats
 from labelloop.distill.checkpoint import RunFiles, load_tensors
+from labelloop.distill.files_there import require_files
 from labelloop.distill.recipe import OptimiserConfig, find_recipe
 from labelloop.distill.runs import choose_device, restore_model
 from labelloop.distill.schedule import supervised_schedule
 from labelloop.distill.stages import Learner
 from labelloop.distill.trainer import Trainer
-from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
 from labelloop.models.precision import fabric_precision
 from labelloop.predict.field import predict_array
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import read_recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,12 @@ def small_trainer(
         classes: Names; the index is the label.
         files: Where checkpoints and weights go.
         progress: Where progress is reported.
+
+    Raises:
+        TrainingError: A file is gone.
+        ImageError: A file has changed since it was added.
     """
+    require_files(images)
     drawn = [labels[image.id] for image in images]
     crop_px = training_view_px(training.model, data_stats(drawn, classes))
     recipe = find_recipe(None)
@@ -87,8 +93,9 @@ def predictions_of(trainer: Trainer, images: Sequence[ImageRecord]) -> Iterator[
     model = restore_model(
         trainer.files, "supervised", model=trainer.model, stats=trainer.stats, device=trainer.device
     )
+    require_files(images)
     for image in images:
-        pixels = read_image(image.path, page=image.page, channel=image.channel).pixels
+        pixels = read_recorded(image).pixels
         yield predict_array(model, pixels, stats=trainer.stats)
 
 

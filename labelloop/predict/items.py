@@ -12,6 +12,7 @@ from labelloop.paths import plain_path
 from labelloop.predict.names import unique_names
 from labelloop.predict.writers import FORMATS
 from labelloop.project.finding import find_files
+from labelloop.project.places import Places
 from labelloop.project.project import ImageRecord, Project
 
 
@@ -58,10 +59,11 @@ def path_items(
         project: Whose model predicts.
         out: Earlier results below it are not input.
     """
-    records: dict[Path, list[ImageRecord]] = {}
+    places = Places()
+    records: dict[str, list[ImageRecord]] = {}
     kinds: Counter[tuple[int, int]] = Counter()
     for record in project.images():
-        records.setdefault(record.path, []).append(record)
+        records.setdefault(places.of(record.path), []).append(record)
         kinds[record.page, record.channel] += 1
     page, channel = kinds.most_common(1)[0][0] if kinds else (0, -1)
     named = [plain_path(Path(text)) for text in paths]
@@ -70,7 +72,10 @@ def path_items(
     items: list[PredictItem] = []
     for path in found.files:
         name = _name(path, folders)
-        known = [_of_record(record, name, project.config.pixel_size_um) for record in records.get(path, [])]
+        known = [
+            replace(_of_record(record, name, project.config.pixel_size_um), path=path)
+            for record in records.get(places.of(path), [])
+        ]
         items += known or [
             PredictItem(
                 path=path, name=name, page=page, channel=channel, pixel_size_um=project.config.pixel_size_um

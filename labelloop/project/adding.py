@@ -20,12 +20,13 @@ from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress, Silent
 from labelloop.project.classes import keep_classes
-from labelloop.project.finding import find_files
+from labelloop.project.finding import find_files, require_unicode
 from labelloop.project.grouping import Grouping
+from labelloop.project.known_images import KnownImages
 from labelloop.project.matching import with_images
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
-from labelloop.project.storing import KnownImages, NewClasses, Revisions
+from labelloop.project.storing import NewClasses, Revisions
 from labelloop.project.tables import ImageRow
 
 __all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
@@ -48,6 +49,7 @@ class AddReport:
         moved: Images that the project had in another split.
         skipped: What could not be used, with reasons.
         empty: Images that were labelled now as holding no object.
+        replaced: Images of the project whose paths hold other files now, which the act has added or knew.
     """
 
     added: int = 0
@@ -58,6 +60,7 @@ class AddReport:
     moved: int = 0
     skipped: tuple[SkippedFile, ...] = ()
     empty: int = 0
+    replaced: int = 0
 
 
 def add_images(
@@ -66,14 +69,15 @@ def add_images(
     *,
     group_by: str | None = None,
     channel: int | None = None,
-    page: int = 0,
+    page: int | None = None,
     split: str = "train",
     progress: Progress = _SILENT,
 ) -> AddReport:
     """Adds images to the pool.
 
     Images are recognised by their file's content, page and channel. A known one is not doubled: it gets its
-    new path if the old one is gone, and its new group if ``group_by`` is given.
+    new path if the old one is gone, and its new group if ``group_by`` is given. An image whose path holds
+    another file now is replaced: it stays in the ledger with all that is known of it, and is used no more.
 
     Args:
         project: Where to.
@@ -81,8 +85,9 @@ def add_images(
         group_by: ``folder`` for the folder that a file lies in, by as much of the end of its path as tells it
             from other folders, or a regular expression that is searched in the file's name, then in its path;
             its first group, else the whole match, counts.
-        channel: Channel of multi-channel images, from 0; None for RGB as it is or the first channel.
-        page: Page of stacks, from 0.
+        channel: Channel of multi-channel images, from 0; None for RGB as it is or the first channel. Where
+            neither it nor a page is given, a file of which some page or channel is known is known.
+        page: Page of stacks, from 0; None for the first.
         split: train, val or test; of new images.
         progress: Is told of each file.
 
@@ -93,22 +98,24 @@ def add_images(
     _require_split(split)
     grouping = Grouping.asked(group_by)
     found = find_files(paths, leave_out=[project.runs_dir, project.curves_dir])
-    wanted = -1 if channel is None else channel
-    read, unusable = read_files(found.files, page=page, channel=wanted, progress=progress)
+    named = page is not None or channel is not None
+    wanted = (page or 0, -1 if channel is None else channel)
+    read, unusable = read_files(found.files, page=wanted[0], channel=wanted[1], progress=progress)
+    added = replaced = 0
     if read:
         with project.ledger.write() as session:
-            known = KnownImages(session, (image.sha256 for image in read))
-            rows = [
-                _renewed(project, known.exact(image), image) or known.add(_new_row(project, image, split))
-                for image in read
+            known = KnownImages(project, session, read)
+            rows_of = known.exact if named else known.of_file
+            placed = [
+                (row, image.path) for image in read for row in rows_of(image) or [known.add(image, split)]
             ]
             if grouping is not None:
-                placed = [(row, image.path) for row, image in zip(rows, read, strict=True)]
                 grouping.apply(project, session, placed, progress)
-            added = known.added
-    else:
-        added = 0
-    return AddReport(added=added, known=len(read) - added, skipped=(*found.skipped, *unusable))
+            added, replaced = known.added, known.replaced
+        _note_replaced(replaced, progress)
+    return AddReport(
+        added=added, known=len(read) - added, skipped=(*found.skipped, *unusable), replaced=replaced
+    )
 
 
 def add_labels(
@@ -156,6 +163,7 @@ def add_labels(
         _require_split(split)
     grouping = Grouping.asked(group_by)
     place = plain_path(Path(path))
+    require_unicode(place)
     label_set = read_labels(place, format, readers=readers)
     if leave_out is not None:
         kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
@@ -168,9 +176,9 @@ def add_labels(
         return AddReport(skipped=(*label_set.skipped, *skipped))
     with NewClasses(project, classes) as new_classes, project.ledger.write() as session:
         keep_classes(session, classes)
-        known = KnownImages(session, (item.image.sha256 for item in labelled))
+        known = KnownImages(project, session, [item.image for item in labelled])
         revisions = Revisions(session, known, f"{label_set.format}:{place}")
-        rows = [_row_for_labels(project, known, item.image, split, named=named) for item in labelled]
+        rows = [_row_for_labels(known, item.image, split, named=named) for item in labelled]
         if grouping is not None:
             placed = [(row, item.image.path) for row, item in zip(rows, labelled, strict=True)]
             grouping.apply(project, session, placed, progress)
@@ -179,6 +187,7 @@ def add_labels(
             revisions.take(row, item if row.split == "train" else item.with_void(len(classes)))
         session.flush()
         new_classes.write()
+    _note_replaced(known.replaced, progress)
     return AddReport(
         added=known.added,
         known=revisions.known,
@@ -188,23 +197,26 @@ def add_labels(
         crowds=revisions.crowds,
         skipped=(*label_set.skipped, *skipped, *revisions.skipped),
         empty=revisions.empty,
+        replaced=known.replaced,
     )
 
 
-def _row_for_labels(
-    project: Project,
-    known: KnownImages,
-    image: ReadFile,
-    split: str | None,
-    *,
-    named: bool,
-) -> ImageRow:
-    row = _renewed(project, known.exact(image) if named else known.for_labels(image), image)
-    if row is None:
-        return known.add(_new_row(project, image, split or "train"))
-    known.moved += split is not None and row.split != split
-    row.split = split or row.split
-    return row
+def _row_for_labels(known: KnownImages, image: ReadFile, split: str | None, *, named: bool) -> ImageRow:
+    rows = known.exact(image) if named else known.for_labels(image)
+    if not rows:
+        return known.add(image, split or "train")
+    known.moved += split is not None and any(row.split != split for row in rows)
+    for row in rows:
+        row.split = split or row.split
+    return rows[0]
+
+
+def _note_replaced(replaced: int, progress: Progress) -> None:
+    if replaced:
+        progress.note(
+            f"note: {replaced} images were replaced by other files of the same path; what was known of them"
+            " stays in the ledger, and is used no more"
+        )
 
 
 def _in_classes(
@@ -242,29 +254,6 @@ def _with_labels(record: LabelledImage, position: npt.NDArray[np.int64]) -> Labe
         instances=replace(record.instances, labels=position[record.instances.labels]),
         outlines=tuple(replace(o, label=int(position[o.label])) for o in record.outlines),
     )
-
-
-def _new_row(project: Project, image: ReadFile, split: str) -> ImageRow:
-    return ImageRow(
-        sha256=image.sha256,
-        page=image.page,
-        channel=image.channel,
-        path=project.stored_path(image.path),
-        file_name=image.path.name,
-        height=image.size_hw[0],
-        width=image.size_hw[1],
-        pixel_size_um=image.pixel_size_um,
-        split=split,
-    )
-
-
-def _renewed(project: Project, row: ImageRow | None, image: ReadFile) -> ImageRow | None:
-    """The row of a known image; where its file is gone it lies where the act has found it."""
-    if row is not None:
-        path = project.stored_path(image.path)
-        if row.path != path and not (project.root / row.path).exists():
-            row.path, row.file_name = path, image.path.name
-    return row
 
 
 def _require_split(split: str) -> None:

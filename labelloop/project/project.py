@@ -24,7 +24,8 @@ SPLITS = ("train", "val", "test")
 class ImageRecord(NamedTuple):
     """What the ledger knows of one image; light, so that a pool of 100,000 is listed in seconds.
 
-    ``path`` is absolute. ``channel`` -1 means all of a gray or RGB image.
+    ``path`` is absolute. ``channel`` -1 means all of a gray or RGB image. A ``replaced`` one is
+    used no more, as its path holds another file.
     """
 
     id: int
@@ -37,6 +38,7 @@ class ImageRecord(NamedTuple):
     channel: int
     pixel_size_um: float | None
     sha256: str
+    replaced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,22 +171,28 @@ class Project:
         self.config = read_config(self.root / FILE_NAME).model_copy(update={"label_studio": settings})
         write_config(self.root / FILE_NAME, self.config)
 
-    def images(self, *, split: str | None = None, labelled: bool | None = None) -> list[ImageRecord]:
+    def images(
+        self, *, split: str | None = None, labelled: bool | None = None, replaced: bool = False
+    ) -> list[ImageRecord]:
         """The images in the order they were added.
 
         Args:
             split: Only this split: train, val or test.
             labelled: Only those with labels (True) or without (False).
+            replaced: Also those whose paths hold other files now.
         """
         statement = select(
             ImageRow.id, ImageRow.path, ImageRow.file_name, ImageRow.height, ImageRow.width, ImageRow.split,
             ImageRow.group, ImageRow.page, ImageRow.channel, ImageRow.pixel_size_um, ImageRow.sha256,
+            ImageRow.replaced_at.is_not(None),
         ).order_by(ImageRow.id)  # fmt: skip
         if split is not None:
             statement = statement.where(ImageRow.split == split)
         if labelled is not None:
             has_labels = ImageRow.id.in_(select(LabelRow.image_id))
             statement = statement.where(has_labels if labelled else ~has_labels)
+        if not replaced:
+            statement = statement.where(ImageRow.replaced_at.is_(None))
         with self.ledger.read() as session:
             rows = session.execute(statement).all()
         return [
@@ -213,7 +221,7 @@ class Project:
         statement = (
             select(LabelRow.source)
             .join(ImageRow, ImageRow.id == LabelRow.image_id)
-            .where(ImageRow.split == split)
+            .where(ImageRow.split == split, ImageRow.replaced_at.is_(None))
             .distinct()
             .order_by(LabelRow.source)
         )
@@ -232,7 +240,10 @@ class Project:
     def stored_path(self, path: Path) -> str:
         """How the ledger keeps a path: relative inside the project, so that a project can be moved."""
         absolute = path.absolute()
-        return str(absolute.relative_to(self.root)) if absolute.is_relative_to(self.root) else str(absolute)
+        if absolute.is_relative_to(self.root):
+            return str(absolute.relative_to(self.root))
+        real, root = absolute.parent.resolve() / absolute.name, self.root.resolve()  # a link may lead inside
+        return str(real.relative_to(root)) if real.is_relative_to(root) else str(absolute)
 
     def runs(self) -> list[RunRecord]:
         """All runs, oldest first."""

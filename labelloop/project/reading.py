@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +12,9 @@ from typing import TypeVar
 
 from labelloop.errors import ImageError
 from labelloop.formats.records import SkippedFile
-from labelloop.images import probe, read_image
+from labelloop.images import read_image
 from labelloop.progress import Progress, stage
+from labelloop.project.recorded import file_sha256
 
 _THREADS = 4  # each may hold one decoded image
 _AHEAD = 4 * _THREADS
@@ -31,6 +31,7 @@ class ReadFile:
         sha256: Of the file's bytes.
         page: Page, from 0.
         channel: Channel, from 0; -1 for RGB as it is, or the only or first channel.
+        gray: Whether it is one plane; where the channel is -1, that plane is channel 0.
         size_hw: Height and width, px.
         pixel_size_um: Side of a pixel, µm, if the file says.
     """
@@ -39,6 +40,7 @@ class ReadFile:
     sha256: str
     page: int
     channel: int
+    gray: bool
     size_hw: tuple[int, int]
     pixel_size_um: float | None
 
@@ -68,11 +70,12 @@ def read_files(
 
 def _read(path: Path, page: int, channel: int) -> ReadFile | SkippedFile:
     try:
-        image = read_image(path, page=page, channel=channel)
-        if channel >= 0 and probe(path, page=page).channels == 1:
-            channel = -1  # the only channel is the whole image, and known as such
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        image = read_image(path, page=page, channel=-1 if channel == 0 else channel)
+        if channel == 0 and image.pixels.ndim == 2:
+            channel = -1  # without a channel the first one is read, and is known as such
+        elif channel == 0:
+            image = read_image(path, page=page, channel=0)
+        sha256 = file_sha256(path)
     except ImageError as error:
         return SkippedFile(path=str(path), reason=error.what)
     except OSError as error:
@@ -82,6 +85,7 @@ def _read(path: Path, page: int, channel: int) -> ReadFile | SkippedFile:
         sha256=sha256,
         page=page,
         channel=channel,
+        gray=image.pixels.ndim == 2,
         size_hw=image.size_hw,
         pixel_size_um=image.pixel_size_um,
     )

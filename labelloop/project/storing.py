@@ -1,8 +1,8 @@
-"""Inside the one transaction of an act of adding: what is known, new revisions, new classes."""
+"""Inside the one transaction of an act of adding: new revisions, new classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from labelloop.errors import LabelloopError, ProjectError
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.project.config import FILE_NAME, read_config, write_config
-from labelloop.project.ledger import decode_instances, encode_instances, rows_with, scalars_with
+from labelloop.project.known_images import KnownImages
+from labelloop.project.ledger import decode_instances, encode_instances, rows_with
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
 from labelloop.project.tables import ImageRow, LabelRow, is_newest_label
@@ -44,43 +45,6 @@ class LabelledFile:
             crowd=np.concatenate([self.labels.crowd, np.ones(n_classes, np.bool_)]),
         )
         return replace(self, labels=labels)
-
-
-class KnownImages:
-    """The images of an act that the ledger has, and those that the act adds to it."""
-
-    def __init__(self, session: Session, hashes: Iterable[str]) -> None:
-        self._session = session
-        self._rows: dict[str, list[ImageRow]] = {}
-        self.added = 0
-        self.moved = 0  # from one split to another
-        distinct = list(dict.fromkeys(hashes))
-        for row in scalars_with(session, select(ImageRow).order_by(ImageRow.id), ImageRow.sha256, distinct):
-            self._rows.setdefault(row.sha256, []).append(row)
-        self.ids = [row.id for rows in self._rows.values() for row in rows]
-        self._old = set(self.ids)
-
-    def exact(self, image: ReadFile) -> ImageRow | None:
-        """The row of this very page and channel."""
-        rows = self._rows.get(image.sha256, [])
-        return next((row for row in rows if (row.page, row.channel) == (image.page, image.channel)), None)
-
-    def for_labels(self, image: ReadFile) -> ImageRow | None:
-        """The row for labels of this file: the plain image, else the first page or channel added."""
-        rows = self._rows.get(image.sha256, [])
-        fitting = [row for row in rows if (row.height, row.width) == image.size_hw]
-        return self.exact(image) or next(iter(fitting), None)
-
-    def add(self, row: ImageRow) -> ImageRow:
-        """Takes a new image into the ledger."""
-        self._session.add(row)
-        self._rows.setdefault(row.sha256, []).append(row)
-        self.added += 1
-        return row
-
-    def is_old(self, row: ImageRow) -> bool:
-        """Whether the ledger had the image before this act."""
-        return row.id in self._old
 
 
 class Revisions:

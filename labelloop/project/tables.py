@@ -43,6 +43,7 @@ class ImageRow(Base):
     group: Mapped[str | None] = mapped_column("group_name")
     split: Mapped[str] = mapped_column(default="train", index=True)  # train, val or test
     added_at: Mapped[datetime] = mapped_column(default=now)
+    replaced_at: Mapped[datetime | None]  # when its path was seen to hold another file; it is used no more
 
 
 class LabelRow(Base):

@@ -13,6 +13,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.pairs import FloatColumn, IntColumn, PairTable
 from labelloop.metrics.reliability import ReliabilityBins
 from labelloop.metrics.working_point import in_crowd, match, tally
+from labelloop.project.project import ImageRecord
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,8 +25,7 @@ class MeasuredImage:
         truth: Its annotations.
         predicted: All that was predicted in it, with scores or without.
         path: Where its pixels are; None where that is not known.
-        page: Of the file.
-        channel: Of the file, -1 for all.
+        record: What the ledger knows of it; None without a project.
         pixel_size_um: Side of a pixel, µm; None where it is not known.
     """
 
@@ -33,8 +33,7 @@ class MeasuredImage:
     truth: Instances
     predicted: Instances
     path: Path | None = None
-    page: int = 0
-    channel: int = -1
+    record: ImageRecord | None = None
     pixel_size_um: float | None = None
 
 

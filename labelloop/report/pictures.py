@@ -12,6 +12,7 @@ from PIL import Image
 from labelloop.errors import ImageError
 from labelloop.images import read_image, render_8bit
 from labelloop.instances import Instances
+from labelloop.project.recorded import read_unchanged
 from labelloop.report.comparison import FOUND, MADE_UP, MISSED, NOT_COUNTED, TRUTH
 from labelloop.report.markup import Markup, note, tag
 from labelloop.report.measured import ImageOutcome
@@ -89,7 +90,8 @@ def _pixels(outcome: ImageOutcome) -> Bytes:
     image = outcome.image
     if image.path is None:
         raise ImageError("its file was not found", value=image.name)
-    pixels = render_8bit(read_image(image.path, page=image.page, channel=image.channel).pixels)
+    micrograph = read_image(image.path) if image.record is None else read_unchanged(image.record)
+    pixels = render_8bit(micrograph.pixels)
     if pixels.shape[:2] != image.truth.size_hw:
         raise ImageError("its file has another size than its labels", value=image.path)
     return pixels

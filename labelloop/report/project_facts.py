@@ -18,7 +18,7 @@ from labelloop.project.project import Project, RunRecord
 from labelloop.project.status import project_status, tied_rounds
 from labelloop.report.measured import MeasuredImage
 from labelloop.review.rounds import RoundRecord, images_by_id, rounds
-from labelloop.review.tasks import REVIEWED, SKIPPED, UNSETTLED, TaskRecord, round_tasks
+from labelloop.review.tasks import REVIEWED, SKIPPED, TaskRecord, round_tasks, waiting_tasks
 
 _COUNTED = "this is look "
 
@@ -131,7 +131,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
         forecast=known_forecast(project),
         rounds=[_round_facts(each, tasks[each.id], reviewed) for each in asked],
         edits=Counter(edit.kind for each in reviewed for edit in each.edits),
-        waiting=_waiting(project, [task for each in tied_rounds(project, asked) for task in tasks[each.id]]),
+        waiting=_waiting(project, tied_rounds(project, asked)),
         looks=_looks(project),
         settings=project.config.model_dump(mode="json"),
     )
@@ -168,8 +168,7 @@ def _measured_images(
             truth=labels[image.id],
             predicted=to_project_classes(predicted, loaded.classes, project.config.classes),
             path=image.path,
-            page=image.page,
-            channel=image.channel,
+            record=image,
             pixel_size_um=image.pixel_size_um or project.config.pixel_size_um,
         )
         for image, predicted in zip(images, seen, strict=True)
@@ -191,8 +190,9 @@ def _round_facts(
     )
 
 
-def _waiting(project: Project, tasks: Sequence[TaskRecord]) -> list[WaitingTask]:
-    waiting = sorted((t for t in tasks if t.state in UNSETTLED), key=lambda task: task.confidence)
+def _waiting(project: Project, asked: Sequence[RoundRecord]) -> list[WaitingTask]:
+    tasks = [task for each in asked for task in waiting_tasks(project, each.id)]
+    waiting = sorted(tasks, key=lambda task: task.confidence)
     images = images_by_id(project, {task.image_id for task in waiting})
     return [
         WaitingTask(

@@ -148,6 +148,21 @@ def test_check_finds_a_leak_and_is_done(labelloop, project: Path, tmp_path: Path
     assert "leak" in words.out
 
 
+def test_check_shows_a_few_names_of_a_large_group_and_json_has_them_all(
+    labelloop, project: Path, tmp_path: Path
+) -> None:
+    for split, count in (("train", 9), ("test", 8)):
+        _write_images(tmp_path / split, count, seed=count)
+        labels = tmp_path / split / "labels.json"
+        labelloop("add", "labels", labels, "--split", split, "--group-by", "image", "-C", project)
+    findings = labelloop("check", "-C", project, "--json").document["findings"]
+    [leak] = [finding for finding in findings if finding["message"].startswith("group image")]
+    assert len(leak["images"]) == 17
+    words = "".join(labelloop("check", "-C", project).out.split())  # cells are folded
+    assert "and14more" in words
+    assert words.count(".png") == sum(min(3, len(finding["images"])) for finding in findings)
+
+
 def test_other_tools_predictions_need_no_project(
     labelloop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,3 +239,27 @@ def test_a_folder_without_images_says_why_nothing_was_added(labelloop, project: 
     ran = labelloop("add", "images", tmp_path / "empty", "-C", project)
     assert ran.code == 1
     assert "there are no images in the paths given" in ran.err
+
+
+def test_a_file_that_replaced_another_is_counted_and_said(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path / "plate", 2)
+    labelloop("add", "images", tmp_path / "plate", "-C", project)
+    _write_images(tmp_path / "plate", 1, seed=5)
+    ran = labelloop("add", "images", tmp_path / "plate", "-C", project, "--json")
+    assert (ran.document["added"], ran.document["known"], ran.document["replaced"]) == (1, 1, 1)
+    assert "1 images were replaced by other files of the same path" in ran.err
+    assert labelloop("status", "-C", project, "--json").document["images"]["total"] == 2
+
+
+def test_a_channel_whose_folder_moved_is_found_again_by_its_folder(
+    labelloop, project: Path, tmp_path: Path
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (tmp_path / "old").mkdir()
+    Image.fromarray(colours).save(tmp_path / "old" / "a.png")
+    labelloop("add", "images", tmp_path / "old", "--channel", 1, "-C", project)
+    (tmp_path / "old").rename(tmp_path / "new")
+    found = labelloop("add", "images", tmp_path / "new", "-C", project, "--json").document
+    assert (found["added"], found["known"], found["replaced"]) == (0, 1, 0)
+    whole = labelloop("add", "images", tmp_path / "new", "--page", 0, "-C", project, "--json").document
+    assert whole["added"] == 1

@@ -82,3 +82,26 @@ def test_a_new_stack_is_read_like_the_projects_images(project: Project, tmp_path
     add_images(own, [str(root / "known*.tif")], page=2)
     items, _ = path_items([str(root / "new.tif")], own, out=tmp_path / "out")
     assert [(item.page, item.channel) for item in items] == [(2, -1)]
+
+
+def test_labels_beside_the_images_are_not_predicted(project: Project, tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "set" / name / "A01.png")
+    items, skipped = path_items([str(tmp_path / "set")], project, out=tmp_path / "out")
+    assert [item.name for item in items] == ["images/A01.png"]
+    assert [file.path for file in skipped] == [str(tmp_path / "set" / "masks")]
+
+
+def test_an_image_that_is_named_by_a_link_to_its_folder_is_read_as_it_was_added(tmp_path: Path) -> None:
+    own = Project.init(tmp_path / "own", ProjectConfig(name="own"))
+    (own.root / "data").mkdir()
+    (tmp_path / "link").symlink_to(own.root)
+    for number in range(3):
+        planes = np.random.default_rng(number).integers(0, 999, (3, 20, 30)).astype(np.uint16)
+        tifffile.imwrite(own.root / "data" / f"{number}.tif", planes, imagej=True, metadata={"axes": "ZYX"})
+    add_images(own, [str(own.root / "data" / "[01].tif")], page=2)
+    add_images(own, [str(own.root / "data" / "2.tif")], page=1)
+    items, _ = path_items([str(tmp_path / "link" / "data")], own, out=tmp_path / "out")
+    assert [(item.name, item.page) for item in items] == [("0.tif", 2), ("1.tif", 2), ("2.tif", 1)]
+    assert items[2].path == tmp_path / "link" / "data" / "2.tif"

@@ -213,7 +213,7 @@ def test_labels_may_be_of_a_page_and_a_channel(project, tmp_path):
     assert add_images(project, [str(path)], channel=1, page=2).known == 1
     found = project.images(labelled=True)
     assert {(r.page, r.channel) for r in found} == {(0, -1), (2, 1)}
-    assert add_labels(project, truth, images=str(path.parent), page=0, channel=0).added == 1  # no other one's
+    assert add_labels(project, truth, images=str(path.parent), page=1).added == 1  # no other one's
     refused = add_labels(project, truth, images=str(path.parent), channel=2)
     assert reasons(refused) == {path.name: "the image has no such channel (2, of 2 from 0)"}
 
@@ -230,7 +230,8 @@ def test_the_only_channel_of_an_image_is_the_image(project, pool):
         pytest.param(r"(\w)_\d", {"a", "b"}, id="bracketed-group-in-the-name"),
         pytest.param(r"[ab]_", {"a_", "b_"}, id="whole-match"),
         pytest.param(r"/plate (\d)/", {"1", "2"}, id="in-the-path"),
-        pytest.param(r"nothing", {None}, id="no-match"),
+        pytest.param(r"a_", {"a_", None}, id="some-without"),
+        pytest.param(r"^(a?)", {"a", None}, id="nothing-is-no-group"),
     ],
 )
 def test_groups_come_from_folders_or_names(project, tmp_path, group_by, groups):
@@ -246,6 +247,30 @@ def test_a_known_image_gets_its_group_when_one_is_asked_for(project, pool):
     assert {record.group for record in project.images()} == {"pool"}
     add_images(project, [str(pool)])
     assert {record.group for record in project.images()} == {"pool"}
+
+
+def test_a_pattern_that_finds_nothing_in_an_image_leaves_it_its_group_and_says_so(project, pool, watching):
+    add_images(project, [str(pool)], group_by="folder")
+    add_images(project, [str(pool)], group_by=r"([12])\.png", progress=watching)
+    assert [record.group for record in project.images()] == ["pool", "1", "2", "pool"]
+    [told] = [note for note in watching.told if "--group-by" in note]
+    assert "2 of 4" in told
+    assert "0.png" in told
+
+
+@pytest.mark.parametrize("pattern", ["plte", r"(\d*)z?$", "", "(x)?"])
+def test_a_pattern_that_finds_no_group_at_all_is_refused_and_erases_none(project, pool, pattern):
+    add_images(project, [str(pool / "0.png")], group_by="folder")
+    truth = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
+    for act in (
+        lambda: add_images(project, [str(pool)], group_by=pattern),
+        lambda: add_labels(project, truth, group_by=pattern),
+    ):
+        with pytest.raises(UsageError, match="no group") as caught:
+            act()
+        assert caught.value.value == pattern
+    assert [record.group for record in project.images()] == ["pool"]
+    assert counts(project) == (1, 0)
 
 
 def test_an_invalid_pattern_is_a_usage_error(project, pool):
@@ -552,6 +577,20 @@ def test_folders_of_masks_find_their_images(project, tmp_path):
     report = add_labels(project, str(tmp_path / "data"))
     assert (report.added, report.objects, report.skipped) == (2, 6, ())
     assert [r.file_name for r in project.images()] == ["x.png", "y.png"]
+
+
+@pytest.mark.parametrize("name", ["x\udcff.json", "x\udcff/labels.json"])
+def test_labels_whose_name_is_no_unicode_are_refused(project, pool, tmp_path, name):
+    path = tmp_path / name
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    coco(path, {"0.png": [(square(2, 2), 1)]})
+    with pytest.raises(FormatError, match=r"not Unicode text.*x\\xff.*[Rr]ename"):
+        add_labels(project, str(path), images=str(pool))
+    assert counts(project) == (0, 0)
 
 
 def test_labels_without_names_need_a_project_with_one_class(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from labelloop.instances import Instances
+from labelloop.project.project import ImageRecord
 from labelloop.report.comparison import FOUND, MADE_UP, NOT_COUNTED
 from labelloop.report.measured import MeasuredImage, outcomes_of
 from labelloop.report.pictures import colour_key, draw_outcome, picture_pair
@@ -53,3 +55,16 @@ def test_what_is_predicted_where_the_truth_is_unknown_is_drawn_as_neither_found_
     assert "unknown" in colour_key([outcome])
     sure = replace(outcome, hit=np.array([True, True]))
     assert "unknown" not in colour_key([sure])
+
+
+def test_no_outlines_are_drawn_on_a_file_that_has_changed_since_it_was_added(tmp_path: Path) -> None:
+    path = tmp_path / "field.png"
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = ImageRecord(1, path, path.name, (40, 60), "test", None, 0, -1, None, sha256)
+    nothing = Instances(size_hw=(40, 60), scores=np.zeros(0, np.float32))
+    image = MeasuredImage(name="field.png", truth=nothing, predicted=nothing, path=path, record=record)
+    (outcome,) = outcomes_of([image], n_classes=1, min_score=0.5).images
+    assert "<img" in str(picture_pair("best", outcome))
+    Image.fromarray(np.full((40, 60), 30, np.uint8)).save(path)
+    assert "The image is not shown: the file has changed" in str(picture_pair("best", outcome))

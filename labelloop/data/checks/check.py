@@ -55,7 +55,7 @@ def _names(records: Sequence[ImageRecord]) -> list[str]:
     for record in records:
         name = record.file_name if shared[record.file_name] == 1 else str(record.path)
         parts = [f"page {record.page}"] * bool(record.page)
-        parts += [f"channel {record.channel}"] * (record.channel > 0)
+        parts += [f"channel {record.channel}"] * (record.channel >= 0)
         names.append(f"{name} ({', '.join(parts)})" if parts else name)
     return names
 
@@ -64,7 +64,7 @@ def _image_faults(names: Sequence[str], prints: Sequence[Fingerprint]) -> list[F
     found = []
     for name, seen in zip(names, prints, strict=True):
         if seen.fault is not None:
-            found.append(finding("unreadable", (name,), seen.fault))
+            found.append(finding("changed" if seen.changed else "unreadable", (name,), seen.fault))
         elif seen.blank is not None:
             found.append(finding("blank", (name,), f"nothing can be seen: {seen.blank}"))
         elif seen.saturated:

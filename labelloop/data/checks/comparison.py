@@ -40,14 +40,14 @@ class Comparison:
         self.half = lru_cache(maxsize=_HELD_IMAGES)(self._half)
 
     def duplicates(self) -> list[Finding]:
-        """Images with the same pixels in different files."""
+        """Images with the same pixels, in different files or in one."""
         found = []
         for members in self._by_pixels().values():
             if len(members) > 1:
                 for i in members[1:]:
                     self.chains.join(members[0], i)
                 images, splits = self._sorted(members)
-                message = f"the same pixels in {len(images)} files"
+                message = f"the same pixels in {len(images)} images"
                 if len(splits) > 1:
                     found.append(finding("leak", images, f"{message}, in {' and '.join(splits)}"))
                 else:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 Severity = Literal["error", "warning", "info"]
 Kind = Literal[
     "unreadable",
+    "changed",
     "leak",
     "mask-off-image",
     "mask-empty",
@@ -22,6 +23,7 @@ Kind = Literal[
 
 SEVERITY: dict[Kind, Severity] = {  # the worst first, which is also the order in which findings are shown
     "unreadable": "error",  # training stops at it
+    "changed": "error",  # its labels belong to another image; training stops at it
     "leak": "error",  # numbers on val or test look better than they are
     "mask-off-image": "error",
     "mask-empty": "warning",

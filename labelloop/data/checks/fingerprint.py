@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from scipy import ndimage
 
 from labelloop.data.checks.keypoints import Floats, Keypoints, find_keypoints, half_scale
 from labelloop.data.checks.twins import THUMBNAIL, thumbnail
-from labelloop.errors import ImageError
-from labelloop.images import read_image
+from labelloop.errors import ChangedImageError, ImageError
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import read_recorded, read_unchanged
 
 _SATURATED_SHARE = 0.02  # of the pixels at the brightest value
 _STRUCTURE = 1.3  # how much coarse means must vary beyond what noise of independent pixels makes of them
@@ -30,6 +29,7 @@ class Fingerprint:
 
     Attributes:
         fault: Why the image cannot be used; None if it can. All else is empty then.
+        changed: The fault is that its file has changed since it was added.
         pixel_hash: Equal for equal pixels, whatever the file.
         blank: In words, why nothing can be seen; None if something can.
         saturated: Share of the pixels that are stuck at the brightest value, 0..1; 0 if that is not a fault.
@@ -39,6 +39,7 @@ class Fingerprint:
     """
 
     fault: str | None = None
+    changed: bool = False
     pixel_hash: str = ""
     blank: str | None = None
     saturated: float = 0.0
@@ -56,13 +57,10 @@ def fingerprint(record: ImageRecord, *, keypoints: int) -> Fingerprint:
     """
     nothing = np.zeros((THUMBNAIL, THUMBNAIL), np.float16)
     try:
-        if file_sha256(record.path) != record.sha256:
-            return Fingerprint(fault="the file has changed since it was added", thumbnail=nothing)
-        pixels = read_image(record.path, page=record.page, channel=record.channel).pixels
+        pixels = read_unchanged(record).pixels
     except ImageError as error:
-        return Fingerprint(fault=error.what, thumbnail=nothing)
-    except OSError as error:
-        return Fingerprint(fault=f"the file cannot be read ({error.strerror})", thumbnail=nothing)
+        changed = isinstance(error, ChangedImageError)
+        return Fingerprint(fault=error.what, changed=changed, thumbnail=nothing)
     blank = why_blank(pixels)
     half = half_scale(pixels)
     most = min(keypoints, int(_DENSITY * half.size) + 8)
@@ -74,12 +72,6 @@ def fingerprint(record: ImageRecord, *, keypoints: int) -> Fingerprint:
         thumbnail=nothing if blank else thumbnail(half),
         keypoints=find_keypoints(half, most) if keypoints and not blank else None,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def pixel_hash(pixels: npt.NDArray[Any]) -> str:
@@ -146,7 +138,7 @@ def _sampling(pixels: npt.NDArray[Any], most: int) -> int:
 
 def read_half(record: ImageRecord) -> Floats:
     """The image at half scale, read again."""
-    return half_scale(read_image(record.path, page=record.page, channel=record.channel).pixels)
+    return half_scale(read_recorded(record).pixels)
 
 
 def keypoint_budget(n_firsts: int, n_seconds: int, comparisons: float = 5e10) -> int:

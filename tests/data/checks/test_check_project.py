@@ -90,9 +90,8 @@ def test_an_empty_project_has_no_findings(project: Project) -> None:
     }
 
 
-def test_files_that_are_gone_changed_or_broken_are_unreadable(project: Project) -> None:
+def test_files_that_are_gone_or_broken_are_unreadable(project: Project) -> None:
     add(project, "gone.png", field(1)).unlink()
-    add(project, "changed.png", field(2)).write_bytes(b"other")
     broken = add(project, "broken.png", field(3))
     broken.write_bytes(broken.read_bytes()[:200])
     with project.ledger.write() as session:
@@ -100,8 +99,19 @@ def test_files_that_are_gone_changed_or_broken_are_unreadable(project: Project) 
         row.sha256 = hashlib.sha256(broken.read_bytes()).hexdigest()
     add(project, "sound.png", field(4))
     report = check_project(project)
-    assert found(report) == {("unreadable", (name,)) for name in ("gone.png", "changed.png", "broken.png")}
+    assert found(report) == {("unreadable", (name,)) for name in ("gone.png", "broken.png")}
     assert all(finding.severity == "error" for finding in report.findings)
+
+
+def test_files_that_hold_something_else_than_when_they_were_added_are_changed(project: Project) -> None:
+    add(project, "no image any more.png", field(1)).write_bytes(b"other")
+    Image.fromarray(field(2)).save(add(project, "another image.png", field(3)))
+    add(project, "sound.png", field(4))
+    report = check_project(project)
+    assert found(report) == {("changed", (name,)) for name in ("no image any more.png", "another image.png")}
+    assert {(f.severity, f.message) for f in report.findings} == {
+        ("error", "the file has changed since it was added")
+    }
 
 
 def test_blank_and_overexposed_images_are_named(project: Project) -> None:
@@ -118,6 +128,22 @@ def test_copies_are_duplicates_within_a_split_and_leaks_between_two(project: Pro
     report = check_project(project)
     assert found(report) == {("duplicate", ("a.png", "b.tif")), ("leak", ("c.png", "d.tif"))}
     assert report.findings[0].kind == "leak"
+
+
+@pytest.mark.parametrize(("split", "kind"), [("test", "leak"), ("train", "duplicate")])
+def test_a_channel_that_an_older_ledger_holds_twice_is_named_by_both_its_names(
+    project: Project, split: str, kind: str
+) -> None:
+    path = add(project, "mc.tif", field(1), split=split)
+    with project.ledger.write() as session:
+        row = session.query(ImageRow).one()
+        session.add(
+            ImageRow(sha256=row.sha256, channel=0, path=row.path, file_name="mc.tif", height=256, width=256)
+        )
+    (finding,) = check_project(project).findings
+    assert finding.kind == kind
+    assert sorted(finding.images) == [str(path), f"{path} (channel 0)"]
+    assert "the same pixels in 2 images" in finding.message
 
 
 def test_a_brighter_copy_is_a_near_duplicate_or_a_leak(project: Project) -> None:

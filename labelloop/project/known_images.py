@@ -1,0 +1,114 @@
+"""Which images of the ledger the files of an act are, and which images they replace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from labelloop.project.ledger import rows_with, scalars_with
+from labelloop.project.places import Places
+from labelloop.project.project import Project
+from labelloop.project.reading import ReadFile
+from labelloop.project.tables import ImageRow, now
+
+
+class KnownImages:
+    """The images of an act that the ledger has, and those that the act adds to it.
+
+    Files are recognised by their content. All pages and channels of a file get its path where their own does
+    not lead to that content any more, and are used again if they were replaced. Afterwards an image whose
+    path leads to other content is replaced.
+
+    Args:
+        project: Whose ledger.
+        session: Of the act.
+        files: All that the act has read.
+
+    Attributes:
+        ids: Of the images of these files that the ledger had.
+        added: How many images the act has added.
+        moved: How many it has moved to another split.
+        replaced: How many its files have replaced.
+    """
+
+    def __init__(self, project: Project, session: Session, files: Sequence[ReadFile]) -> None:
+        self._project, self._session = project, session
+        self._places = Places()
+        self._found = {self._places.of(file.path): file.sha256 for file in files}
+        self._rows: dict[str, list[ImageRow]] = {}
+        self.added = self.moved = 0
+        distinct = list(dict.fromkeys(file.sha256 for file in files))
+        for row in scalars_with(session, select(ImageRow).order_by(ImageRow.id), ImageRow.sha256, distinct):
+            self._rows.setdefault(row.sha256, []).append(row)
+        self.ids = [row.id for rows in self._rows.values() for row in rows]
+        self._old = set(self.ids)
+        for file in files:
+            self._renew(file)
+        self.replaced = self._replace({file.path.name for file in files})
+
+    def of_file(self, file: ReadFile) -> list[ImageRow]:
+        """All pages and channels of this file."""
+        return self._rows.get(file.sha256, [])
+
+    def exact(self, image: ReadFile) -> list[ImageRow]:
+        """The rows of this very page and channel, the one that counts first.
+
+        A first channel may be there twice: ledgers of older versions know it as channel 0 too.
+        """
+        channels = (-1, 0) if image.gray and image.channel == -1 else (image.channel,)
+        rows = [row for row in self.of_file(image) if row.page == image.page and row.channel in channels]
+        return sorted(rows, key=lambda row: row.channel)
+
+    def for_labels(self, image: ReadFile) -> list[ImageRow]:
+        """The rows for labels of this file: the plain image, else the first page or channel added."""
+        fitting = [row for row in self.of_file(image) if (row.height, row.width) == image.size_hw]
+        return self.exact(image) or fitting[:1]
+
+    def add(self, image: ReadFile, split: str) -> ImageRow:
+        """Takes a new image into the ledger."""
+        row = ImageRow(
+            sha256=image.sha256,
+            page=image.page,
+            channel=image.channel,
+            path=self._project.stored_path(image.path),
+            file_name=image.path.name,
+            height=image.size_hw[0],
+            width=image.size_hw[1],
+            pixel_size_um=image.pixel_size_um,
+            split=split,
+        )
+        self._session.add(row)
+        self._rows.setdefault(row.sha256, []).append(row)
+        self.added += 1
+        return row
+
+    def is_old(self, row: ImageRow) -> bool:
+        """Whether the ledger had the image before this act."""
+        return row.id in self._old
+
+    def _renew(self, file: ReadFile) -> None:
+        path = self._project.stored_path(file.path)
+        for row in self.of_file(file):
+            if row.replaced_at is not None or (row.path != path and self._is_lost(row)):
+                row.path, row.file_name, row.replaced_at = path, file.path.name, None
+
+    def _is_lost(self, row: ImageRow) -> bool:
+        """Whether the row's path no longer leads to its file."""
+        path = self._project.root / row.path
+        found = self._found.get(self._places.of(path))
+        return not path.exists() if found is None else found != row.sha256
+
+    def _replace(self, file_names: set[str]) -> int:
+        """Marks the images whose paths lead to other content; how many."""
+        columns = select(ImageRow.id, ImageRow.path, ImageRow.sha256).where(ImageRow.replaced_at.is_(None))
+        of_names = rows_with(self._session, columns, ImageRow.file_name, sorted(file_names))
+        replaced = [
+            image_id
+            for image_id, path, sha256 in of_names
+            if self._found.get(self._places.of(self._project.root / path), sha256) != sha256
+        ]
+        for image_id in replaced:
+            self._session.get_one(ImageRow, image_id).replaced_at = now()
+        return len(replaced)
