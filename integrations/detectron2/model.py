@@ -96,11 +96,18 @@ class Detectron2RCNN(nn.Module):
         """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
         return (self.network.backbone.size_divisibility or STRIDE) / self.config.input_scale
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
+    @property
+    def grid_scale(self) -> float:
+        """See Coarse."""
+        return min(self.config.input_scale, 1.0)
+
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
+    ) -> dict[str, Tensor]:
         """detectron2's losses ``cls``, ``box_reg``, ``mask``, ``rpn_cls`` and ``rpn_loc``."""
         was_training = self.training
         self.train()
-        inputs, scales = self._inputs(images)
+        inputs, scales = self._inputs(images, resized_by)
         batch = self.network.preprocess_image(inputs)
         wanted = [
             as_instances(roi_target(target, scale), size_hw)
@@ -118,11 +125,13 @@ class Detectron2RCNN(nn.Module):
         return {name.removeprefix("loss_"): loss for name, loss in losses.items()}
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
-        """What the model sees; see InstanceModel."""
+    def predict(
+        self, images: Sequence[Tensor], *, min_score: float = 0.05, resized_by: float = 1.0
+    ) -> list[Prediction]:
+        """What the model sees; see Coarse."""
         was_training = self.training
         self.eval()
-        inputs, scales = self._inputs(images)
+        inputs, scales = self._inputs(images, resized_by)
         batch = self.network.preprocess_image(inputs)
         self._make_room(batch.tensor, min_score)
         features = self._features(batch.tensor)
@@ -158,9 +167,12 @@ class Detectron2RCNN(nn.Module):
         features: dict[str, Tensor] = self.network.backbone(batch)
         return {name: f.float() for name, f in features.items()}
 
-    def _inputs(self, images: Sequence[Tensor]) -> tuple[list[dict[str, Tensor]], list[tuple[float, float]]]:
+    def _inputs(
+        self, images: Sequence[Tensor], resized_by: float
+    ) -> tuple[list[dict[str, Tensor]], list[tuple[float, float]]]:
         """Images as detectron2 takes them, and the factors along x and y by which each was resized."""
-        pairs = [resized(image[self.channels] * 255, self.config.input_scale) for image in images]
+        scale = self.config.input_scale / resized_by
+        pairs = [resized(image[self.channels] * 255, scale) for image in images]
         return [{"image": image} for image, _ in pairs], [scale for _, scale in pairs]
 
 

@@ -103,7 +103,9 @@ class SoftRPN(RPN):  # type: ignore[misc]
         for instances in gt_instances:
             target = rpn_target(instances.gt_masks.target)
             matched, label = self.anchor_matcher(pairwise_iou(Boxes(target["boxes"]), everywhere))
-            share = covered_share(everywhere.tensor, target["ignore_boxes"], target["unsure_boxes"])
+            share = covered_share(
+                everywhere.tensor, target["ignore_boxes"], target["unsure_boxes"], inside=target["image_box"]
+            )
             on_ignored = share > IGNORE_COVERED
             label[on_ignored & (label == 0)] = -1
             if self.anchor_boundary_thresh >= 0:

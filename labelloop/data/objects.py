@@ -15,12 +15,14 @@ class SoftObjects:
     """Objects of one image whose masks may be probabilities: annotations (hard) or pseudo-labels.
 
     Attributes:
-        size_hw: Height and width of the image, px.
+        size_hw: Height and width of the image on the grid of the crops.
         labels: int64 (n,), class index from 0.
         weights: float32 (n,), 0..1, how sure it is that the object is one.
         ignore: bool (n,), neither positive nor background.
         crops: n arrays, uint8 (h_i, w_i), 0..255: probability times 255; zero outside the crop.
         offsets_yx: int64 (n, 2), the crop's top left pixel in the image.
+        grid_yx: Pixels of the crops per pixel of the image, along y and x: pseudo-labels are kept as finely
+            as a network sees the image.
     """
 
     size_hw: tuple[int, int]
@@ -29,6 +31,7 @@ class SoftObjects:
     ignore: npt.NDArray[np.bool_]
     crops: tuple[npt.NDArray[np.uint8], ...]
     offsets_yx: npt.NDArray[np.int64]
+    grid_yx: tuple[float, float] = (1.0, 1.0)
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -37,7 +40,8 @@ class SoftObjects:
         """How much of the image is not ignored, 0..1; ignored areas that overlap count twice.
 
         Args:
-            window: Top, left, height and width of the part that is asked about, px; None for all of it.
+            window: Top, left, height and width of the part that is asked about, on the grid of the crops;
+                None for all of it.
         """
         top, left, height, width = window or (0, 0, *self.size_hw)
         ignored = 0

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.data.parts import Part
 from labelloop.errors import TrainingError
-from labelloop.images import normalise, percentiles, read_image
+from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats
 from labelloop.project.project import ImageRecord
+from labelloop.project.recorded import read_recorded
+
+USUAL_BYTES = 2  # of a decoded pixel: 16-bit gray
 
 
 def data_stats(
@@ -69,14 +72,25 @@ def _most_in_view(labels: Instances, side_px: float | None) -> int:
     return int(np.lib.stride_tricks.sliding_window_view(grid, (3, 3)).sum(axis=(2, 3)).max())
 
 
+class _Decoded(NamedTuple):
+    """Pixels as in the file, gray or RGB, and the intensities that become 0 and 1."""
+
+    pixels: npt.NDArray[Any]
+    low: float
+    high: float
+
+
 class ImageLoader:
     """Normalised images on demand, with a bounded memory of decoded ones. Safe to call from threads.
+
+    What is kept of a field that is cut into parts are the parts that were asked for, and all of it until the
+    next such field is read: its parts are often asked for one after another.
 
     Args:
         parts: The images, or parts of images, that may be asked for.
         intensity_percentile: Low and high percentile of the whole image that become 0 and 1.
-        cache_bytes: Decoded pixels kept at most; an image that is larger is kept alone, as its windows are
-            often asked for one after another.
+        cache_bytes: Decoded pixels kept at most; of images that are larger the last one is kept beside them,
+            as its windows are often asked for one after another.
     """
 
     def __init__(
@@ -88,13 +102,19 @@ class ImageLoader:
     ) -> None:
         self._parts = {part.id: part for part in parts}
         self._percentile = intensity_percentile
-        self._cache: OrderedDict[int, tuple[npt.NDArray[Any], float, float]] = OrderedDict()
-        self._room = cache_bytes
+        self._cache: OrderedDict[int, _Decoded] = OrderedDict()  # by part
+        self._last: dict[bool, tuple[int, _Decoded]] = {}  # the image cut into parts, and one too large
+        self._bytes = self._room = cache_bytes
         self._lock = threading.Lock()
 
     def size_hw(self, part_id: int) -> tuple[int, int]:
         """Height and width of a part, px; nothing is read."""
         return self._parts[part_id].size_hw
+
+    def fits(self, part_ids: Iterable[int]) -> bool:
+        """Whether so many parts are likely to be kept all at once; nothing is read, so it is a guess."""
+        sides = (self.size_hw(i) for i in part_ids)
+        return sum(height * width for height, width in sides) * USUAL_BYTES <= self._bytes
 
     def __call__(
         self, part_id: int, window: tuple[int, int, int, int] | None = None
@@ -106,34 +126,45 @@ class ImageLoader:
             window: Top, left, height and width in the part, px; None for all of it.
 
         Raises:
-            ImageError: The file is gone or cannot be read.
+            ImageError: The file is gone, cannot be read, or has another size than when it was added.
         """
         part = self._parts[part_id]
         top, left, height, width = window or (0, 0, *part.size_hw)
-        top, left = top + part.window[0], left + part.window[1]
-        pixels, low, high = self._decoded(part.image)
+        pixels, low, high = self._of_part(part)
         return normalise(pixels[top : top + height, left : left + width], low, high)
 
-    def _decoded(self, record: ImageRecord) -> tuple[npt.NDArray[Any], float, float]:
-        """The image's pixels with the intensities that become 0 and 1."""
+    def _of_part(self, part: Part) -> _Decoded:
+        """A part's own pixels, with the intensities of its whole image."""
+        is_whole = part.id == part.image.id
         with self._lock:
-            kept = self._cache.get(record.id)
-            if kept is not None:
-                self._cache.move_to_end(record.id)
-                return kept
-        pixels = read_image(record.path, page=record.page, channel=record.channel).pixels
+            if part.id in self._cache:
+                self._cache.move_to_end(part.id)
+                return self._cache[part.id]
+            last = dict(self._last.values()).get(part.image.id) or self._cache.get(part.image.id)
+            if last is None and not is_whole:
+                self._last.pop(True, None)  # not two fields at once
+        image = last or self._decoded(part.image)
+        top, left, height, width = part.window
+        own = image.pixels if is_whole else image.pixels[top : top + height, left : left + width].copy()
+        loaded, fits = image._replace(pixels=own), own.nbytes <= self._bytes
+        with self._lock:
+            if not is_whole or not fits:
+                self._last[not is_whole] = (part.image.id, image)
+            if fits and part.id not in self._cache:
+                while self._room < own.nbytes:
+                    _, old = self._cache.popitem(last=False)
+                    self._room += old.pixels.nbytes
+                self._cache[part.id] = loaded
+                self._room -= own.nbytes
+        return loaded
+
+    def _decoded(self, record: ImageRecord) -> _Decoded:
+        """A whole image, read."""
+        pixels = read_recorded(record).pixels
         if (
             pixels.ndim == 3
             and np.array_equal(pixels[..., 0], pixels[..., 1])
             and np.array_equal(pixels[..., 0], pixels[..., 2])
         ):
             pixels = np.ascontiguousarray(pixels[..., 0])
-        loaded = (pixels, *percentiles(pixels, self._percentile))
-        with self._lock:
-            while record.id not in self._cache and self._cache and self._room < pixels.nbytes:
-                _, (old, _, _) = self._cache.popitem(last=False)
-                self._room += old.nbytes
-            if record.id not in self._cache:
-                self._cache[record.id] = loaded
-                self._room -= pixels.nbytes
-        return loaded
+        return _Decoded(pixels, *percentiles(pixels, self._percentile))

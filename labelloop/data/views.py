@@ -30,7 +30,7 @@ class GeometryConfig:
         zoom: Smallest and largest factor by which images are resized.
         zoom_draw: How it is drawn between them: ``log`` favours small factors, ``uniform`` does not.
         flips: Flips and quarter turns: any of the eight orientations. Without: left-right flips only.
-        crop_px: Sides of the view are at most this long.
+        crop_px: Sides of the view are at most this long, in zoomed image px.
         least_visible: Objects of which a smaller share is left in the view are ignored.
     """
 
@@ -78,16 +78,28 @@ class Geometry:
         view_hw: Size of the view.
         turns: Quarter turns after the flip, 0..3.
         flip: Left-right flip before the turns.
+        scale: Pixels of the view per zoomed pixel of the image: below 1 where it is as coarse as a network
+            sees it.
     """
 
     window: tuple[int, int, int, int]
     view_hw: tuple[int, int]
     turns: int
     flip: bool
+    scale: float = 1.0
 
 
-def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], config: GeometryConfig) -> Geometry:
-    """Draws a zoom, a window and an orientation."""
+def draw_geometry(
+    rng: np.random.Generator, size_hw: tuple[int, int], config: GeometryConfig, *, scale: float = 1.0
+) -> Geometry:
+    """Draws a zoom, a window and an orientation.
+
+    Args:
+        rng: Where the draws come from.
+        size_hw: Of the image, px.
+        config: What may be drawn.
+        scale: See Geometry; it changes no draw.
+    """
     if config.zoom_draw == "uniform":
         zoom = float(rng.uniform(*config.zoom))
     else:
@@ -97,13 +109,14 @@ def draw_geometry(rng: np.random.Generator, size_hw: tuple[int, int], config: Ge
         side = min(max(round(config.crop_px / zoom), 1), size)
         sides.append(side)
         starts.append(int(rng.integers(0, size - side + 1)))
-        view.append(max(round(side * zoom), 1))
+        view.append(max(round(side * zoom * scale), 1))
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
     return Geometry(
         window=(starts[0], starts[1], sides[0], sides[1]),
         view_hw=(view[0], view[1]),
         turns=turns if config.flips else 0,
         flip=flip,
+        scale=scale,
     )
 
 
@@ -131,20 +144,29 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
     """The objects under a geometry; those outside the view are gone, slivers at its border are ignored.
 
     What lies beyond the view costs nothing where it is ignored anyway: the unknown area of a partly reviewed
-    field is as large as the field.
+    field is as large as the field. In a coarse view an object is there however thin it is.
     """
-    top, left, height, width = geometry.window
+    per_y, per_x = objects.grid_yx
+    top, left, height, width = (
+        at * per for at, per in zip(geometry.window, (per_y, per_x, per_y, per_x), strict=True)
+    )
+    rows, columns = slice(round(top), round(top + height)), slice(round(left), round(left + width))
     view_h, view_w = geometry.view_hw
     scale = np.array([view_w / width, view_h / height] * 2, np.float32)
     kept, masks, ignore = [], [], []
     for i, (crop, (y, x)) in enumerate(zip(objects.crops, objects.offsets_yx, strict=True)):
-        inside = crop[max(top - y, 0) : max(top + height - y, 0), max(left - x, 0) : max(left + width - x, 0)]
+        inside = crop[
+            max(rows.start - y, 0) : max(rows.stop - y, 0),
+            max(columns.start - x, 0) : max(columns.stop - x, 0),
+        ]
         if not (inside > 127).any():
             continue
         corners = np.array([x, y, x + crop.shape[1], y + crop.shape[0]]) - [left, top, left, top]
         box = (corners * scale).astype(np.float32)
         kept.append(i)
-        small, at_y, at_x = resample_mask(crop, box, geometry.view_hw)
+        small, at_y, at_x = resample_mask(crop, box, geometry.view_hw, antialias=geometry.scale < 1)
+        if geometry.scale < 1 and 0 < small.max() <= 127:
+            small = np.rint(small * (inside.max() / small.max())).astype(np.uint8)
         mask = np.zeros(geometry.view_hw, np.uint8)
         mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
         masks.append(mask)

@@ -35,6 +35,7 @@ def average(
     pieces += [s.reshape(-1) / team.size for s in statistics]
     pieces += [has_gradient, torch.tensor(list(facts.values()), device=device)]
     flat = torch.cat(pieces)  # one message for all of it
+    team.any(False)  # fails at once where a process is gone; between GPUs the message would wait half an hour
     team.add(flat)
     *summed, counts, totals = torch.split(flat, [len(piece) for piece in pieces])
     for parameter, piece, count in zip(parameters, summed, counts.tolist(), strict=False):

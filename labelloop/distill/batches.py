@@ -8,10 +8,11 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
@@ -26,7 +27,7 @@ from labelloop.data.views import (
     view_image,
     view_objects,
 )
-from labelloop.models.protocol import Target
+from labelloop.models.protocol import InstanceModel, Target, grid_scale
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Batch:
         strong: The same unlabelled images as the student sees them.
         pseudo: Cached pseudo-labels of the strong views; empty where a teacher makes them in the step.
         image_ids: Of all images of the step, labelled first, for messages.
+        scale: Of the plan.
     """
 
     part: int
@@ -50,6 +52,7 @@ class Batch:
     strong: tuple[Tensor, ...]
     pseudo: tuple[Target, ...]
     image_ids: tuple[int, ...]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,8 @@ class BatchPlan:
         weak: Photometry of the weak view.
         strong: Photometry of the strong view, on top of the weak.
         parts: A step's images are seen in so many parts, one after the other or by several processes.
+        scale: Views are resized by this, which a model that sees a coarse grid is told.
+        block: Up to so many unlabelled parts of one image are seen one after the other.
     """
 
     seed: int
@@ -85,6 +90,15 @@ class BatchPlan:
     strong: PhotometryConfig
     known_views: bool = True
     parts: int = 1
+    scale: float = 1.0
+    block: int = 1
+
+
+def fitted(plan: BatchPlan, model: InstanceModel, load: ImageLoader) -> BatchPlan:
+    """The plan with views as coarse as a model sees them, in an order in which they are read fast."""
+    parted = any(i != image_of(i) for i in plan.unlabelled_ids)
+    at_hand = not parted or load.fits({*plan.labelled, *plan.unlabelled_ids})
+    return replace(plan, scale=grid_scale(model), block=1 if at_hand else PARTS_AT_ONCE)
 
 
 def rng_for(seed: int, stage: str, step: int, slot: int = 0) -> np.random.Generator:
@@ -92,16 +106,42 @@ def rng_for(seed: int, stage: str, step: int, slot: int = 0) -> np.random.Genera
     return np.random.default_rng([seed, zlib.crc32(stage.encode()), step, slot])
 
 
-def epoch_order(ids: Sequence[int], *, seed: int, stage: str, start: int, count: int) -> list[int]:
-    """``count`` ids from position ``start`` of an endless sequence of shuffled passes over ``ids``."""
+def epoch_order(
+    ids: Sequence[int], *, seed: int, stage: str, start: int, count: int, block: int = 1
+) -> list[int]:
+    """``count`` ids from position ``start`` of an endless sequence of shuffled passes over ``ids``.
+
+    Args:
+        ids: Of images, or of parts of images.
+        seed: Of the run.
+        stage: What is drawn, in the run.
+        start: Position of the first one.
+        count: How many.
+        block: Up to so many parts of one image come one after the other.
+    """
     chosen: list[int] = []
     while len(chosen) < count:
         epoch, position = divmod(start + len(chosen), len(ids))
-        order = rng_for(seed, f"{stage}-order", epoch).permutation(len(ids))
+        rng = rng_for(seed, f"{stage}-order", epoch)
+        order = rng.permutation(len(ids))
+        if block > 1:
+            order = _in_blocks(order, np.array([image_of(i) for i in ids]), block, rng)
         chosen += [ids[i] for i in order[position : position + count - len(chosen)]]
     return chosen
 
 
+def _in_blocks(
+    order: npt.NDArray[np.int64], images: npt.NDArray[np.int64], block: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """An order of parts, changed so that up to ``block`` parts of one image come one after the other."""
+    by_image = order[np.argsort(images[order], kind="stable")]
+    _, first, counts = np.unique(images[by_image], return_index=True, return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(first, counts)  # among the parts of the image
+    number = np.cumsum(rank % block == 0) - 1  # of the block
+    return by_image[np.argsort(rng.permutation(number[-1] + 1)[number], kind="stable")]
+
+
+PARTS_AT_ONCE = 32  # of a field, where fields are read again and again: a reading takes as long as some steps
 _EIGHTHS = 8  # repeat factors are rounded to these
 _MOST_DRAWS = 20  # of a view that shows enough of what is known
 
@@ -138,17 +178,19 @@ def _named(factors: Mapping[int, float], known: Mapping[int, float]) -> list[int
     return [i for i in times for _ in range(times[i] // shared)]
 
 
-def draw_known(rng: np.random.Generator, objects: SoftObjects, config: GeometryConfig) -> Geometry:
+def draw_known(
+    rng: np.random.Generator, objects: SoftObjects, config: GeometryConfig, *, scale: float = 1.0
+) -> Geometry:
     """Draws a view of a labelled image; where a part of it is unknown, in proportion to what is known in it.
 
     A view of unknown area teaches nothing. Where all is known this is ``draw_geometry``.
     """
-    geometry = draw_geometry(rng, objects.size_hw, config)
+    geometry = draw_geometry(rng, objects.size_hw, config, scale=scale)
     if objects.ignore.any():
         for _ in range(_MOST_DRAWS):
             if rng.random() < objects.known_share(geometry.window):
                 break
-            geometry = draw_geometry(rng, objects.size_hw, config)
+            geometry = draw_geometry(rng, objects.size_hw, config, scale=scale)
     return geometry
 
 
@@ -172,9 +214,9 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
         rng = rng_for(plan.seed, plan.stage, step, slot)
         objects = plan.labelled[image_id]
         geometry = (
-            draw_known(rng, objects, plan.geometry)
+            draw_known(rng, objects, plan.geometry, scale=plan.scale)
             if plan.known_views
-            else draw_geometry(rng, objects.size_hw, plan.geometry)
+            else draw_geometry(rng, objects.size_hw, plan.geometry, scale=plan.scale)
         )
         view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         labelled.append((view, view_objects(objects, geometry, least_visible=plan.geometry.least_visible)))
@@ -186,6 +228,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
             stage="pool",
             start=step * plan.unlabelled_batch,
             count=plan.unlabelled_batch,
+            block=plan.block,
         )
         if plan.unlabelled_batch and pool
         else []
@@ -195,7 +238,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
         if (len(labelled_ids) + slot) % plan.parts != part:
             continue
         rng = rng_for(plan.seed, plan.stage, step, 1000 + slot)
-        geometry = draw_geometry(rng, load.size_hw(image_id), plan.geometry)
+        geometry = draw_geometry(rng, load.size_hw(image_id), plan.geometry, scale=plan.scale)
         view = change_photometry(rng, view_image(load(image_id, geometry.window), geometry), plan.weak)
         strong.append(change_photometry(rng, view, plan.strong))
         if plan.pseudo is None:
@@ -211,6 +254,7 @@ def make_batch(plan: BatchPlan, load: ImageLoader, step: int, part: int = 0) -> 
         strong=tuple(strong),
         pseudo=tuple(pseudo),
         image_ids=(*labelled_ids, *map(image_of, unlabelled_ids)),
+        scale=plan.scale,
     )
 
 

@@ -59,7 +59,7 @@ def execute(
         config, schedule = record.config, trainer.schedule
     seconds = trainer.run(supervised_only=record.method == "supervised")
     seconds |= {stage: seconds[stage] + spent[stage] for stage in spent}
-    scored = scored_images_of(project, config)
+    scored = scored_images_of(project, config, progress)
     if config.get("folds"):
         begun = time.monotonic()
         seen = seen_out_of_fold(project, record, config, schedule, progress, parts=parts, team=team)

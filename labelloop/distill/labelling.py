@@ -17,7 +17,7 @@ from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_pred
 from labelloop.distill.pseudo_labels import predict_views, pseudo_objects
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
-from labelloop.models.protocol import InstanceModel, Prediction
+from labelloop.models.protocol import InstanceModel, Prediction, grid_scale
 from labelloop.progress import Progress
 from labelloop.team import ALONE, Team
 
@@ -74,11 +74,18 @@ class Labelling:
     def see(
         self, teacher: InstanceModel, ids: Sequence[int], *, min_score: float = LOWEST_KEPT_SCORE
     ) -> list[Prediction]:
-        """A teacher's predictions of some parts, averaged over the recipe's views."""
+        """A teacher's predictions of some parts, averaged over the recipe's views, as finely as it sees."""
         images = [torch.from_numpy(self.load(i)).to(self.fabric.device) for i in ids]
         pseudo = self.recipe.pseudo
         with self.fabric.autocast():
-            return predict_views(teacher, images, views=pseudo.views, zooms=pseudo.zooms, min_score=min_score)
+            return predict_views(
+                teacher,
+                images,
+                views=pseudo.views,
+                zooms=pseudo.zooms,
+                min_score=min_score,
+                scale=grid_scale(teacher),
+            )
 
     def make(self, stage: str, teacher: Callable[[], InstanceModel], maker: str) -> None:
         """Labels a teacher's parts of the pool once; an interruption costs the last minute at most.
@@ -125,6 +132,13 @@ class Labelling:
         if stage == "distillation" and self.in_turns:
             found |= load_predictions(self.files.pseudo_labels("student"))
         return {
-            part_id: pseudo_objects(p, self.recipe.pseudo, small_area_px=self.small_area_px)
+            part_id: pseudo_objects(
+                p, self.recipe.pseudo, small_area_px=self.small_area_px, grid_yx=self._grid_yx(part_id, p)
+            )
             for part_id, p in found.items()
         }
+
+    def _grid_yx(self, part_id: int, prediction: Prediction) -> tuple[float, float]:
+        """Pixels of a prediction per pixel of its part: 1 in runs of before teachers saw a coarse grid."""
+        (height, width), (rows, columns) = self.load.size_hw(part_id), prediction.size_hw
+        return rows / height, columns / width

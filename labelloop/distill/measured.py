@@ -14,17 +14,31 @@ from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project, RunRecord
 
 
-def scored_images_of(project: Project, config: Mapping[str, Any]) -> ScoredImages | None:
-    """The run's own images where it has folds; else validation images, else test images, else none."""
-    drawn = set(config["val_images"])
-    learnt = set(config["train_images"] if config.get("folds") else ())  # older runs have no folds
+def scored_images_of(
+    project: Project, config: Mapping[str, Any], progress: Progress | None = None
+) -> ScoredImages | None:
+    """The run's own images where it has folds; else validation images, else test images, else none.
+
+    An image that the run has learnt, and that was moved to another split since, is none of the latter.
+
+    Args:
+        project: Whose images, as they are now.
+        config: Of the run.
+        progress: Told how many images were left out for that.
+    """
+    drawn, learnt = set(config["val_images"]), set(config["train_images"])
+    own = learnt if config.get("folds") else ()  # older runs have no folds
     choices: list[tuple[str, list[ImageRecord]]] = [
-        (OUT_OF_FOLD, [i for i in project.images() if i.id in learnt]),
+        (OUT_OF_FOLD, [i for i in project.images() if i.id in own]),
         ("val", project.images(split="val", labelled=True)),
         ("val", [i for i in project.images(split="train") if i.id in drawn]),
         ("test", project.images(split="test", labelled=True)),
     ]
-    for split, images in choices:
+    for split, choice in choices:
+        images = choice if split == OUT_OF_FOLD else [i for i in choice if i.id not in learnt]
+        if progress is not None and len(images) < len(choice):
+            left_out = len(choice) - len(images)
+            progress.note(f"note: {left_out} {split} images do not measure this run, as it has learnt them")
         if images:
             labels: dict[int, Instances] = project.labels([i.id for i in images])
             return ScoredImages(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from labelloop.distill.request import TrainRequest
 
 _NAME = re.compile(r"[^\W_][\w.+= -]{0,99}")  # one folder, on every file system
-_NOT_COMPARED = frozenset(("name", "resume", "devices"))
+_NOT_COMPARED = frozenset(("name", "resume", "device", "devices"))
 
 
 def check_name(name: str) -> None:

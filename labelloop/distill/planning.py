@@ -170,9 +170,11 @@ def plan_lengths(
         schedule,
         costs,
         n_labels=len(draw.train),
-        seconds=left / trainings,
+        seconds=left,
         supervised=supervised,
         processes=processes,
+        trainings=trainings,
+        spent=request.time_s - left,
     )
     times = f", {trainings} times" if trainings > 1 else ""
     progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labelloop.data.objects import SoftObjects
 from labelloop.masks import resample_mask
-from labelloop.models.protocol import InstanceModel, Prediction
+from labelloop.models.protocol import InstanceModel, Prediction, seen_by
 
 Thresholded = Literal["model", "class"]
 
@@ -36,8 +36,8 @@ class PseudoLabelConfig:
         ignore_score: Objects from here up to ``min_score`` are ignored, neither object nor background; None
             makes them background, as the reference does.
         min_quality: Objects whose masks are less sharp are ignored.
-        min_area_px: Objects with a smaller soft area are not labels. Reference: sum of mask probabilities
-            above 5 on the stride-4 grid, which is 80 px.
+        min_area_px: Objects with a smaller soft area, px of the image, are not labels. Reference: sum of mask
+            probabilities above 5 on the stride-4 grid, which is 80 px.
         min_area_share: The same relative to the data: share of the area of a 5th-percentile object.
         soft_scores: The student learns to be as sure of an object as the teacher was, from ``min_score`` on;
             else every label is certain (reference).
@@ -73,6 +73,7 @@ def predict_views(
     views: int,
     zooms: Sequence[float] = (1.0,),
     min_score: float = 0.05,
+    scale: float = 1.0,
 ) -> list[Prediction]:
     """A model's predictions averaged over flips, quarter turns and sizes of the images.
 
@@ -82,18 +83,20 @@ def predict_views(
         views: How many of the eight orientations, 1..8.
         zooms: Sizes of the views, by turns.
         min_score: Of the single predictions.
+        scale: The model is shown the images resized by this, its ``grid_scale`` at least; the predictions
+            are of images of this size.
     """
     seen: list[list[Prediction]] = [[] for _ in images]
+    sized = {zoom: [resized(image, zoom * scale) for image in images] for zoom in zooms[:views]}
     for number, (turns, flip) in enumerate(ORIENTATIONS[:views]):
-        zoom = zooms[number % len(zooms)]
         turned = [
             torch.rot90(i.flip(-1) if flip else i, turns, (-2, -1)).contiguous()
-            for i in (resized(image, zoom) for image in images)
+            for i in sized[zooms[number % len(zooms)]]
         ]
-        predictions = model.predict(turned, min_score=min_score)
+        predictions = seen_by(model, turned, min_score=min_score, resized_by=scale)
         for back, image, prediction in zip(seen, images, predictions, strict=True):
             upright = turn_back(prediction, turns=turns, flip=flip)
-            back.append(size_back(upright, (int(image.shape[1]), int(image.shape[2]))))
+            back.append(size_back(upright, resized_hw(image, scale)))
     return [predictions[0] if views == 1 else merge_views(predictions) for predictions in seen]
 
 
@@ -101,9 +104,15 @@ def resized(image: Tensor, zoom: float) -> Tensor:
     """An image (3, h, w) made larger or smaller."""
     if zoom == 1.0:
         return image
-    size_hw = [max(round(side * zoom), 1) for side in image.shape[1:]]
+    size_hw = resized_hw(image, zoom)
     larger: Tensor = F.interpolate(image[None], size_hw, mode="bilinear", antialias=zoom < 1)[0]
     return larger
+
+
+def resized_hw(image: Tensor, zoom: float) -> tuple[int, int]:
+    """Height and width of an image (3, h, w) that is made larger or smaller."""
+    height, width = (max(round(side * zoom), 1) for side in image.shape[1:])
+    return height, width
 
 
 def size_back(prediction: Prediction, size_hw: tuple[int, int]) -> Prediction:
@@ -198,17 +207,25 @@ def sharpness(crop: npt.NDArray[np.uint8]) -> float:
     return float((2 * inside / 255 - 1).mean()) if inside.size else 0.0
 
 
-def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_area_px: float) -> SoftObjects:
+def pseudo_objects(
+    prediction: Prediction,
+    config: PseudoLabelConfig,
+    *,
+    small_area_px: float,
+    grid_yx: tuple[float, float] = (1.0, 1.0),
+) -> SoftObjects:
     """The labels that a prediction is worth.
 
     Args:
         prediction: A teacher's.
         config: Thresholds.
-        small_area_px: Area of a 5th-percentile object of the labelled data.
+        small_area_px: Area of a 5th-percentile object of the labelled data, in image px.
+        grid_yx: Pixels of the prediction per pixel of the image, along y and x.
     """
     moved = _levels(config.mask_cut)
     recut = [moved[c] for c in prediction.crops]
-    soft_areas = np.array([c.sum(dtype=np.int64) / 255 for c in recut], np.float32)
+    per_px = grid_yx[0] * grid_yx[1]
+    soft_areas = np.array([c.sum(dtype=np.int64) / 255 / per_px for c in recut], np.float32)
     least = max(config.min_area_px, config.min_area_share * small_area_px)
     lowest = config.min_score if config.ignore_score is None else config.ignore_score
     scores = prediction.class_probabilities if config.score == "class" else prediction.scores
@@ -224,6 +241,7 @@ def pseudo_objects(prediction: Prediction, config: PseudoLabelConfig, *, small_a
         ignore=~sure[keep],
         crops=crops,
         offsets_yx=prediction.offsets_yx[keep],
+        grid_yx=grid_yx,
     )
 
 

@@ -32,7 +32,7 @@ class TrainRequest:
         recipe: A recipe's name; None for the default.
         seed: Of everything random.
         folds: Parts without which the run is made again to see how good it is, 2 or more; 0 for none.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or cuda:N; a run that goes on keeps its own with auto.
         devices: Processes that share the work on this machine, a GPU or a part of the cores each; 1 where a
             launcher has started several already.
         name: The run's name; None to generate one.
@@ -110,10 +110,13 @@ def require_work(config: Mapping[str, Any], processes: int) -> None:
             way_out="Use fewer, or a recipe with larger batches: supervised_batch, labelled_batch and"
             " unlabelled_batch.",
         )
-    gpus = torch.cuda.device_count()
-    if config["device"] == "cuda" and outside_place(os.environ) is None and processes > gpus:
+    device, gpus = torch.device(config["device"]), torch.cuda.device_count()
+    needed = processes if processes > 1 else (device.index or 0) + 1
+    if outside_place(os.environ) is not None:
+        needed = 1  # of this machine, of a launcher's at least
+    if device.type == "cuda" and needed > gpus:
         raise UsageError(
             "there are not that many GPUs",
-            value=f"{processes} asked for, {gpus} here",
+            value=f"{needed} asked for, {gpus} here",
             way_out="Give fewer --devices, or --device cpu.",
         )

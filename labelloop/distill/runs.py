@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,14 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    if name.startswith("cuda") and torch.cuda.is_available():
-        return torch.device(name)
-    raise UsageError("there is no such device here", value=name, way_out="Use --device auto or --device cpu.")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name.startswith("cuda"):
+        with suppress(RuntimeError):  # torch's, of a name that it does not understand
+            device = torch.device(name)
+            if (device.index or 0) < gpus:
+                return device
+    known = f"auto, cpu, or cuda:0 to cuda:{gpus - 1}" if gpus else "auto or cpu"
+    raise UsageError("there is no such device here", value=name, way_out=f"Use --device {known}.")
 
 
 def stats_from_dict(document: dict[str, Any]) -> DataStats:

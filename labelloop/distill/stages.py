@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from labelloop.data.objects import SoftObjects
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.averaging import average
-from labelloop.distill.batches import Batch, BatchPlan, make_batches, prefetched
+from labelloop.distill.batches import Batch, BatchPlan, fitted, make_batches, prefetched
 from labelloop.distill.ema import ema_update
-from labelloop.distill.pseudo_labels import PseudoLabelConfig, predict_views, pseudo_objects
+from labelloop.distill.pseudo_labels import PseudoLabelConfig, pseudo_objects
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.errors import NonFiniteLossError
-from labelloop.models.protocol import InstanceModel, Paced, Target
+from labelloop.models.protocol import InstanceModel, Paced, Target, loss_of, seen_by
 from labelloop.progress import Progress
 from labelloop.team import ALONE, Team
 
+LOWEST_SCORE = 0.05  # of what a teacher sees in a step
 _FACTS = ("loss", "pseudo_loss", "pseudo_labels")
 
 
@@ -141,7 +142,8 @@ def run_stage(
     """
     waited = 0.0
     parts = team.share(range(plan.batches.parts))
-    made = prefetched(lambda step: make_batches(plan.batches, load, step, parts), plan.start, plan.stop)
+    drawn = fitted(plan.batches, learner.student, load)
+    made = prefetched(lambda step: make_batches(drawn, load, step, parts), plan.start, plan.stop)
     learner.student.module().train()
     step = plan.start
     asked = time.perf_counter()
@@ -233,19 +235,20 @@ def _learn(
     """Gradients of a part of a step; its share of the step's facts, and of the labelled losses by name."""
     pseudo = [t.to(fabric.device) for t in batch.pseudo]
     if batch.weak and plan.online is not None:
-        pseudo = _labels_from_teacher(batch.weak, plan, learner.average, fabric)
+        pseudo = _labels_from_teacher(batch, plan, learner.average, fabric)
     total = torch.zeros((), device=fabric.device)
     facts: dict[str, float] = {}
     named: dict[str, float] = {}
     if batch.labelled:
         share = len(batch.labelled) / plan.batches.labelled_batch
-        losses = _losses(batch.labelled, learner.student, fabric)
+        losses = _losses(batch.labelled, learner.student, fabric, batch.scale)
         total = share * sum(losses.values(), start=total)
         facts["loss"] = float(total.detach())
         named = {name: share * float(loss.detach()) for name, loss in losses.items()}
     if batch.strong:
         share = len(batch.strong) / plan.batches.unlabelled_batch
-        losses = _losses(list(zip(batch.strong, pseudo, strict=True)), learner.student, fabric)
+        pairs = list(zip(batch.strong, pseudo, strict=True))
+        losses = _losses(pairs, learner.student, fabric, batch.scale)
         unlabelled: Tensor = share * sum(losses.values(), start=torch.zeros((), device=fabric.device))
         total = total + plan.unlabelled_weight * unlabelled
         facts["pseudo_loss"] = float(unlabelled.detach())
@@ -256,23 +259,25 @@ def _learn(
 
 
 def _labels_from_teacher(
-    weak: Sequence[Tensor], plan: StagePlan, teacher: InstanceModel, fabric: Fabric
+    batch: Batch, plan: StagePlan, teacher: InstanceModel, fabric: Fabric
 ) -> list[Target]:
     assert plan.online is not None
+    weak, grid_yx = [w.to(fabric.device) for w in batch.weak], (batch.scale, batch.scale)
     with fabric.autocast():
-        predictions = predict_views(teacher, [w.to(fabric.device) for w in weak], views=1)
-    return [
-        dense_target(pseudo_objects(p, plan.online, small_area_px=plan.small_area_px)).to(fabric.device)
-        for p in predictions
+        predictions = seen_by(teacher, weak, min_score=LOWEST_SCORE, resized_by=batch.scale)
+    labels = [
+        pseudo_objects(p, plan.online, small_area_px=plan.small_area_px, grid_yx=grid_yx) for p in predictions
     ]
+    return [dense_target(objects).to(fabric.device) for objects in labels]
 
 
 def _losses(
-    pairs: Sequence[tuple[Tensor, Target]], student: InstanceModel, fabric: Fabric
+    pairs: Sequence[tuple[Tensor, Target]], student: InstanceModel, fabric: Fabric, resized_by: float
 ) -> dict[str, Tensor]:
     images = [image.to(fabric.device) for image, _ in pairs]
     with fabric.autocast():
-        return student.loss(images, [target.to(fabric.device) for _, target in pairs])
+        targets = [target.to(fabric.device) for _, target in pairs]
+        return loss_of(student, images, targets, resized_by=resized_by)
 
 
 def dense_target(objects: SoftObjects) -> Target:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from labelloop.distill.batches import make_batches
+from labelloop.data.parts import Part
+from labelloop.distill.batches import fitted, make_batches
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,
@@ -26,6 +27,7 @@ from labelloop.project.project import ImageRecord
 TIMED_STEPS = 7  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
+NAMED_SHARE = 0.1  # of the shortest run, from which on a person is told what measuring the models takes
 POOR_SHARE = 0.25  # of the best supervised steps, below which a person is told; a choice, not a result
 
 
@@ -67,6 +69,7 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
         progress: Told of every step.
     """
     plan, learner = trainer.labels_plan(100), trainer.labels_learner()
+    plan = replace(plan, batches=fitted(plan.batches, learner.student, trainer.load))
     team, rates = trainer.team, trainer.recipe.student_optimiser
     each = replace(plan.batches, labelled_batch=team.size, parts=team.size)
     single = replace(plan, batches=each, optimiser=rates)
@@ -82,16 +85,28 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
             seconds.append(time.perf_counter() - begun)
             progress.advance(1)
     part = sorted(trainer.pool, key=lambda part: math.prod(part.size_hw))[len(trainer.pool) // 2]
+    views = trainer.recipe.pseudo.pixels_per_image
+    begun = time.perf_counter()
+    trainer.load(part.id)  # which reads all of its image
+    read = (time.perf_counter() - begun) / math.prod(part.image.size_hw)
     begun = time.perf_counter()
     trainer.labelling.see(learner.average, [part.id], min_score=UNTRAINED_MIN_SCORE)
-    per_px = (time.perf_counter() - begun) / trainer.recipe.pseudo.pixels_per_image / math.prod(part.size_hw)
+    seen = (time.perf_counter() - begun) / views / math.prod(part.size_hw)
     progress.finish()
+    drawn = trainer.labelling.parts("teacher") or trainer.pool
     return Costs(
         supervised_step=statistics.fmean(spent[0][1:]),  # the mean: a few large images cost most of the time
         single_step=statistics.fmean(spent[1][1:]),
-        prediction=per_px * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool),
-        evaluation=per_px * sum(math.prod(image.size_hw) for image in evaluated),
+        prediction=seen * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool)
+        + read * read_px_per_part(drawn) / views,
+        evaluation=(seen + read) * sum(math.prod(image.size_hw) for image in evaluated),
     )
+
+
+def read_px_per_part(parts: Sequence[Part]) -> float:
+    """Pixels that are read for a part where each image is read once for all of its parts."""
+    images = {part.image.id: math.prod(part.image.size_hw) for part in parts}
+    return sum(images.values()) / len(parts)
 
 
 def planned_seconds(
@@ -130,6 +145,8 @@ def fit_iterations(
     seconds: float,
     supervised: bool,
     processes: int = 1,
+    trainings: int = 1,
+    spent: float = 0.0,
 ) -> int:
     """The largest number of iterations whose schedule ends in time.
 
@@ -138,28 +155,41 @@ def fit_iterations(
         schedule: The stages of so many iterations.
         costs: Measured.
         n_labels: Labelled images to learn from.
-        seconds: What is left.
+        seconds: What is left for all trainings.
         supervised: Whether only the supervised model is trained.
         processes: That share the work.
+        trainings: Of so many iterations each.
+        spent: Seconds that are over, for the error.
 
     Raises:
         UsageError: Not even the shortest run does.
     """
+    each = seconds / trainings
 
-    def ends_in_time(iterations: int) -> bool:
-        planned = planned_seconds(
+    def planned(iterations: int) -> float:
+        return planned_seconds(
             recipe, schedule(iterations), costs, supervised=supervised, processes=processes
         )
-        return planned <= seconds * MARGIN
+
+    def ends_in_time(iterations: int) -> bool:
+        return planned(iterations) <= each * MARGIN
 
     # From either start on more iterations take longer, but the second may take less time than some before it.
     starts = (1,) if supervised else (4, shared_from(recipe, n_labels))
     low = max((start for start in starts if ends_in_time(start)), default=0)
     if low == 0:
+        least = min(planned(start) for start in starts)
+        measuring = costs.evaluation / processes * (1 if supervised else 2)
+        left = f"{max(each, 0):.0f} s are left" + (
+            f" for each of {trainings} trainings" if trainings > 1 else ""
+        )
+        takes = f"a step takes {costs.supervised_step:.1f} s"
+        if measuring > NAMED_SHARE * least:
+            takes += f" and measuring the models {measuring:.0f} s"
         raise UsageError(
             "the time is too short for a run",
-            value=f"{max(seconds, 0):.0f} s are left, a step takes {costs.supervised_step:.1f} s",
-            way_out="Give more --time.",
+            value=f"{left}, {takes}",
+            way_out=f"Give --time {math.ceil((spent + trainings * least / MARGIN) / 60)}m or more.",
         )
     return _largest(ends_in_time, low)
 

@@ -16,16 +16,18 @@ import torch
 
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.asked_labels import asked_labels
+from labelloop.distill.assembly import images_of_run
 from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute
 from labelloop.distill.files_there import pool_there, require_files
 from labelloop.distill.interrupts import interrupts_say, stops_interrupt
+from labelloop.distill.measured import scored_images_of
 from labelloop.distill.measuring import help_measure
 from labelloop.distill.naming import claimed, make_run_folder, name_taken, run_stem, run_to_resume
 from labelloop.distill.planning import decide, plan_lengths
 from labelloop.distill.recipe import canonical_recipe, find_recipe
 from labelloop.distill.request import TrainRequest, check_request, require_work
-from labelloop.distill.runs import choose_device
+from labelloop.distill.runs import choose_device, read_run_config
 from labelloop.errors import OutputError, UsageError
 from labelloop.models.catalog import canonical_name
 from labelloop.processes import outside_place, placed, started
@@ -52,6 +54,7 @@ def train(project: Project, request: TrainRequest, progress: Progress | None = N
     Raises:
         UsageError: The request contradicts itself.
         TrainingError: There is nothing to learn from, or training cannot go on.
+        ImageError: A labelled image has changed since it was added.
     """
     progress = progress or Silent()
     started_at = time.monotonic()
@@ -93,6 +96,10 @@ def _train(
         stack.enter_context(interrupts_say(go_on))
         if team.leads:
             stack.enter_context(claimed(folder))
+            if request.resume:
+                _store_device(project, record, progress)
+        if request.resume:
+            team.wait()  # until the others may read it
         if processes > team.size:
             team = stack.enter_context(
                 started(
@@ -110,8 +117,30 @@ def _train(
 def _resumed(project: Project, request: TrainRequest, processes: int) -> RunRecord:
     record = run_to_resume(project, request)
     if record.state != "finished":
+        if request.device != "auto":
+            device = str(choose_device(request.device))
+            record = replace(record, config={**record.config, "device": device})
         require_work(record.config, processes)
+        labelled, _ = images_of_run(project, record.config)
+        scored = scored_images_of(project, record.config)
+        require_files([*labelled, *(scored.images if scored else ())])
     return record
+
+
+def _store_device(project: Project, record: RunRecord, progress: Progress) -> None:
+    """Stores where a run goes on from now on; nobody else may train it meanwhile."""
+    files = RunFiles(folder=project.runs_dir / record.name)
+    config, device = read_run_config(files.folder), record.config["device"]
+    if config["device"] == device:
+        return
+    if torch.device(config["device"]).type != torch.device(device).type:
+        progress.note(
+            f"note: the run began on {config['device']} and goes on on {device}; from here on it is no longer"
+            " the same bit for bit"
+        )
+    config = {**config, "device": device}
+    write_json(files.config, config)
+    project.save_run(replace(record, config=config))
 
 
 def _new_run(

@@ -253,6 +253,7 @@ class Trainer:
                         saved = time.monotonic()
                         self.checkpoint_s = saved - begun
                 if stop:
+                    self.team.wait()  # for the checkpoint: a launcher ends all when one has left
                     raise KeyboardInterrupt
 
             try:

@@ -99,13 +99,21 @@ class Mask2Former(nn.Module):
         """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
         return STRIDE / self.fit.input_scale
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses ``class``, ``mask`` and ``dice``; see InstanceModel.
+    @property
+    def grid_scale(self) -> float:
+        """See Coarse."""
+        return min(self.fit.input_scale, 1.0)
+
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Losses ``class``, ``mask`` and ``dice``; see Coarse.
 
         Raises:
             TrainingError: An image has more objects than there are queries.
         """
-        batch, _ = input_batch(images, scale=self.fit.input_scale, mean=self.mean, std=self.std)
+        scale = self.fit.input_scale / resized_by
+        batch, _ = input_batch(images, scale=scale, mean=self.mean, std=self.std)
         height, width = batch.tensors.shape[-2:]
         wanted = [
             query_target(target, extent_xy=(w / width, h / height), queries=self.fit.queries)
@@ -114,16 +122,19 @@ class Mask2Former(nn.Module):
         return query_losses(self.network(batch.tensors), wanted, self.criterion)
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
-        """What the model sees; see InstanceModel."""
+    def predict(
+        self, images: Sequence[Tensor], *, min_score: float = 0.05, resized_by: float = 1.0
+    ) -> list[Prediction]:
+        """What the model sees; see Coarse."""
         was_training = self.training
         self.eval()
-        largest = max(image.shape[-2] * image.shape[-1] for image in images) * self.fit.input_scale**2
+        scale = self.fit.input_scale / resized_by
+        largest = max(image.shape[-2] * image.shape[-1] for image in images) * scale**2
         step = max(int(MOST_LOGITS / (self.fit.queries * largest / MASK_STRIDE**2)), 1)
         seen: list[Prediction] = []
         for start in range(0, len(images), step):
             some = images[start : start + step]
-            batch, scales = input_batch(some, scale=self.fit.input_scale, mean=self.mean, std=self.std)
+            batch, scales = input_batch(some, scale=scale, mean=self.mean, std=self.std)
             last = self.network(batch.tensors)[-1]
             for i, (image, (x, y)) in enumerate(zip(some, scales, strict=True)):
                 seen.append(

@@ -116,24 +116,33 @@ class MaskRCNN(nn.Module):
         """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
         return STRIDE / self.config.input_scale
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see InstanceModel."""
-        batch, scales = self._batch(images)
+    @property
+    def grid_scale(self) -> float:
+        """See Coarse."""
+        return min(self.config.input_scale, 1.0)
+
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see Coarse."""
+        batch, scales = self._batch(images, resized_by)
         features = self._features(batch)
         roi_targets = [roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
         rpn_targets = [rpn_target(t) for t in roi_targets]
         self.rpn.train()
         proposals, rpn_losses = self.rpn(batch, features, rpn_targets)
         losses = {"objectness": rpn_losses["loss_objectness"], "proposal": rpn_losses["loss_rpn_box_reg"]}
-        losses |= self.roi_heads.loss(features, proposals, batch.image_sizes, roi_targets)
+        losses |= self.roi_heads.loss(features, proposals, roi_targets)
         return losses
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Tensor], *, min_score: float = 0.05) -> list[Prediction]:
-        """What the model sees; see InstanceModel."""
+    def predict(
+        self, images: Sequence[Tensor], *, min_score: float = 0.05, resized_by: float = 1.0
+    ) -> list[Prediction]:
+        """What the model sees; see Coarse."""
         was_training = self.training
         self.eval()
-        batch, scales = self._batch(images)
+        batch, scales = self._batch(images, resized_by)
         features = self._features(batch)
         room = max(1.0, batch.tensors.shape[-2] * batch.tensors.shape[-1] / USUAL_INPUT_PX)
         before, after = (math.ceil(n * room) for n in self.config.proposals_test)
@@ -159,5 +168,8 @@ class MaskRCNN(nn.Module):
         features: dict[str, Tensor] = self.backbone(batch.tensors)
         return {name: f.float() for name, f in features.items()}
 
-    def _batch(self, images: Sequence[Tensor]) -> tuple[ImageList, list[tuple[float, float]]]:
-        return input_batch(images, scale=self.config.input_scale, mean=self.mean, std=self.std)
+    def _batch(
+        self, images: Sequence[Tensor], resized_by: float
+    ) -> tuple[ImageList, list[tuple[float, float]]]:
+        scale = self.config.input_scale / resized_by
+        return input_batch(images, scale=scale, mean=self.mean, std=self.std)

@@ -123,6 +123,55 @@ class InstanceModel(Protocol):
 
 
 @runtime_checkable
+class Coarse(Protocol):
+    """A network that sees images smaller than they are, and need not be shown more of them than it sees.
+
+    Attributes:
+        grid_scale: Factor by which it makes images smaller, 1 at most. ``loss`` and ``predict`` take images
+            that have been resized by it already, or by less, and are told so by ``resized_by``.
+    """
+
+    @property
+    def grid_scale(self) -> float:
+        """See the class."""
+
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
+    ) -> dict[str, Tensor]:
+        """As InstanceModel's; targets are of the sizes of the images as they are given."""
+
+    def predict(
+        self, images: Sequence[Tensor], *, min_score: float = 0.05, resized_by: float = 1.0
+    ) -> list[Prediction]:
+        """As InstanceModel's; the answers are in the coordinates of the images as they are given."""
+
+
+def grid_scale(model: InstanceModel) -> float:
+    """The factor by which images may be resized before a model is shown them, 1 at most."""
+    return model.grid_scale if isinstance(model, Coarse) else 1.0
+
+
+def loss_of(
+    model: InstanceModel, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float
+) -> dict[str, Tensor]:
+    """A model's loss on images that have been resized by no more than its ``grid_scale``."""
+    if resized_by == 1.0:
+        return model.loss(images, targets)
+    assert isinstance(model, Coarse)
+    return model.loss(images, targets, resized_by=resized_by)
+
+
+def seen_by(
+    model: InstanceModel, images: Sequence[Tensor], *, min_score: float, resized_by: float
+) -> list[Prediction]:
+    """What a model sees in images that have been resized by no more than its ``grid_scale``."""
+    if resized_by == 1.0:
+        return model.predict(images, min_score=min_score)
+    assert isinstance(model, Coarse)
+    return model.predict(images, min_score=min_score, resized_by=resized_by)
+
+
+@runtime_checkable
 class Paced(Protocol):
     """A network that learns at another rate than Mask R-CNN, which the recipes' rate is meant for.
 

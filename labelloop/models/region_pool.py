@@ -32,29 +32,32 @@ class RegionPool(nn.Module):
         self.side = side
         self.reference = MultiScaleRoIAlign([*LEVELS], output_size=side, sampling_ratio=SAMPLES)
 
-    def forward(
-        self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], sizes_hw: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Features of the boxes.
 
         Args:
             features: Level to float32 (images, channels, h, w).
             boxes: Per image (n, 4), x1, y1, x2, y2 in px of the network's input.
-            sizes_hw: Of the images in the network's input, px.
 
         Returns:
             (boxes of all images, channels, side, side).
         """
         levels = [features[name] for name in LEVELS]
         if levels[0].device.type != "cpu":
-            pooled: Tensor = self.reference(dict(features), list(boxes), sizes_hw)
-            return pooled
+            return self.by_torchvision(features, boxes)
         image = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
         rows, weights = _entries(torch.cat(list(boxes)), image, levels, self.side)
         channels = levels[0].shape[1]
         table = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels])
         bins: Tensor = _WeightedRows.apply(table, rows, weights)
         return bins.view(-1, self.side, self.side, channels).permute(0, 3, 1, 2)
+
+    def by_torchvision(self, features: Mapping[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """As ``forward``, on any device."""
+        # torchvision infers the strides once, from the first images it is told of: they must fill the levels.
+        height, width = (FIRST_STRIDE_PX * side for side in features[LEVELS[0]].shape[-2:])
+        pooled: Tensor = self.reference(dict(features), list(boxes), [(height, width)] * len(boxes))
+        return pooled
 
 
 def _entries(boxes: Tensor, image: Tensor, levels: Sequence[Tensor], side: int) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,12 @@ class RoiTarget:
     mask_scale: tuple[float, float]
     ignore_boxes: Tensor
 
+    @property
+    def image_box(self) -> Tensor:
+        """Of the image in the input, which may be padded: float32 (4,) xyxy."""
+        height, width = self.masks.shape[-2:]
+        return self.boxes.new_tensor([0, 0, width / self.mask_scale[0], height / self.mask_scale[1]])
+
 
 def roi_target(target: Target, scale_xy: tuple[float, float]) -> RoiTarget:
     """A target for an image that was resized by these factors along x and y."""
@@ -92,17 +98,23 @@ def rpn_target(target: RoiTarget) -> dict[str, Tensor]:
         "boxes": target.boxes[sure],
         "ignore_boxes": target.ignore_boxes,
         "unsure_boxes": target.boxes[~sure],
+        "image_box": target.image_box,
     }
 
 
-def covered_share(boxes: Tensor, ignored: Tensor, unsure: Tensor | None = None) -> Tensor:
+def covered_share(
+    boxes: Tensor, ignored: Tensor, unsure: Tensor | None = None, *, inside: Tensor | None = None
+) -> Tensor:
     """How much of each box is covered, float32 (n,), 0..1.
 
     Args:
         boxes: float32 (n, 4) xyxy.
         ignored: float32 (m, 4) xyxy, which count together.
         unsure: float32 (u, 4) xyxy, of which the one that covers most counts.
+        inside: float32 (4,) xyxy; only what of the boxes lies inside counts, as that of anchors in the image.
     """
+    if inside is not None:
+        boxes = torch.min(torch.max(boxes, inside[:2].repeat(2)), inside[2:].repeat(2))
     share: Tensor = _covered(boxes, ignored).sum(1).clamp(max=1)
     if unsure is None or len(unsure) == 0:
         return share

@@ -75,10 +75,27 @@ class IgnoringRPN(RegionProposalNetwork):  # type: ignore[misc]
         """Labels (1 positive, 0 background, -1 left out) and matched boxes per anchor."""
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
-            share = covered_share(anchor, target["ignore_boxes"], target["unsure_boxes"])
+            share = covered_share(
+                anchor, target["ignore_boxes"], target["unsure_boxes"], inside=target["image_box"]
+            )
             on_ignored = share > IGNORE_COVERED
             label[on_ignored & (label == 0)] = -1.0
         return labels, matched
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of objectness and boxes; zero, where torchvision's are NaN, if every anchor is left out."""
+        if all(bool((label < 0).all()) for label in labels):
+            return objectness.sum() * 0, pred_bbox_deltas.sum() * 0
+        losses: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, pred_bbox_deltas, labels, regression_targets
+        )
+        return losses
 
 
 class RoiHeads(nn.Module):
@@ -113,7 +130,6 @@ class RoiHeads(nn.Module):
         self,
         features: dict[str, Tensor],
         proposals: Sequence[Tensor],
-        sizes_hw: list[tuple[int, int]],
         targets: Sequence[RoiTarget],
     ) -> dict[str, Tensor]:
         """Losses ``class``, ``box`` and ``mask``."""
@@ -126,7 +142,7 @@ class RoiHeads(nn.Module):
             )
             for label, m, t in zip(labels, matched, targets, strict=True)
         ]
-        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(boxes), sizes_hw)))
+        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, boxes)))
         wanted = [
             self.box_coder.encode([t.boxes[m] if len(t.boxes) else b], [b])[0]
             for b, m, t in zip(boxes, matched, targets, strict=True)
@@ -142,7 +158,6 @@ class RoiHeads(nn.Module):
         positive = [label > 0 for label in labels]
         mask_loss = self._mask_loss(
             features,
-            sizes_hw,
             [b[p] for b, p in zip(boxes, positive, strict=True)],
             [m[p] for m, p in zip(matched, positive, strict=True)],
             targets,
@@ -168,13 +183,12 @@ class RoiHeads(nn.Module):
     def _mask_loss(
         self,
         features: dict[str, Tensor],
-        sizes_hw: list[tuple[int, int]],
         boxes: Sequence[Tensor],
         matched: Sequence[Tensor],
         targets: Sequence[RoiTarget],
     ) -> Tensor:
         labels = torch.cat([t.labels[m] - 1 for t, m in zip(targets, matched, strict=True)])
-        pooled = self.mask_pool(features, list(boxes), sizes_hw)
+        pooled = self.mask_pool(features, boxes)
         logits: Tensor = self.mask_predictor(self.mask_head(pooled)).float()
         if len(labels) == 0:
             return logits.sum() * 0
@@ -197,7 +211,7 @@ class RoiHeads(nn.Module):
         limit: int,
     ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Per image: boxes (n, 4), scores (n,), labels (n,) from 1, mask probabilities (n, 28, 28)."""
-        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, list(proposals), sizes_hw)))
+        logits, deltas = self.box_predictor(self.box_head(self.box_pool(features, proposals)))
         decoded = self.box_coder.decode(deltas.float(), list(proposals))
         scores = F.softmax(logits.float(), -1)
         counts = [len(p) for p in proposals]
@@ -208,7 +222,7 @@ class RoiHeads(nn.Module):
             )
         ]
         boxes = [f[0] for f in found]
-        masks = self.mask_predictor(self.mask_head(self.mask_pool(features, boxes, sizes_hw))).float()
+        masks = self.mask_predictor(self.mask_head(self.mask_pool(features, boxes))).float()
         labels = torch.cat([f[2] for f in found])
         chosen = masks[torch.arange(len(labels), device=labels.device), labels - 1].sigmoid()
         split = torch.split(chosen, [len(b) for b in boxes])

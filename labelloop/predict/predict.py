@@ -63,18 +63,18 @@ def predict(
     require_formats(formats)
     kind = choose_device(device)
     place = outside_place(os.environ)
-    call = partial(
-        _predict, project, paths, out=out, run=run, formats=formats, min_score=min_score, progress=progress
-    )
+    call = partial(_predict, project, paths, out=out, formats=formats, min_score=min_score, progress=progress)
     with stops_interrupt():
         if place is not None:
             with placed(place, device_type=kind.type) as team:
+                name = team.tell(_chosen(project, run, progress) if team.leads else "")
                 if team.leads:
-                    return call(device=str(team.device(kind)), team=team)
-                loaded = load_model(project, run, device=str(team.device(kind)))
+                    return call(run=name, device=str(team.device(kind)), team=team)
+                loaded = load_model(project, name, device=str(team.device(kind)))
                 help_predict(loaded.model, loaded.stats, team)
+        name = _chosen(project, run, progress)
         if devices == 1:
-            return call(device=device, team=ALONE)
+            return call(run=name, device=device, team=ALONE)
         gpus = torch.cuda.device_count()
         if kind.type == "cuda" and devices > gpus:
             raise UsageError(
@@ -83,11 +83,19 @@ def predict(
                 way_out="Give fewer --devices.",
             )
         make_folder(out)
-        arguments = ["-m", "labelloop.predict.taking_part", str(project.root), project.run(run).name, device]
+        arguments = ["-m", "labelloop.predict.taking_part", str(project.root), name, device]
         with started(
             arguments, size=devices, device_type=kind.type, logs=out, way_out="The same command continues."
         ) as team:
-            return call(device=str(team.device(kind)), team=team)
+            return call(run=name, device=str(team.device(kind)), team=team)
+
+
+def _chosen(project: Project, run: str | None, progress: Progress) -> str:
+    """The run's name, found once for all processes: others may finish while they start."""
+    name = project.run(run).name
+    if run is None:
+        note_refusal(project, progress)
+    return name
 
 
 def _predict(
@@ -95,7 +103,7 @@ def _predict(
     paths: Sequence[str],
     *,
     out: Path,
-    run: str | None,
+    run: str,
     formats: Sequence[str],
     min_score: float | None,
     device: str,
@@ -108,8 +116,6 @@ def _predict(
         raise _nothing(project, paths, skipped)
     for file in skipped:
         progress.note(f"skipped {file.path}: {file.reason}")
-    if run is None:
-        note_refusal(project, progress)
     loaded = load_model(project, run, device=device)
     report = predict_images(
         loaded.model,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labelloop.errors import ProjectError
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.predict.items import PredictItem
 from labelloop.predict.names import output_stems
 from labelloop.predict.reading import Outputs, Reader
-from labelloop.predict.store import FileStamp, PredictionStore, image_key
+from labelloop.predict.store import FileStamp, PredictionStore, image_key, model_key
 from labelloop.predict.tiles import TileLayout
 from labelloop.predict.work import Work
 from labelloop.progress import Progress, Silent
@@ -75,9 +76,19 @@ def predict_shares(
 
     Returns:
         Images that the model looked at, in all processes.
+
+    Raises:
+        ProjectError: A process has another model than the one that leads.
     """
     told = team.tell(shares)
     assert told is not None  # the leader's
+    if team.any(model_key(model, stats, told.layout) != told.outputs.model):
+        raise ProjectError(
+            "the processes do not have the same model",
+            value=told.outputs.out,
+            way_out="Wait until the run's files no longer change where all processes see them, then run the"
+            " same command again.",
+        )
     with team.apart(), PredictionStore(told.outputs.out, told.outputs.model, part=team.rank) as store:
         reader = Reader(store=store, stats=stats, layout=told.layout, outputs=told.outputs)
         work = Work(store=store, model=model, reader=reader, progress=progress)

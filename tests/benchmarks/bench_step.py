@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from labelloop.distill.assembly import trainer_of
-from labelloop.distill.batches import make_batch
+from labelloop.distill.batches import fitted, make_batch
 from labelloop.distill.recipe import REFERENCE
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
@@ -62,7 +62,7 @@ def main() -> None:
     for step in range(arguments.rounds + 1):
         for kind, plan in kinds.items():
             begun = time.process_time()
-            batch = make_batch(plan.batches, trainer.load, step)
+            batch = make_batch(fitted(plan.batches, student, trainer.load), trainer.load, step)
             loaded = time.process_time()
             train_step(step, [batch], plan, learner, trainer.fabric)
             if step:

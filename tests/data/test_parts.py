@@ -61,3 +61,50 @@ def test_windows_of_an_image_larger_than_the_memory_for_decoded_ones_are_cut_fro
         assert np.array_equal(load(image.id, (50, 50, 10, 10)), first)
     with pytest.raises(ImageError):
         load(1)  # it made room for the next
+
+
+@pytest.fixture
+def fields(tmp_path):
+    """Three fields of random pixels, of ids 1 to 3."""
+
+    def make(size_hw: tuple[int, int]) -> list[ImageRecord]:
+        rng = np.random.default_rng(0)
+        images = [record(i, size_hw, tmp_path / f"{i}.png") for i in (1, 2, 3)]
+        for image in images:
+            Image.fromarray(rng.integers(0, 255, size_hw, dtype=np.uint8)).save(image.path)
+        return images
+
+    return make
+
+
+def test_parts_that_fit_are_read_once_however_large_their_fields_are(fields):
+    parts = parts_of(fields((300, 400)), side_px=100)
+    seen = parts[::2]
+    load = ImageLoader(parts, intensity_percentile=(0.5, 99.5), cache_bytes=20 * 100 * 100)
+    first = {part.id: load(part.id) for part in seen}  # as labelling goes, field by field
+    for part in parts:
+        part.image.path.unlink(missing_ok=True)  # what is asked for now cannot be read again
+    order = np.random.default_rng(1).permutation(len(seen))
+    assert all(np.array_equal(load(seen[i].id), first[seen[i].id]) for i in order)
+
+
+def test_parts_of_a_field_that_are_seen_one_after_the_other_are_cut_from_one_reading(fields):
+    images = fields((300, 400))
+    parts = parts_of(images, side_px=100)
+    load = ImageLoader(
+        [*parts, whole(images[0])], intensity_percentile=(0.5, 99.5), cache_bytes=2 * 100 * 100
+    )
+    second = [part for part in parts if part.image == images[1]]
+    first = load(second[0].id)
+    images[1].path.unlink()
+    for part in second[1:]:
+        load(images[0].id)  # a labelled image in each step
+        assert load(part.id).shape == (3, 100, 100)
+    assert np.array_equal(load(second[0].id), first)
+
+
+def test_whether_parts_fit_follows_from_their_pixels():
+    parts = parts_of([record(1, (1000, 1000))], side_px=100)
+    load = ImageLoader(parts, intensity_percentile=(0.5, 99.5), cache_bytes=10**6)
+    assert load.fits([part.id for part in parts[:50]])  # of two bytes each
+    assert not load.fits([part.id for part in parts[:51]])

@@ -1,14 +1,26 @@
+import functools
 from dataclasses import replace
+from itertools import groupby, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from labelloop.data.objects import SoftObjects, objects_of
-from labelloop.data.parts import whole
+from labelloop.data.parts import image_of, parts_of, whole
 from labelloop.data.pool import ImageLoader
 from labelloop.data.views import GeometryConfig, PhotometryConfig, draw_geometry, view_image, view_objects
-from labelloop.distill.batches import BatchPlan, draw_known, epoch_order, make_batch, prefetched, repeated_ids
+from labelloop.distill.batches import (
+    PARTS_AT_ONCE,
+    BatchPlan,
+    draw_known,
+    epoch_order,
+    fitted,
+    make_batch,
+    prefetched,
+    repeated_ids,
+)
 from labelloop.instances import Instances
 from labelloop.project.project import ImageRecord
 
@@ -23,6 +35,43 @@ def test_every_pass_sees_every_image_once_wherever_it_is_entered():
     assert [sorted(whole[i : i + 4]) for i in (0, 4, 8)] == [ids] * 3
     assert epoch_order(ids, seed=1, stage="s", start=5, count=4) == whole[5:9]
     assert epoch_order(ids, seed=2, stage="s", start=0, count=12) != whole
+
+
+def test_parts_of_a_field_come_one_after_the_other_where_fields_are_read_again_and_again():
+    fields = [ImageRecord(i, Path(), "", (1000, 1000), "train", None, 0, -1, None, "0") for i in (1, 2, 3)]
+    ids = [part.id for part in parts_of(fields, side_px=100)]
+    order = functools.partial(epoch_order, ids, seed=1, stage="pool", block=32)
+    two = order(start=0, count=600)
+    assert sorted(two[:300]) == sorted(two[300:]) == sorted(ids)
+    assert two[:300] != two[300:]
+    assert [order(start=i, count=7) for i in (0, 293, 411)] == [two[i : i + 7] for i in (0, 293, 411)]
+    readings = sum(image_of(a) != image_of(b) for a, b in pairwise(two[:300]))
+    assert readings < 3 * 4  # a hundred parts of each field are four blocks; shuffled they are 200
+    runs = [len(list(run)) for _, run in groupby(two[:300], image_of)]
+    assert max(runs) > 4  # and blocks of a field do not all come at once
+    assert len(runs) > 3
+    whole_images = list(range(50))
+    assert sorted(epoch_order(whole_images, seed=1, stage="s", start=0, count=50, block=32)) == whole_images
+
+
+class Model:
+    """An InstanceModel that says nothing of how finely it sees."""
+
+    def module(self):
+        raise NotImplementedError
+
+    loss = predict = module
+
+
+@pytest.mark.parametrize(("room", "block"), [(10**6, 1), (10**3, PARTS_AT_ONCE)])
+def test_parts_are_drawn_in_blocks_where_they_do_not_all_fit_and_images_never(plan_and_loader, room, block):
+    plan, _ = plan_and_loader
+    labelled = [ImageRecord(i, Path(), "", (24, 24), "train", None, 0, -1, None, "0") for i in (1, 2, 3)]
+    parts = parts_of([labelled[0]._replace(id=9, size_hw=(90, 90))], side_px=30)
+    load = ImageLoader([*map(whole, labelled), *parts], intensity_percentile=(0.0, 100.0), cache_bytes=room)
+    of_parts, whatever = replace(plan, unlabelled_ids=[part.id for part in parts]), Model()
+    assert fitted(of_parts, whatever, load).block == block
+    assert fitted(replace(plan, unlabelled_ids=(1, 2)), whatever, load).block == 1
 
 
 def test_images_with_a_rare_class_are_seen_more_often_and_one_class_changes_nothing():

@@ -81,6 +81,11 @@ def test_a_request_that_contradicts_the_run_is_refused_and_names_what_differs(em
         run_to_resume(empty, TrainRequest(resume=True, name="run", method="supervised"))
 
 
+def test_a_run_may_go_on_on_another_device(empty):
+    save_run(empty, TrainRequest(name="run", device="cuda"))
+    assert run_to_resume(empty, TrainRequest(resume=True, device="cpu")).name == "run"
+
+
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
     with claimed(tmp_path):
         with pytest.raises(TrainingError, match="another process"), claimed(tmp_path):

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from labelloop.distill.assembly import trainer_of
 from labelloop.distill.measuring import Asked, measured_costs
 from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.train import TrainRequest, train
+from labelloop.distill.trainer import Trainer
 from labelloop.errors import UsageError
+from labelloop.processes import started
 from labelloop.progress import Silent
 from labelloop.project.project import Project
 from labelloop.team import ALONE
@@ -111,6 +114,53 @@ def test_a_run_whose_other_process_is_killed_ends_with_one_line_and_goes_on_alon
     assert not list((project.runs_dir / "run").glob("*.partial"))
     result = train(project, TrainRequest(resume=True, name="run"))
     assert (result["devices"], result["iterations"]) == (1, 16)
+
+
+STOPPED = """
+from dataclasses import replace
+from pathlib import Path
+from labelloop.distill.assembly import trainer_of
+from labelloop.distill.runs import read_run_config
+from labelloop.distill.schedule import Schedule
+from labelloop.processes import take_part
+from labelloop.progress import Silent
+from labelloop.project.project import Project
+project = Project.open(Path(ROOT))
+config = read_run_config(project.runs_dir / "run")
+with take_part(device_type="cpu") as team:
+    schedule = replace(Schedule(**config["schedule"]), teacher=50, supervised=50)
+    trainer = trainer_of(project, config, schedule, "cut", Silent(), parts=2, team=team)
+    try:
+        trainer.run(supervised_only=True)
+    except KeyboardInterrupt:
+        team.gather(trainer.files.checkpoint.exists())
+    team.wait()
+"""
+
+
+def test_nobody_leaves_an_interrupted_run_before_its_checkpoint_is_written(project, tmp_path):
+    class Interrupts(Silent):
+        def advance(self, steps: int = 1, **facts: float | str) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    class SlowToStore(Trainer):
+        def _checkpoint(self, *state) -> None:
+            time.sleep(3)
+            super()._checkpoint(*state)
+
+    train(project, TrainRequest(model=CORE_NET, method="supervised", iterations=1, name="run"))
+    (project.runs_dir / "cut").mkdir()
+    config = read_run_config(project.runs_dir / "run")
+    schedule = dataclasses.replace(Schedule(**config["schedule"]), teacher=50, supervised=50)
+    program = STOPPED.replace("ROOT", repr(str(project.root)))
+    with started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="") as team:
+        made = trainer_of(project, config, schedule, "cut", Interrupts(), parts=2, team=team)
+        slow = SlowToStore(**{field.name: getattr(made, field.name) for field in dataclasses.fields(made)})
+        with pytest.raises(KeyboardInterrupt):
+            slow.run(supervised_only=True)
+        _, there = team.gather(None)
+        team.wait()
+    assert there
 
 
 def test_more_processes_than_images_in_a_step_are_refused_before_anything_is_written(project):

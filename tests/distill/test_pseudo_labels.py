@@ -104,6 +104,31 @@ def test_a_view_of_another_size_answers_in_the_size_of_the_image(zoom):
     assert seen.scores == pytest.approx([0.9])  # both views saw one object, not two
 
 
+class Coarse(Bright):
+    """Sees images a quarter as large as they are."""
+
+    grid_scale = 0.25
+
+    def predict(self, images, *, min_score=0.05, resized_by=1.0):
+        assert resized_by == 0.25
+        assert max(i.shape[-1] for i in images) <= 28  # 1.3 times a quarter of 84
+        return super().predict(images, min_score=min_score)
+
+
+def test_a_teacher_is_shown_no_more_than_it_sees_and_answers_as_finely():
+    disc = np.hypot(*(np.mgrid[:60, :84] - np.array([28, 50])[:, None, None])) <= 17
+    image = torch.from_numpy(disc.astype(np.float32))[None].expand(3, -1, -1).contiguous()
+    (seen,) = predict_views(Coarse(), [image], views=6, zooms=(1.3, 1.0), scale=0.25)
+    assert seen.size_hw == (15, 21)
+    kept = pseudo_objects(seen, PseudoLabelConfig(soft_masks=True), small_area_px=0, grid_yx=(0.25, 0.25))
+    assert kept.grid_yx == (0.25, 0.25)
+    assert kept.crops[0].sum() / 255 * 16 == pytest.approx(disc.sum(), rel=0.15)
+    for least in (0.8 * disc.sum(), 1.2 * disc.sum()):  # px of the image
+        config = PseudoLabelConfig(min_area_px=least)
+        found = pseudo_objects(seen, config, small_area_px=0, grid_yx=(0.25, 0.25))
+        assert len(found) == (least < disc.sum())
+
+
 def test_what_a_teacher_looks_at_counts_every_view_by_its_size():
     assert PseudoLabelConfig(views=4, zooms=(1.0, 1.5)).pixels_per_image == pytest.approx(2 + 2 * 2.25)
     assert PseudoLabelConfig(views=3).pixels_per_image == 3

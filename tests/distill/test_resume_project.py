@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from labelloop.distill.assembly import id_ranges
+from labelloop.distill.checkpoint import RunFiles, write_json
+from labelloop.distill.measured import scored_images_of
+from labelloop.distill.naming import claimed
+from labelloop.distill.runs import read_run_config
 from labelloop.distill.train import TrainRequest, train
-from labelloop.errors import TrainingError
+from labelloop.errors import ImageError, TrainingError, UsageError
 from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
 from labelloop.project.adding import add_images, add_labels
@@ -30,6 +35,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+def began_on(project: Project, run: str, device: str) -> None:
+    """Changes a run into one of another machine."""
+    record = project.run(run)
+    config = {**record.config, "device": device}
+    project.save_run(dataclasses.replace(record, config=config))
+    write_json(RunFiles(folder=project.runs_dir / run).config, config)
+
+
 def test_images_that_were_added_since_do_not_change_a_run(project, interrupted, write_set):
     train(project, dataclasses.replace(SHORT, name="whole"))
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
@@ -38,10 +51,82 @@ def test_images_that_were_added_since_do_not_change_a_run(project, interrupted, 
     assert same(weights(project, "cut", "guided"), weights(project, "whole", "guided"))
 
 
-def test_a_learnt_image_that_validates_since_does_not_end_a_run(project, interrupted, tmp_path):
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_image_that_a_run_has_learnt_does_not_measure_it_though_it_moved_since(
+    project, interrupted, tmp_path, watching, split
+):
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
+    learnt = project.run("cut").config["train_images"]
+    assert len(learnt) == 3
+    add_labels(project, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"), split=split)
+    assert len(project.images(split=split, labelled=True)) == {"val": 3, "test": 5}[split]
+    result = train(project, resume, watching)
+    assert result["split"] == "test"
+    assert (result["verified"], result["gate"]) == (False, None)
+    config = project.run("cut").config
+    assert [i.path.name for i in scored_images_of(project, config).images] == ["test_0.png", "test_1.png"]
+    assert [note for note in watching.told if "learnt" in note] == [
+        f"note: 3 {split} images do not measure this run, as it has learnt them"
+    ]
+
+
+def test_a_run_with_folds_is_measured_on_what_it_has_learnt_wherever_that_moved(project, tmp_path):
+    train(project, dataclasses.replace(SHORT, method="supervised", iterations=1, folds=3, name="folds"))
     add_labels(project, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"), split="val")
+    scored = scored_images_of(project, project.run("folds").config)
+    assert (scored.split, len(scored.images)) == ("out-of-fold", 3)
+
+
+@pytest.mark.parametrize("folder", ["labelled", "pool"])
+def test_a_run_whose_images_were_replaced_since_is_refused_until_they_are_back(
+    project, interrupted, tmp_path, folder
+):
+    resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
+    path = tmp_path / folder / f"{folder}_1.png"
+    before = path.read_bytes()
+    Image.fromarray(np.random.default_rng(7).integers(0, 256, (96, 96), np.uint8)).save(path)
+    assert add_images(project, [str(path)]).replaced == 1
+    with pytest.raises(TrainingError, match="were replaced by other files since it began") as caught:
+        train(project, resume)
+    assert caught.value.value == str(path)
+    path.write_bytes(before)
+    add_images(project, [str(path)])
     assert train(project, resume)["run"] == "cut"
+
+
+def test_a_run_whose_labelled_images_have_changed_is_refused_before_it_goes_on(project, interrupted):
+    resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
+    image = project.images(split="train", labelled=True)[0]
+    before = image.path.read_bytes()
+    Image.fromarray(np.random.default_rng(7).integers(0, 256, (96, 96), np.uint8)).save(image.path)
+    with pytest.raises(ImageError, match="have changed since they were added"):
+        train(project, resume)
+    image.path.write_bytes(before)
+    assert train(project, resume)["run"] == "cut"
+
+
+def test_a_run_that_began_on_a_gpu_goes_on_without_one_where_that_is_asked_for(
+    project, interrupted, monkeypatch, watching
+):
+    resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    began_on(project, "cut", "cuda:0")
+    with pytest.raises(UsageError, match="not that many GPUs") as caught:
+        train(project, resume)
+    assert caught.value.value == "1 asked for, 0 here"
+    assert "--device cpu" in caught.value.way_out
+    assert train(project, dataclasses.replace(resume, device="cpu"), watching)["device"] == "cpu"
+    assert any("began on cuda:0 and goes on on cpu" in note for note in watching.told)
+    assert read_run_config(project.runs_dir / "cut")["device"] == "cpu"
+    assert project.run("cut").config["device"] == "cpu"
+
+
+def test_a_run_that_another_process_trains_keeps_its_device(project, interrupted):
+    resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
+    began_on(project, "cut", "cuda:0")
+    with claimed(project.runs_dir / "cut"), pytest.raises(TrainingError, match="another process"):
+        train(project, dataclasses.replace(resume, device="cpu"))
+    assert read_run_config(project.runs_dir / "cut")["device"] == "cuda:0"
 
 
 def test_a_class_that_labels_have_got_since_is_measured(project, interrupted, tmp_path, write_set):

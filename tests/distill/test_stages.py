@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from torch import nn
 
+from labelloop.data.objects import SoftObjects
+from labelloop.data.parts import whole
+from labelloop.data.pool import ImageLoader
 from labelloop.data.views import GeometryConfig, PhotometryConfig
 from labelloop.distill.batches import Batch, BatchPlan
+from labelloop.distill.pseudo_labels import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
-from labelloop.distill.stages import Learner, StagePlan, make_optimiser, train_step
+from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage, train_step
 from labelloop.errors import NonFiniteLossError
-from labelloop.models.protocol import Target
+from labelloop.models.protocol import Prediction, Target
 from labelloop.processes import started
+from labelloop.progress import Silent
+from labelloop.project.project import ImageRecord
 from labelloop.team import ALONE, Team
 
 
@@ -120,3 +128,93 @@ def test_a_gradient_that_is_not_finite_in_one_process_ends_the_step_in_all(tmp_p
         assert team.gather("refused") == ["refused", "refused"]
         team.wait()
     require_untouched(learner)
+
+
+class Seeing(nn.Module):
+    """An InstanceModel that sees images at a tenth of their size, and keeps the targets that it is taught.
+
+    It sees what is bright as one object.
+    """
+
+    grid_scale = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+        self.taught: list[tuple[tuple[int, ...], Target, float]] = []
+
+    def module(self):
+        return self
+
+    def loss(self, images, targets, *, resized_by=1.0):
+        self.taught += [(tuple(i.shape), t, resized_by) for i, t in zip(images, targets, strict=True)]
+        return {"none": (self.scale * images[0].mean()).sum()}
+
+    def predict(self, images, *, min_score=0.05, resized_by=1.0):
+        return [self._bright(image[0].numpy() > 0.5) for image in images]
+
+    def _bright(self, bright: np.ndarray) -> Prediction:
+        rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+        crop = bright[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return Prediction(
+            size_hw=bright.shape,
+            labels=np.zeros(1, np.int64),
+            scores=np.ones(1, np.float32),
+            quality=np.ones(1, np.float32),
+            crops=(np.where(crop, np.uint8(255), np.uint8(0)),),
+            offsets_yx=np.array([[rows[0], columns[0]]]),
+        )
+
+
+@pytest.mark.parametrize("least_area", [0.0, 200**2 - 2000.0, 200**2 + 2000.0])
+def test_a_network_that_sees_a_tenth_is_shown_a_tenth_and_areas_count_in_the_pixels_of_images(
+    tmp_path, least_area
+):
+    pixels = np.zeros((1200, 900), np.uint8)
+    pixels[300:500, 400:600] = 255
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    image = ImageRecord(1, tmp_path / "1.png", "1.png", pixels.shape, "train", None, 0, -1, None, "1")
+    objects = SoftObjects(
+        size_hw=pixels.shape,
+        labels=np.zeros(1, np.int64),
+        weights=np.ones(1, np.float32),
+        ignore=np.zeros(1, bool),
+        crops=(pixels[300:500, 400:600],),
+        offsets_yx=np.array([[300, 400]]),
+    )
+    off = PhotometryConfig(jitter=0.0, gamma=0.0, jitter_p=0.0)
+    batches = BatchPlan(
+        seed=0,
+        stage="burn-in",
+        labelled={1: objects},
+        labelled_ids=(1,),
+        labelled_batch=1,
+        unlabelled_ids=(1,),
+        unlabelled_batch=1,
+        pseudo=None,
+        geometry=GeometryConfig(zoom=(1.0, 1.0), crop_px=2000, flips=False),
+        weak=off,
+        strong=off,
+    )
+    plan = StagePlan(
+        batches=batches,
+        start=0,
+        stop=1,
+        schedule=1,
+        ema_decay=None,
+        ema_from=None,
+        online=PseudoLabelConfig(min_area_px=least_area),
+        unlabelled_weight=1.0,
+        small_area_px=0.0,
+        optimiser=OptimiserConfig(),
+    )
+    model = Seeing()
+    learner = Learner(model, model, make_optimiser(model, OptimiserConfig()))
+    load = ImageLoader([whole(image)], intensity_percentile=(0.0, 100.0))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    run_stage(plan, learner, fabric, load, Silent(), after_step=lambda step, facts: None)
+    (view, label, told), (strong, pseudo, also) = model.taught
+    assert view == strong == (3, 120, 90)
+    assert told == also == 0.1
+    assert int((label.masks > 127).sum()) == 20 * 20
+    assert [int((mask > 127).sum()) for mask in pseudo.masks] == [20 * 20] * (least_area < 200**2)

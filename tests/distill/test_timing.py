@@ -1,11 +1,14 @@
 import dataclasses
 import functools
 import math
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelloop.data.parts import parts_of
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,
@@ -20,9 +23,11 @@ from labelloop.distill.timing import (
     enough_seconds,
     fit_iterations,
     planned_seconds,
+    read_px_per_part,
     refit_student,
 )
 from labelloop.errors import UsageError
+from labelloop.project.project import ImageRecord
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
 COSTS = Costs(supervised_step=0.5, single_step=0.25, prediction=0.07, evaluation=0.7)
@@ -80,8 +85,42 @@ def test_the_time_that_is_said_to_be_enough_holds_the_best_schedule_and_hardly_m
 
 
 def test_a_time_that_holds_no_run_says_so():
-    with pytest.raises(UsageError, match="too short"):
+    with pytest.raises(UsageError, match="too short") as caught:
         fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=1.0, supervised=False)
+    assert caught.value.value == "1 s are left, a step takes 0.5 s and measuring the models 1 s"
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+@pytest.mark.parametrize("trainings", [1, 6])
+def test_a_time_that_holds_no_run_names_what_takes_it_and_one_that_does(supervised, trainings):
+    """Of two models each takes 150 s to measure in two processes, a step half a second."""
+    costs = dataclasses.replace(COSTS, evaluation=300.0)
+    schedule = functools.partial(supervised_schedule, RECIPE, n_labels=15) if supervised else guided
+
+    def fit(seconds: float) -> int:
+        plan = functools.partial(fit_iterations, RECIPE, lambda n: schedule(iterations=n), costs)
+        return plan(
+            n_labels=15, seconds=seconds, supervised=supervised, processes=2, spent=40.0, trainings=trainings
+        )
+
+    with pytest.raises(UsageError, match="too short") as caught:
+        fit(100.0)
+    each = f" for each of {trainings} trainings" if trainings > 1 else ""
+    measuring = 150 if supervised else 300
+    assert caught.value.value == (
+        f"{100 / trainings:.0f} s are left{each}, a step takes 0.5 s and measuring the models {measuring} s"
+    )
+    (minutes,) = re.fullmatch(r"Give --time (\d+)m or more\.", caught.value.way_out).groups()
+    assert fit(int(minutes) * 60 - 40.0) >= 1
+    with pytest.raises(UsageError, match="too short"):
+        fit((int(minutes) - 1) * 60 - 40.0)
+
+
+def test_measuring_that_takes_hardly_any_time_is_not_named():
+    costs = dataclasses.replace(COSTS, evaluation=0.01)
+    with pytest.raises(UsageError) as caught:
+        fit_iterations(RECIPE, guided, costs, n_labels=15, seconds=1.0, supervised=False)
+    assert caught.value.value == "1 s are left, a step takes 0.5 s"
 
 
 @given(iterations=st.integers(4, 3000), processes=st.integers(2, 16))
@@ -94,3 +133,14 @@ def test_processes_share_the_images_of_a_step_but_not_its_cost(iterations, proce
     measured = dataclasses.replace(COSTS, supervised_step=step, start=7.0)
     shared = planned_seconds(recipe, schedule, measured, supervised=False, processes=processes) - 7.0
     assert alone / processes - 1e-6 <= shared <= alone * math.ceil(16 / processes) / 16 + 1e-6
+
+
+def test_the_reading_of_a_field_is_shared_by_its_parts_that_are_labelled():
+    images = [
+        ImageRecord(i, Path(), "", (side, side), "train", None, 0, -1, None, "0")
+        for i, side in ((1, 1000), (2, 100), (3, 100))
+    ]
+    parts = parts_of(images, side_px=100)
+    assert read_px_per_part(parts) == (1000**2 + 2 * 100**2) / 102
+    assert read_px_per_part(parts[:5]) == 1000**2 / 5
+    assert read_px_per_part(parts[-2:]) == 100**2  # of images that are one part it is their own

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import labelloop.distill.train as train_module
 import labelloop.distill.trainer as trainer_module
@@ -25,7 +26,7 @@ from labelloop.distill.checkpoint import RunFiles, load_predictions
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
-from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.errors import ImageError, OutputError, TrainingError, UsageError
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.project import Project
@@ -95,6 +96,41 @@ def test_an_image_that_was_moved_away_is_named_before_the_first_step(project, tm
         train(project, SHORT)
     assert caught.value.value == str(image)
     assert project.runs() == []
+
+
+def another_image(path: Path, *, side: int = 96) -> None:
+    """Writes noise where an image lay."""
+    noise = np.random.default_rng(7).integers(0, 256, (side, side), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_labelled_images_that_have_changed_are_named_before_the_first_step(
+    project, write_set, tmp_path, split
+):
+    add_labels(
+        project,
+        str(tmp_path / "more.json"),
+        images=str(write_set("more", 2, seed=8, truth=True)),
+        split=split,
+    )
+    images = project.images(split=split, labelled=True)[-2:]
+    for image in images:
+        another_image(image.path)
+    with pytest.raises(ImageError, match="have changed since they were added") as caught:
+        train(project, SHORT)
+    assert caught.value.value == f"{images[0].path} and 1 more"
+    assert "labelloop add images" in caught.value.way_out
+    assert project.runs() == []
+
+
+def test_images_of_the_pool_that_have_another_size_now_end_the_run(project):
+    paths = [image.path for image in project.images(labelled=False)]
+    for path in paths:
+        another_image(path, side=64)
+    with pytest.raises(ImageError, match="it had 96 x 96 px, and has 64 x 64 px now") as caught:
+        train(project, SHORT)
+    assert caught.value.value in map(str, paths)
 
 
 def test_a_few_images_of_the_pool_that_are_gone_are_said_and_left_out(project, write_set, watching, tmp_path):

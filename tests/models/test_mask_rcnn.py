@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from labelloop.models.catalog import build_model
+from labelloop.models.inputs import resized
 from labelloop.models.mask_rcnn import fit_to
 from labelloop.models.protocol import Target, to_instances
 from labelloop.models.regions import covered_share, roi_target, rpn_target
@@ -15,6 +16,21 @@ from labelloop.models.roi_heads import HeadConfig, _box_losses
 def model(stats):
     torch.manual_seed(0)
     return build_model("mask-rcnn-lite", stats, pretrained=False)
+
+
+@pytest.fixture
+def unknown():
+    """The target of an image that nobody has looked at."""
+
+    def make(height: int, width: int) -> Target:
+        return Target(
+            masks=torch.full((1, height, width), 255, dtype=torch.uint8),
+            labels=torch.zeros(1, dtype=torch.int64),
+            weights=torch.ones(1),
+            ignore=torch.ones(1, dtype=torch.bool),
+        )
+
+    return make
 
 
 def test_a_few_steps_on_one_image_find_its_discs(stats, discs):
@@ -66,6 +82,14 @@ def test_a_step_whose_every_proposal_is_left_out_has_finite_losses_and_gradients
     for loss in losses.values():
         assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_step_that_shows_nothing_but_unknown_area_teaches_nothing(stats, unknown):
+    model = build_model("mask-rcnn-lite", dataclasses.replace(stats, input_scale=1.0), pretrained=False)
+    losses = model.loss([torch.rand(3, 64, 64)], [unknown(64, 64)])  # no padding, which is background
+    sum(losses.values()).backward()
+    assert {float(loss.detach()) for loss in losses.values()} == {0.0}
+    assert all((p.grad == 0).all() for p in model.rpn.parameters())
 
 
 def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
@@ -134,15 +158,27 @@ def test_covered_share_is_the_part_of_a_box_that_an_ignored_box_covers():
     assert covered_share(boxes, torch.zeros(0, 4)).tolist() == [0.0, 0.0]
 
 
-def test_what_is_known_beside_an_unknown_region_is_taught():
-    unknown = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    unknown[0, 32:, 32:] = 0  # one tile of four came back
-    target = Target(
-        masks=unknown,
-        labels=torch.zeros(1, dtype=torch.int64),
-        weights=torch.ones(1),
-        ignore=torch.ones(1, dtype=torch.bool),
-    )
+def test_of_a_box_that_leaves_the_image_only_what_is_inside_has_to_be_covered():
+    boxes = torch.tensor([[-30.0, 10.0, 10.0, 20.0], [60.0, 60.0, 100.0, 68.0], [70.0, 0.0, 90.0, 10.0]])
+    ignored, image = torch.tensor([[0.0, 0.0, 64.0, 64.0]]), torch.tensor([0.0, 0.0, 64.0, 64.0])
+    assert covered_share(boxes, ignored, inside=image).tolist() == [1, 1, 0]  # the last is outside of it
+    assert covered_share(boxes, ignored).tolist() == pytest.approx([0.25, 0.05, 0])
+    assert covered_share(boxes, boxes[:0], ignored, inside=image).tolist() == [1, 1, 0]  # as an unsure one
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_no_anchor_is_background_where_all_that_it_shows_is_unknown(model, unknown, scale):
+    high, wide = 64 * scale, 96 * scale
+    corner, padding = [wide - 8, high - 8, wide + 30, high + 30], [wide, 0, wide + 9, 9]
+    anchors = torch.tensor([[-20.0, 10, 10, 40], corner, [20, 20, 40, 40], padding])
+    target = rpn_target(roi_target(unknown(64, 96), (scale, scale)))
+    labels, _ = model.rpn.assign_targets_to_anchors([anchors], [target])
+    assert labels[0].tolist() == [-1, -1, -1, 0]  # padding is background
+
+
+def test_what_is_known_beside_an_unknown_region_is_taught(unknown):
+    target = unknown(64, 64)
+    target.masks[0, 32:, 32:] = 0  # one tile of four came back
     ignored = roi_target(target, (2.0, 2.0)).ignore_boxes
     known, half_known, unknown_box = (80, 80, 120, 120), (40, 80, 80, 120), (30, 40, 110, 60)
     boxes = torch.tensor([known, half_known, unknown_box], dtype=torch.float32)
@@ -187,3 +223,43 @@ def test_half_precision_and_full_precision_see_about_the_same(model):
     with torch.autocast("cpu", torch.bfloat16):
         narrow = model.predict([image], min_score=0.0)[0]
     assert np.isclose(plain.scores[:5].mean(), narrow.scores[:5].mean(), atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn-lite", "mask2former-lite"])
+def test_a_network_answers_alike_whoever_resizes_the_image(stats, name):
+    large = dataclasses.replace(stats, diameter_px=(160.0, 208.0, 256.0), box_side_px=(160.0, 208.0, 256.0))
+    torch.manual_seed(0)
+    model = build_model(name, large, pretrained=False)
+    assert model.grid_scale == 52 / 208
+    image = torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.interpolate(image[None], (640, 768), mode="bilinear")[0]
+    small, _ = resized(image, model.grid_scale)
+    (whole,) = model.predict([image], min_score=0.0)
+    (seen,) = model.predict([small], min_score=0.0, resized_by=model.grid_scale)
+    assert (whole.size_hw, seen.size_hw) == ((640, 768), tuple(small.shape[1:]))
+    assert seen.class_probabilities[:5] == pytest.approx(whole.class_probabilities[:5], abs=1e-3)
+    areas = [np.array([c.sum() / 255 for c in p.crops[:5]]) for p in (whole, seen)]
+    assert areas[1] / model.grid_scale**2 == pytest.approx(areas[0], rel=0.1)
+
+
+def test_a_network_learns_alike_whoever_resizes_the_image(stats):
+    large = dataclasses.replace(stats, diameter_px=(160.0, 208.0, 256.0), box_side_px=(160.0, 208.0, 256.0))
+    torch.manual_seed(0)
+    model = build_model("mask-rcnn-lite", large, pretrained=False)
+    yy, xx = np.mgrid[:640, :640]
+    masks = torch.from_numpy(np.where((yy - 300) ** 2 + (xx - 340) ** 2 < 104**2, 255, 0).astype(np.uint8))
+    target = Target(
+        masks=masks[None],
+        labels=torch.zeros(1, dtype=torch.int64),
+        weights=torch.ones(1),
+        ignore=torch.zeros(1, dtype=torch.bool),
+    )
+    image = (masks / 255).expand(3, -1, -1).contiguous()
+    small, _ = resized(image, 0.25)
+    coarse = dataclasses.replace(target, masks=(small[:1] * 255).to(torch.uint8))
+    losses = []
+    for pair, told in (((image, target), 1.0), ((small, coarse), 0.25)):
+        torch.manual_seed(1)
+        losses.append(model.loss([pair[0]], [pair[1]], resized_by=told))
+    for part, value in losses[0].items():
+        assert float(losses[1][part].detach()) == pytest.approx(float(value.detach()), rel=0.1, abs=0.02)

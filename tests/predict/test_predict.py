@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -16,6 +19,7 @@ from labelloop.errors import ImageError, ProjectError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats
 from labelloop.predict.predict import predict
+from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
@@ -36,7 +40,8 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def save_run(project: Project) -> None:
+def save_run(project: Project, name: str = "r1") -> None:
+    """A finished run; each name has other weights."""
     stats = DataStats(
         classes=("organoid", "debris"),
         image_size_hw=(64, 72),
@@ -44,15 +49,15 @@ def save_run(project: Project) -> None:
         box_side_px=(14, 22, 34),
         objects_per_image=(3, 6),
     )
-    torch.manual_seed(0)
+    torch.manual_seed(int(name[1:]) - 1)
     model = build_model("mask-rcnn-lite", stats, pretrained=False).module()
-    files = RunFiles(folder=project.runs_dir / "r1")
+    files = RunFiles(folder=project.runs_dir / name)
     save_tensors(files.weights("supervised"), {"model": model.state_dict()})
     request = {"method": "supervised"}
     write_json(files.config, {"model": "mask-rcnn-lite", "stats": asdict(stats), "request": request})
     project.save_run(
         RunRecord(
-            name="r1",
+            name=name,
             state="finished",
             method="supervised",
             model="mask-rcnn-lite",
@@ -128,6 +133,49 @@ def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
     save_run(project)
     with pytest.raises(ProjectError, match="the pool is empty"):
         predict(project, out=tmp_path / "out")
+
+
+def test_a_run_that_finishes_meanwhile_predicts_nothing_of_a_call_that_has_begun(project, tmp_path):
+    class FinishesAnother(Silent):
+        def note(self, message: str) -> None:
+            if message.startswith("skipped"):
+                save_run(project, "r2")
+
+    paths = [str(tmp_path / "pool"), str(tmp_path / "gone")]
+    report = predict(project, paths, out=tmp_path / "out", devices=2, progress=FinishesAnother())
+    assert project.run().name == "r2"
+    assert (report.run, report.images) == ("r1", 3)
+    again = predict(project, paths, out=tmp_path / "out", run="r1")
+    assert (again.predicted, again.changed) == (0, False)
+
+
+def test_all_processes_of_a_launcher_predict_with_the_run_that_the_first_one_finds(project, tmp_path):
+    shutil.copytree(project.root, tmp_path / "seen later")
+    save_run(Project.open(tmp_path / "seen later"), "r2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-m", "labelloop", "predict", "--json", "--out", str(tmp_path / "out")]
+    both = [
+        subprocess.Popen(
+            [*command, "-C", str(root)],
+            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, root in (("0", project.root), ("1", tmp_path / "seen later"))
+    ]
+    (said, why), (nothing, _) = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], why
+    document = json.loads(said)
+    assert (document["run"], document["predicted"], nothing) == ("r1", 3, "")
+    predict(project, out=tmp_path / "alone")
+    found = [
+        [(a["image_id"], a["score"], a["area"]) for a in json.loads(file.read_text())["annotations"]]
+        for file in (tmp_path / "out" / "predictions.json", tmp_path / "alone" / "predictions.json")
+    ]
+    assert np.array(found[0]) == pytest.approx(np.array(found[1]), abs=1e-4)
 
 
 def test_two_processes_write_what_one_writes(project, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.errors import OutputError
+from labelloop.errors import OutputError, ProjectError
 from labelloop.predict.items import PredictItem
 from labelloop.predict.pool import predict_images
 from labelloop.predict.reading import Outputs, Reader
@@ -62,22 +62,27 @@ def test_the_next_call_takes_over_what_a_killed_process_has_predicted(items, com
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-SLOW_PARTNER = """
+PARTNER = """
 import time
 from datetime import timedelta
 import numpy as np
+import torch
 from torch import nn
 from labelloop import team
 from labelloop.models.protocol import DataStats, Prediction
 from labelloop.predict.sharing import help_predict
 from labelloop.processes import take_part
 
-class Slow(nn.Module):
+class Components(nn.Module):  # the leader's, but that it is slow and sees nothing
+    def __init__(self):
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(THRESHOLD))
+
     def module(self):
         return self
 
     def predict(self, images, *, min_score=0.05):
-        time.sleep(12)
+        time.sleep(SECONDS)
         nothing = np.zeros(0, np.float32)
         return [
             Prediction(
@@ -89,19 +94,38 @@ class Slow(nn.Module):
 
 team.PATIENCE = timedelta(seconds=6)
 with take_part(device_type="cpu") as joined:
-    help_predict(Slow(), STATS, joined)
+    help_predict(Components(), STATS, joined)
 """
+
+
+def partner(stats, *, threshold: float, seconds: int) -> str:
+    values = {"STATS": stats, "THRESHOLD": threshold, "SECONDS": seconds}
+    program = PARTNER
+    for name, value in values.items():
+        program = program.replace(name, repr(value))
+    return program
 
 
 def test_a_share_that_takes_much_longer_than_another_is_waited_for(
     items, components, stats, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=6))
-    program = SLOW_PARTNER.replace("STATS", repr(stats))
+    program = partner(stats, threshold=0.25, seconds=12)
     with started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="") as team:
         settings = {"stats": stats, "classes": ("organoid",), "team": team}
         report = predict_images(components, items, out=tmp_path / "out", **settings)
     assert (report.images, report.predicted, report.objects) == (5, 5, 3)  # the slow one sees nothing
+
+
+def test_a_process_that_has_another_model_is_refused_before_it_predicts(items, components, stats, tmp_path):
+    program = partner(stats, threshold=0.5, seconds=0)
+    with (
+        pytest.raises(ProjectError, match="do not have the same model"),
+        started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="") as team,
+    ):
+        predict_images(components, items, out=tmp_path / "out", stats=stats, classes=("organoid",), team=team)
+    alone = predict_images(components, items, out=tmp_path / "out", stats=stats, classes=("organoid",))
+    assert alone.predicted == 5
 
 
 def test_what_is_done_is_not_shared_out_and_what_is_there_twice_is_once(items, components, stats, tmp_path):

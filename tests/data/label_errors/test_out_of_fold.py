@@ -12,6 +12,7 @@ from PIL import Image
 
 from labelloop.data.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
 from labelloop.data.synthetic import organoid_micrograph
+from labelloop.errors import ImageError
 from labelloop.formats.coco import coco_dataset
 from labelloop.progress import Silent
 from labelloop.project.adding import add_labels
@@ -123,3 +124,14 @@ def test_interrupted_and_asked_again_it_ends_with_the_same_predictions(
     again = Watched()
     assert out_of_fold(project, SETTINGS, again).predicted == uninterrupted.predicted
     assert again.steps.get("training on the other labels", 0) < 4
+
+
+def test_a_labelled_image_that_has_changed_is_named_before_the_first_step(tmp_path: Path) -> None:
+    project, watched = labelled(tmp_path), Watched()
+    Image.fromarray(np.random.default_rng(7).integers(0, 256, (64, 64), np.uint8)).save(
+        tmp_path / "images" / "2.png"
+    )
+    with pytest.raises(ImageError, match="have changed since they were added") as caught:
+        out_of_fold(project, SETTINGS, watched)
+    assert caught.value.value == str(tmp_path / "images" / "2.png")
+    assert watched.steps == {}
