@@ -30,6 +30,7 @@ from labelloop.review.partly import PartlyReviewed
 from labelloop.review.tiles import MAX_SIDE_PX, TileView, review_tiles, whole_view
 
 QUERY_OBJECTS = 40  # of a task, seen or expected: what a person can look at in one go
+SIDE_VARIES = 1.25  # of tiles of a field that is cut anew: overlaps differ
 UNKNOWN_OBJECTS = 10.0  # in an image, where nothing was labelled yet
 NO_MODEL_MIN_SCORE = 0.5
 
@@ -187,9 +188,16 @@ class Proposer:
     def _tiles(self, image: ImageRecord, seen: Instances, doubt: ImageDoubt) -> list[Unit]:
         """The tiles of a field that can be asked about; of one that was reviewed in part what is left."""
         proposed, known = self._shown(image, seen)
-        views = review_tiles(proposed, max_objects=QUERY_OBJECTS, unseen=self._unseen(doubt))
-        if image.id in self._partly:
-            views = self._partly[image.id].worth_asking(views)
+        partly = self._partly.get(image.id)
+        asked_px = MAX_SIDE_PX if partly is None or partly.tile_side_px is None else partly.tile_side_px
+        views = review_tiles(
+            proposed,
+            max_objects=QUERY_OBJECTS,
+            max_side_px=min(round(SIDE_VARIES * asked_px), MAX_SIDE_PX),
+            unseen=self._unseen(doubt),
+        )
+        if partly is not None:
+            views = partly.worth_asking(views)
         boxes = seen.boxes_xyxy
         middles = ((boxes[:, :2] + boxes[:, 2:]) / 2).tolist()
         wrong = doubt.per_object(self.min_score)

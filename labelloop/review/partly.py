@@ -34,10 +34,13 @@ class PartlyReviewed:
     Attributes:
         labels: Its labels now; what is unknown is crowd.
         declined: Boxes of tiles that somebody was asked about and skipped, or deleted, px.
+        tile_side_px: Longest side of the tiles that were asked about: larger ones would hold too much that is
+            known to be worth asking.
     """
 
     labels: Instances
     declined: tuple[Box, ...] = ()
+    tile_side_px: int | None = None
 
     @property
     def known(self) -> Instances:
@@ -108,10 +111,19 @@ def partly_reviewed(project: Project, server: str) -> dict[int, PartlyReviewed]:
     ]
     labels = project.labels(fields)
     return {
-        i: PartlyReviewed(labels=labels[i], declined=tuple(declined.get(i, ())))
+        i: PartlyReviewed(
+            labels=labels[i],
+            declined=tuple(declined.get(i, ())),
+            tile_side_px=max(map(_longest_side, [*boxes[i], *declined.get(i, ())])),
+        )
         for i in fields
         if labels[i].crowd.any()
     }
+
+
+def _longest_side(box: Box) -> int:
+    top, left, bottom, right = box
+    return max(bottom - top, right - left)
 
 
 def _cover(boxes: Iterable[Box], size_hw: tuple[int, int]) -> bool:

@@ -216,3 +216,15 @@ def test_an_image_of_many_objects_that_a_model_is_blind_to_is_cut(project: Proje
     assert len(units) == 4
     assert sum(unit.work.edits["added"] for unit in units) == pytest.approx(100, rel=0.02)
     assert max(unit.work.edits["added"] for unit in units) < 40
+
+
+def test_the_rest_of_a_field_is_asked_about_also_when_less_is_expected_in_it_by_then(
+    project: Project,
+) -> None:
+    add_run(project, Instances(size_hw=(SIDE, SIDE), scores=np.zeros(0)), unmatched=100)
+    first = proposer_of(project)
+    ask(project, first, [0, 1, 2])  # nothing was missed there, so the field would not be cut any more
+    (rest,) = proposer_of(project).units
+    assert rest.view is not None
+    assert first.units[3].view is not None
+    assert rest.view.tile.box == first.units[3].view.tile.box
