@@ -70,7 +70,7 @@ def add_images(
     group_by: str | None = None,
     channel: int | None = None,
     page: int | None = None,
-    split: str = "train",
+    split: str | None = None,
     progress: Progress = _SILENT,
 ) -> AddReport:
     """Adds images to the pool.
@@ -88,14 +88,15 @@ def add_images(
         channel: Channel of multi-channel images, from 0; None for RGB as it is or the first channel. Where
             neither it nor a page is given, a file of which some page or channel is known is known.
         page: Page of stacks, from 0; None for the first.
-        split: train, val or test; of new images.
+        split: train, val or test, of new images; None for that of the image which one replaces, else train.
         progress: Is told of each file.
 
     Raises:
         UsageError: ``group_by`` or ``split`` cannot be used.
         ProjectError: The ledger cannot be written; nothing was added.
     """
-    _require_split(split)
+    if split is not None:
+        _require_split(split)
     grouping = Grouping.asked(group_by)
     found = find_files(paths, leave_out=[project.runs_dir, project.curves_dir])
     named = page is not None or channel is not None
@@ -204,7 +205,7 @@ def add_labels(
 def _row_for_labels(known: KnownImages, image: ReadFile, split: str | None, *, named: bool) -> ImageRow:
     rows = known.exact(image) if named else known.for_labels(image)
     if not rows:
-        return known.add(image, split or "train")
+        return known.add(image, split)
     known.moved += split is not None and any(row.split != split for row in rows)
     for row in rows:
         row.split = split or row.split

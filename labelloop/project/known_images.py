@@ -11,7 +11,8 @@ from labelloop.project.ledger import rows_with, scalars_with
 from labelloop.project.places import Places
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
-from labelloop.project.tables import ImageRow, now
+from labelloop.project.recorded import is_at
+from labelloop.project.tables import ImageRow, LabelRow, now
 
 
 class KnownImages:
@@ -19,7 +20,8 @@ class KnownImages:
 
     Files are recognised by their content. All pages and channels of a file get its path where their own does
     not lead to that content any more, and are used again if they were replaced. Afterwards an image whose
-    path leads to other content is replaced.
+    path leads to other content is replaced; what comes in its place gets its split and its group, unless the
+    act says otherwise.
 
     Args:
         project: Whose ledger.
@@ -46,6 +48,7 @@ class KnownImages:
         self._old = set(self.ids)
         for file in files:
             self._renew(file)
+        self._left: dict[str, ImageRow] = {}  # replaced images, by the place that they left
         self.replaced = self._replace({file.path.name for file in files})
 
     def of_file(self, file: ReadFile) -> list[ImageRow]:
@@ -55,19 +58,25 @@ class KnownImages:
     def exact(self, image: ReadFile) -> list[ImageRow]:
         """The rows of this very page and channel, the one that counts first.
 
-        A first channel may be there twice: ledgers of older versions know it as channel 0 too.
+        A first channel may be there twice: ledgers of older versions know it as channel 0 too. The one with
+        labels counts.
         """
         channels = (-1, 0) if image.gray and image.channel == -1 else (image.channel,)
         rows = [row for row in self.of_file(image) if row.page == image.page and row.channel in channels]
-        return sorted(rows, key=lambda row: row.channel)
+        if len(rows) < 2:
+            return rows
+        ids = [row.id for row in rows]
+        labelled = set(self._session.scalars(select(LabelRow.image_id).where(LabelRow.image_id.in_(ids))))
+        return sorted(rows, key=lambda row: (row.id not in labelled, row.channel))
 
     def for_labels(self, image: ReadFile) -> list[ImageRow]:
         """The rows for labels of this file: the plain image, else the first page or channel added."""
         fitting = [row for row in self.of_file(image) if (row.height, row.width) == image.size_hw]
         return self.exact(image) or fitting[:1]
 
-    def add(self, image: ReadFile, split: str) -> ImageRow:
-        """Takes a new image into the ledger."""
+    def add(self, image: ReadFile, split: str | None) -> ImageRow:
+        """Takes a new image into the ledger; into train where no split is named and it replaces none."""
+        left = self._left.get(self._places.of(image.path))
         row = ImageRow(
             sha256=image.sha256,
             page=image.page,
@@ -77,7 +86,8 @@ class KnownImages:
             height=image.size_hw[0],
             width=image.size_hw[1],
             pixel_size_um=image.pixel_size_um,
-            split=split,
+            split=split or ("train" if left is None else left.split),
+            group=None if left is None else left.group,
         )
         self._session.add(row)
         self._rows.setdefault(row.sha256, []).append(row)
@@ -98,7 +108,7 @@ class KnownImages:
         """Whether the row's path no longer leads to its file."""
         path = self._project.root / row.path
         found = self._found.get(self._places.of(path))
-        return not path.exists() if found is None else found != row.sha256
+        return not is_at(path, row.sha256) if found is None else found != row.sha256
 
     def _replace(self, file_names: set[str]) -> int:
         """Marks the images whose paths lead to other content; how many."""
@@ -110,5 +120,7 @@ class KnownImages:
             if self._found.get(self._places.of(self._project.root / path), sha256) != sha256
         ]
         for image_id in replaced:
-            self._session.get_one(ImageRow, image_id).replaced_at = now()
+            row = self._session.get_one(ImageRow, image_id)
+            row.replaced_at = now()
+            self._left[self._places.of(self._project.root / row.path)] = row
         return len(replaced)

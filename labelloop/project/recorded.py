@@ -69,6 +69,14 @@ def require_unchanged(images: Sequence[ImageRecord]) -> None:
         )
 
 
+def is_at(path: Path, sha256: str) -> bool:
+    """Whether a file can be read there and has this content."""
+    try:
+        return _known_hash(path) == sha256
+    except ImageError:
+        return False
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal.
 

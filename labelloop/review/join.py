@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
 
 from labelloop.instances import BoolArray, Instances
 from labelloop.predict.tiles import Tile
@@ -29,9 +31,11 @@ from labelloop.review.edits import KeyedInstances
 from labelloop.review.joined import Joined, union_mask
 from labelloop.review.tasks import is_known_key
 
+Floats = npt.NDArray[np.float64]
+
 SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this well (IoU) are one
 COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object,
-# and what was known is gone where this much of it lies in what was brought
+# and what was known is gone where this much of it lies in what was brought of its class
 BEFORE = -1  # what was known before, where an object's tiles are numbered
 
 Box = tuple[int, int, int, int]
@@ -110,21 +114,39 @@ class _Join:
     def _add_changed(self, changed: Sequence[tuple[bytes, int]]) -> None:
         """What was known, but not yet in this form when the tiles were sent; what they say of it counts."""
         instances = self._instances(changed)
+        covered = self._covered(instances)
         for i in self._not_brought(instances):
-            self._add(instances.rles[i], int(instances.labels[i]), frozenset({BEFORE}))
+            if covered[i] < COVERED:
+                self._add(instances.rles[i], int(instances.labels[i]), frozenset({BEFORE}))
 
     def _not_brought(self, old: Instances) -> list[int]:
         """Indices of those that no object which the tiles have brought so far takes the place of."""
-        brought = [
-            (rle, label)
-            for rle, label, holders in zip(self.rles, self.classes, self.holders, strict=True)
-            if BEFORE not in holders
-        ]
-        instances = self._instances(brought)
-        iou = old.iou(instances)
-        left = [i for i, with_brought in enumerate(iou) if with_brought.max(initial=0.0) < SAME_OBJECT]
-        everywhere = union_mask(instances)  # two of them where one was known, or one where two were
-        return [i for i in left if (old.mask(i) & everywhere).sum() < COVERED * old.areas[i]]
+        iou = old.iou(self._brought())
+        return [i for i, with_brought in enumerate(iou) if with_brought.max(initial=0.0) < SAME_OBJECT]
+
+    def _covered(self, old: Instances) -> Floats:
+        """float64 (n,), 0..1: how much of each lies in what the tiles have brought of its class.
+
+        They may have brought two objects where one was known, or one where two were.
+        """
+        brought, covered = self._brought(), np.zeros(len(old))
+        for label in np.unique(brought.labels):
+            alike = np.flatnonzero(old.labels == label)
+            if len(alike):
+                union = coco_mask.merge(brought.select(brought.labels == label).coco_rles())
+                shares = coco_mask.iou(old.select(alike).coco_rles(), [union], [1])  # over the first's area
+                covered[alike] = np.asarray(shares)[:, 0]
+        return covered
+
+    def _brought(self) -> Instances:
+        """Objects that the tiles have brought so far."""
+        return self._instances(
+            [
+                (rle, label)
+                for rle, label, holders in zip(self.rles, self.classes, self.holders, strict=True)
+                if BEFORE not in holders
+            ]
+        )
 
     def _keep(self, i: int, owner: int, holders: frozenset[int]) -> None:
         """A proposed object as its owner and the other tiles left it, if it still is one."""

@@ -91,7 +91,7 @@ def minutes_spent(project: Project) -> float:
 
 def _made(state: Any) -> tuple[Any, ...]:
     """By which an annotation is known that has another number now."""
-    return state.task_key, state.created_at, state.who, state.lead_time_s
+    return state.task_key, state.created_at, state.who
 
 
 def new_labels(project: Project) -> int:

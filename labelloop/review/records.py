@@ -94,6 +94,7 @@ class _Pull:
         self._reviews: dict[AnnotationRow, ReadReview] = {}
         self._edits: list[tuple[AnnotationRow, Edit]] = []
         self._touched: set[int] = set()  # images whose labels may be new
+        self._now = _not_before_labels(session)
         self.report = PullReport()
 
     def take(self, pulled: Sequence[PulledTask], *, read_again: bool) -> None:
@@ -174,12 +175,17 @@ class _Pull:
         here = {annotation.server_id for annotation in pulled.annotations}
         gone = [state for state in known.values() if state.gone_at is None and state.server_id not in here]
         back = [state for state in known.values() if state.gone_at is not None and state.server_id in here]
-        moved = {_made(state): state for state in gone}
-        added = [_annotation_row(pulled.key, annotation) for annotation in fresh]
-        for annotation in fresh:
+        moved = {(state.result, state.lead_time_s): state for state in gone}  # or gone from this number
+        added = [_annotation_row(pulled.key, annotation, self._now) for annotation in fresh]
+        for annotation, state in zip(fresh, added, strict=True):
             self.report.annotations_new += annotation.server_id not in known
             self.report.annotations_changed += annotation.server_id in known
-            before = known.get(annotation.server_id) or moved.get(_made(annotation))
+            before = known.get(annotation.server_id)
+            if before is None:  # what was exported and imported is made anew there, and says nothing new
+                before = moved.get((state.result, state.lead_time_s))
+                state.pulled_at = state.pulled_at if before is None else before.pulled_at
+            if before is not None:
+                state.created_at = before.created_at
             counted = 0.0 if before is None else before.lead_time_s or 0.0  # the server adds to it
             self.report.minutes += max((annotation.lead_time_s or 0.0) - counted, 0.0) / 60
         self._session.add_all(added)
@@ -308,11 +314,6 @@ def _is_known(annotation: PulledAnnotation, states: Sequence[AnnotationRow]) -> 
     return annotation.updated_at in of_it or any(is_after(known, annotation.updated_at) for known in of_it)
 
 
-def _made(state: AnnotationRow | PulledAnnotation) -> tuple[str, str, float | None]:
-    """By which an annotation is known that has another number now, as after an export and import."""
-    return state.created_at, state.who, state.lead_time_s
-
-
 def _stars(annotations: Sequence[PulledAnnotation], known: Mapping[int, AnnotationRow]) -> bool:
     """Takes over which known annotations are ground truth: the server takes the mark off one silently.
 
@@ -336,7 +337,13 @@ def is_after(when: str, other: str) -> bool:
     return said_time(when) > said_time(other)
 
 
-def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
+def _not_before_labels(session: Session) -> datetime:
+    """The time, UTC; where this machine's clock was set back, when the newest labels came."""
+    newest = session.scalar(select(LabelRow.added_at).order_by(LabelRow.id.desc()).limit(1))
+    return now() if newest is None else max(now(), newest)
+
+
+def _annotation_row(key: str, annotation: PulledAnnotation, pulled_at: datetime) -> AnnotationRow:
     return AnnotationRow(
         task_key=key,
         server_id=annotation.server_id,
@@ -349,7 +356,7 @@ def _annotation_row(key: str, annotation: PulledAnnotation) -> AnnotationRow:
         ground_truth=annotation.ground_truth,
         bulk=annotation.bulk,
         result=pack_json(annotation.result),
-        pulled_at=now(),
+        pulled_at=pulled_at,
     )
 
 

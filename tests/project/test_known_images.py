@@ -10,10 +10,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+from labelloop.instances import Instances
 from labelloop.project.adding import add_images, add_labels
 from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import ImageRow
+from labelloop.project.tables import ImageRow, LabelRow
 
 H, W = 24, 32
 
@@ -157,6 +159,25 @@ def test_an_older_ledger_that_holds_the_first_channel_as_channel_0_keeps_it(
     assert planes(project) == [(0, 0), (0, -1)][: 1 + both]
     assert {image.split for image in project.images()} == {"test"}
     assert len(project.images(labelled=True)) == 1
+
+
+def test_labels_of_the_first_channel_stay_one_where_an_older_ledger_has_it_twice(
+    project: Project, tmp_path: Path
+) -> None:
+    path = stack(tmp_path / "data" / "mc.tif")
+    add_images(project, [str(path)])
+    with project.ledger.write() as session:
+        row = session.get_one(ImageRow, 1)
+        twin = ImageRow(
+            sha256=row.sha256, path=row.path, file_name=row.file_name, height=H, width=W, channel=0
+        )
+        session.add(twin)
+        session.flush()
+        nothing = encode_instances(Instances(size_hw=(H, W)))
+        session.add(LabelRow(image_id=twin.id, revision=1, source="x", n_objects=0, instances=nothing))
+    report = add_labels(project, labels(path.parent))
+    assert (report.added, report.revised) == (0, 1)
+    assert [image.channel for image in project.images(labelled=True)] == [0]
 
 
 # --- links

@@ -143,6 +143,31 @@ def test_an_image_whose_file_comes_back_counts_again(screen: Screen, place: str)
     assert screen.by_id(5).replaced is (place == "0.png")
 
 
+def test_an_image_is_found_where_it_was_saved_before_its_file_was_written_over(
+    tmp_path: Path, screen: Screen
+) -> None:
+    save(tmp_path / "originals" / "0.png", pixels(0))
+    save(screen.path(0), pixels(10))
+    add_images(screen.project, [str(tmp_path / "originals")])
+    assert add_images(screen.project, [str(screen.folder)]).replaced == 0
+    labelled = [image for image in screen.project.images(labelled=True) if image.file_name == "0.png"]
+    assert [image.path for image in labelled] == [tmp_path / "originals" / "0.png"]
+
+
+def test_what_replaces_a_test_image_is_a_test_image_of_its_group(screen: Screen) -> None:
+    labels = str(screen.folder / "labels.json")
+    add_labels(screen.project, labels, split="test", group_by="folder")
+    save(screen.path(0), pixels(10))
+    add_images(screen.project, [str(screen.path(0))])
+    [new] = [image for image in screen.project.images() if image.file_name == "0.png"]
+    assert (new.split, new.group) == ("test", "pool")
+    add_labels(screen.project, labels)
+    assert len(screen.project.images(split="test", labelled=True)) == 2
+    save(screen.path(1), pixels(11))
+    add_labels(screen.project, labels, split="train")
+    assert screen.project.images(split="test") == []
+
+
 def test_files_that_change_their_names_among_themselves_keep_their_labels(screen: Screen) -> None:
     contents = [screen.path(number).read_bytes() for number in range(4)]
     for number, content in enumerate(contents):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from labelloop.instances import Instances
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import ImageRow, LabelRow
+from labelloop.project.tables import ImageRow, LabelRow, now
+from labelloop.review import records
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
+from labelloop.review.known import minutes_spent
 from labelloop.review.partly import partly_reviewed
 from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport, ReadReview
 from labelloop.review.records import store_pull
@@ -371,7 +374,7 @@ def test_the_time_of_a_changed_annotation_counts_as_far_as_it_was_not_counted_be
     assert minutes(EARLY, 60.0) == 1.0
     assert minutes(LATE, 90.0) == 0.5
     assert minutes(LATEST, 30.0) == 0.0
-    assert minutes("2024-01-04T00:00:00Z", 30.0, number=2) == 0.5
+    assert minutes("2024-01-04T00:00:00Z", 36.0, number=2) == 0.6
 
 
 # --- labels that `add labels` brought after a review: rows y = 30, 82, ... of six discs each
@@ -387,6 +390,32 @@ def test_a_skip_after_labels_were_added_does_not_bring_older_review_back(field: 
     report = field.pull((whole, [annotation(), annotation(2, LATE, skipped=True)]))
     assert (report.annotations_new, report.images) == (1, 0)
     assert field.objects == sorted(CORRECTED.rles)
+
+
+def test_what_was_imported_elsewhere_after_labels_were_added_does_not_bring_older_review_back(
+    field: Field,
+) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.pull((whole, [annotation(1, EARLY)]))
+    field.add_labels(CORRECTED)
+    spent = minutes_spent(field.project)
+    imported = replace(annotation(40, LATE), created_at=LATE)  # made anew, with another number
+    assert field.pull((whole, [imported])).images == 0
+    assert field.objects == sorted(CORRECTED.rles)
+    assert minutes_spent(field.project) == spent > 0
+    longer = replace(imported, updated_at=LATEST, lead_time_s=90.0)
+    field.pull((whole, [longer]))
+    assert minutes_spent(field.project) == 1.5
+
+
+def test_a_review_counts_though_this_machines_clock_was_set_back_since_labels_were_added(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = field.ask(TRUTH, [whole_view(TRUTH)])
+    field.add_labels(TRUTH)
+    monkeypatch.setattr(records, "now", lambda: now() - timedelta(minutes=2))
+    field.pull((whole, [annotation(deleting=whole.shown[:10])]))
+    assert len(field.objects) == len(TRUTH) - 10
 
 
 @pytest.mark.parametrize("left", [1, 2])

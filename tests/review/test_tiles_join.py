@@ -309,3 +309,16 @@ def test_labels_of_which_a_tile_did_not_know_give_way_to_what_it_brings_in_their
     keyed, sent = send(proposed, (whole_view(proposed),))
     labels = join_tiles(keyed, [each.back() for each in sent], before=before).labels(1)
     assert sorted(labels.rles) == sorted([*proposed.rles, *Instances.from_dense(far).rles])
+
+
+def test_a_label_that_holds_many_objects_of_another_class_stays_when_these_are_brought() -> None:
+    gland, cells = np.zeros((1, 64, 64), np.bool_), np.zeros((25, 64, 64), np.bool_)
+    gland[0, 2:62, 2:62] = True
+    for i in range(25):
+        y, x = 3 + 12 * (i // 5), 3 + 12 * (i % 5)
+        cells[i, y : y + 10, x : x + 10] = True
+    proposed = Instances.from_dense(cells, [1] * 25)
+    before = Joined.of_labels(Instances.from_dense(gland, [0]))
+    keyed, sent = send(proposed, (whole_view(proposed),))
+    labels = join_tiles(keyed, [each.back() for each in sent], before=before).labels(2)
+    assert sorted(labels.labels.tolist()) == [0] + [1] * 25

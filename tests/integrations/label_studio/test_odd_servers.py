@@ -394,14 +394,19 @@ def test_an_annotation_that_left_no_trace_when_it_was_deleted_is_noticed_beside_
 
 
 def _moved(server: SmallServer) -> None:
-    """All tasks are exported and imported into another project, where they get other numbers."""
+    """All tasks are exported and imported into another project: made anew there, with other numbers."""
     server.number, server.description = 7, ""
     server.later(days=1)
     old, server.tasks = list(server.tasks.values()), {}
     for task in old:
         number = server.add_task(task["data"], task["predictions"])
         server.tasks[number]["annotations"] = [
-            {**annotation, "id": next(server.numbers), "updated_at": server.now()}
+            {
+                **annotation,
+                "id": next(server.numbers),
+                "created_at": server.now(),
+                "updated_at": server.now(),
+            }
             for annotation in task["annotations"]
         ]
 
