@@ -28,7 +28,11 @@ def read_recorded(image: ImageRecord) -> Micrograph:
         ImageError: It cannot be read.
     """
     if image.replaced:
-        raise ChangedImageError("the image was replaced by another file of the same path", value=image.path)
+        raise ChangedImageError(
+            "the image was replaced by another file of the same path",
+            value=image.path,
+            way_out="Put the old file back and run labelloop add images on it.",
+        )
     micrograph = read_image(image.path, page=image.page, channel=image.channel)
     if micrograph.size_hw != image.size_hw:
         then, now = (f"{width} x {height} px" for height, width in (image.size_hw, micrograph.size_hw))
