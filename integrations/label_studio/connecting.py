@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from labelloop.errors import ProjectError, ServerError, UsageError
 from labelloop.integrations.label_studio.answers import NoTokenError, status_of
-from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts, is_this_machine
+from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts
 from labelloop.integrations.label_studio.labelling_config import check_config, labelling_config
 from labelloop.integrations.label_studio.server import server_status
 from labelloop.integrations.label_studio.server_account import mint_token
 from labelloop.integrations.label_studio.server_home import read_settings, server_home
 from labelloop.integrations.label_studio.task_data import key_of
+from labelloop.integrations.label_studio.transport import is_this_machine
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import Meta

@@ -13,6 +13,7 @@ from typing import Any
 from labelloop.integrations.label_studio.annotations import by_key
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.task_data import ROUND
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 
 _FIELDS = (
@@ -38,25 +39,36 @@ def without_copies(
         progress: Is told of what was removed.
     """
     item = {"filter": f"filter:tasks:data.{ROUND}", "operator": "equal", "type": "String"}
-    found = by_key(client.tasks(ls_project, fields=_FIELDS, where=[{**item, "value": str(round_id)}]))
+
+    def listed() -> dict[str, list[Mapping[str, Any]]]:
+        """Those that the server has now, by key."""
+        tasks = by_key(client.tasks(ls_project, fields=_FIELDS, where=[{**item, "value": str(round_id)}]))
+        return {key: same for key, same in tasks.items() if key in numbers}
+
+    found = listed()
+    alike = [
+        int(task["id"]) for same in found.values() if len(same) > 1 for task in same if not is_touched(task)
+    ]
+    idle = {number for number in alike if not client.has_drafts(number)}
+    if idle:
+        found = listed()  # a draft that was submitted before it was asked for is an annotation now
     there: dict[str, Mapping[str, Any]] = {}
     untouched: list[int] = []
-    for key, tasks in found.items():
-        if key in numbers:
-            known = numbers[key]
-            copies = tasks if len(tasks) > 1 else ()
-            bare = {
-                int(copy["id"])
-                for copy in copies
-                if not is_touched(copy) and not client.has_drafts(int(copy["id"]))
-            }
-            best = min(tasks, key=lambda task: (task["id"] in bare, task["id"] != known, task["id"]))
-            there[key] = best
-            untouched += bare - {int(best["id"])}
+    for key, same in found.items():
+        bare = {int(task["id"]) for task in same if not is_touched(task)} & idle
+        known = numbers[key]
+        best = min(same, key=lambda task: (task["id"] in bare, task["id"] != known, task["id"]))
+        there[key] = best
+        untouched += bare - {int(best["id"])}
     for number in untouched:
         client.delete_task(number)
     if untouched:
-        progress.note(f"{len(untouched)} copies of tasks that nobody had touched were removed")
+        removed = plural(
+            len(untouched),
+            "copy of a task that nobody had touched was",
+            "copies of tasks that nobody had touched were",
+        )
+        progress.note(f"{removed} removed")
     return there
 
 

@@ -45,6 +45,7 @@ class _Image:
     labels: list[int] = field(default_factory=list)
 
     def record(self) -> LabelledImage:
+        """Its labels, of the size that was found, or of any where none was."""
         objects = Instances(
             size_hw=self.size_hw or (0, 0), rles=tuple(self.rles), labels=np.asarray(self.labels, np.int64)
         )

@@ -30,6 +30,7 @@ from labelloop.integrations.label_studio.answers import needs_a_person
 from labelloop.integrations.label_studio.connecting import connected, server_name
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
+from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.ledger import LockedLedgerError
 from labelloop.project.project import Project
@@ -132,7 +133,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     settings = project.config.label_studio
     assert settings is not None  # pull has seen it
     if report.images:
-        watching.note(f"{report.images} images came back from review")
+        watching.note(f"{plural(report.images, 'image')} came back from review")
     for reason in report.unusable:
         watching.note(f"left out: {reason}")
     gate_trained(project, watching)
@@ -172,5 +173,5 @@ def _push(project: Project, run: str | None, watching: Progress) -> tuple[int | 
     for reason in pushed.skipped:
         watching.note(f"skipped {reason}")
     if pushed.opened:
-        watching.note(f"round {pushed.round}: {pushed.tasks} tasks wait for review")
+        watching.note(f"round {pushed.round}: {plural(pushed.tasks, 'task waits', 'tasks wait')} for review")
     return pushed.round, pushed.tasks

@@ -209,7 +209,7 @@ def test_weights_that_cannot_be_had_are_named(tiny, stats, tmp_path, monkeypatch
     closed = tiny("MODEL: {WEIGHTS: 'http://127.0.0.1:9/closed.pkl'}", "closed")
     with pytest.raises(ModelError, match="could not be found or downloaded") as error:
         build_model(f"detectron2:{closed}", stats)
-    assert "no network" in error.value.way_out
+    assert "Without a network" in error.value.way_out
 
 
 @pytest.mark.parametrize("name", ["other.pth", "other.pkl", "other.pyth"])

@@ -13,8 +13,9 @@ import pytest
 from labelloop.errors import ServerError
 from labelloop.integrations.label_studio import connecting
 from labelloop.integrations.label_studio.answers import NoTokenError
-from labelloop.integrations.label_studio.client import LabelStudio, is_this_machine
+from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.server import ServerState
+from labelloop.integrations.label_studio.transport import is_this_machine
 
 TOKEN = "x" * 40
 

@@ -23,7 +23,7 @@ from labelloop.integrations.label_studio.export_writer import write_export
 from labelloop.integrations.label_studio.labelling_config import ControlNames, labelling_config
 from labelloop.integrations.label_studio.pictures import image_name
 from labelloop.integrations.label_studio.regions import to_regions
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 
@@ -327,7 +327,7 @@ def test_what_was_written_is_added_as_labels(tmp_path: Path, project: Project) -
          ("waiting.png", None, scored)],
         ("cell", "dirt"),
     )  # fmt: skip
-    report = add_labels(project, str(written), readers=[READER])
+    report = add_labels(project, LabelSource(path=str(written), readers=[READER]))
     assert (report.added, report.objects, report.empty, report.skipped) == (3, 3, 1, ())
     labels = project.labels([image.id for image in project.images()])
     images = {image.file_name: labels[image.id] for image in project.images()}
@@ -336,7 +336,7 @@ def test_what_was_written_is_added_as_labels(tmp_path: Path, project: Project) -
     assert images["a ü.png"].labels.tolist() == [1, 0]
     for returned, sent in zip(images["a ü.png"].to_dense(), both.to_dense(), strict=True):
         assert iou(returned, sent) >= 0.98
-    again = add_labels(project, str(written), format="label-studio", readers=[READER])
+    again = add_labels(project, LabelSource(path=str(written), format="label-studio", readers=[READER]))
     assert (again.known, again.revised) == (3, 0)
 
 
@@ -360,7 +360,7 @@ def test_a_file_outside_is_never_read(tmp_path: Path, project: Project) -> None:
         "/data/local-files/?d=../outside/x.png",
     ]
     export.write_text(json.dumps([task(reference, annotation(EARLY)) for reference in references]))
-    report = add_labels(project, str(export), readers=[READER])
+    report = add_labels(project, LabelSource(path=str(export), readers=[READER]))
     assert report.added == 0
     assert [skipped.reason.split(" (")[0] for skipped in report.skipped] == 3 * ["its image was not found"]
 

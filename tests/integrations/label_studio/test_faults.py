@@ -43,7 +43,7 @@ from labelloop.cli.app import app
 from labelloop.errors import ProjectError, ServerError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio import client as client_module
-from labelloop.integrations.label_studio import push as push_module
+from labelloop.integrations.label_studio import sending, transport
 from labelloop.integrations.label_studio.client import LabelStudio
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.loop import turn
@@ -417,7 +417,7 @@ def proxy(label_studio_server: Any) -> Iterator[Proxy]:
 @pytest.fixture
 def token(label_studio_server: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", label_studio_server.token)
-    monkeypatch.setattr(client_module, "WAIT_S", 0.01)
+    monkeypatch.setattr(transport, "WAIT_S", 0.01)
     return str(label_studio_server.token)
 
 
@@ -611,7 +611,7 @@ def test_tasks_whose_answer_was_replaced_are_found_again(
 def test_of_several_chunks_only_the_lost_one_is_looked_for(
     screen: Path, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_module, "CHUNK_TASKS", 2)
+    monkeypatch.setattr(sending, "CHUNK_TASKS", 2)
     proxy.after = Once(CREATE, cut, number=2)
     fails("push", "--budget", 6, "-C", screen)
     states = Counter(task.state for task in rows(screen, ReviewTaskRow))
@@ -625,14 +625,14 @@ def test_of_several_chunks_only_the_lost_one_is_looked_for(
 def test_a_push_that_waits_too_long_says_so_and_goes_on(
     screen: Path, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(transport, "TIMEOUT_S", 1.0)
 
     def sleep() -> None:
         time.sleep(1.6)
 
     proxy.after = Once(CREATE, sleep)
     assert "did not answer in time" in fails("push", "--budget", N_TASKS, "-C", screen)
-    monkeypatch.setattr(client_module, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(transport, "TIMEOUT_S", 60.0)
     proxy.clear()
     assert run("push", "-C", screen)["sent"] == 0
     check_whole(screen, server)
@@ -865,7 +865,7 @@ def test_a_pull_that_waits_too_long_tries_again(
 ) -> None:
     push_some(screen)
     server.submit(server.tasks()[0])
-    monkeypatch.setattr(client_module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(transport, "TIMEOUT_S", 1.0)
 
     def sleep() -> None:
         time.sleep(1.6)
@@ -1332,11 +1332,11 @@ def test_an_access_token_that_the_server_finds_expired_is_renewed(
 ) -> None:
     with LabelStudio(proxy.url, token) as studio:
         assert studio.project(ls_project(screen)).tasks == 0
-        studio._sdk._client_wrapper._tokens_client._access_token = far_from_expiring()
+        studio._http.sdk._client_wrapper._tokens_client._access_token = far_from_expiring()
         studio.upload(
             ls_project(screen), {"a.png": (screen.parent / "screen" / "labelloop.toml").read_bytes()}
         )
-        studio._sdk._client_wrapper._tokens_client._access_token = far_from_expiring()
+        studio._http.sdk._client_wrapper._tokens_client._access_token = far_from_expiring()
         assert studio.user()
     assert sum("token/refresh" in request.path for request in proxy.seen) == 3
 
@@ -1583,7 +1583,7 @@ def test_the_loop_waits_for_the_server_goes_on_and_stops_on_ctrl_c(
         until("round 1")
         until("answers again")
         server.submit(server.tasks()[0])
-        until("1 images came back")
+        until("1 image came back")
         proxy.before = lambda request: HTML  # it restarts behind the lab's own proxy
         until("Waiting for it")
         proxy.clear()

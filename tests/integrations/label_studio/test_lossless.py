@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.labelling_config import ControlNames
-from labelloop.integrations.label_studio.pull import Reader
 from labelloop.integrations.label_studio.regions import to_regions
+from labelloop.integrations.label_studio.reviews import Reader
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import ImageRow

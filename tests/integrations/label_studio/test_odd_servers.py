@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -28,7 +28,7 @@ from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.errors import ServerError
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio import push as push_module
+from labelloop.integrations.label_studio import sending, transport
 from labelloop.integrations.label_studio.connecting import connect, server_name
 from labelloop.integrations.label_studio.labelling_config import labelling_config
 from labelloop.integrations.label_studio.loop import run_loop
@@ -57,6 +57,9 @@ class SmallServer:
         clock: The server's time.
         tasks: By number.
         drafts: Numbers of tasks in which somebody has begun; the list of tasks does not show them.
+        asked: Method and path of each request.
+        read: Numbers of the tasks that were given with their annotations, as often as they were.
+        meanwhile: Called with each request before it is answered: what people do at that moment.
         fail: The so-many-th making of tasks from now answers 500, after it has made nothing.
     """
 
@@ -69,6 +72,8 @@ class SmallServer:
     drafts: set[int] = field(default_factory=set)
     files: dict[int, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    meanwhile: Callable[[str], object] = lambda asked: None
     fail: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -150,8 +155,7 @@ class SmallServer:
             case "GET", ["tasks", number, "drafts"]:
                 return [{"id": 1}] if int(number) in self.drafts else []
             case "DELETE", ["tasks", number]:
-                del self.tasks[int(number)]
-                return {}
+                return None if self.tasks.pop(int(number), None) is None else {}
         return None
 
     def _facts(self) -> dict[str, Any]:
@@ -171,6 +175,8 @@ class SmallServer:
         if asked["ordering"] == ["-tasks:updated_at"]:
             found.sort(key=lambda task: datetime.fromisoformat(task["updated_at"]), reverse=True)
         page = found[: int(query["page_size"])]
+        if "annotations" in query["include"].split(","):
+            self.read += [int(task["id"]) for task in page]
         return {"tasks": [self._shown(task) for task in page], "total": len(found)}
 
     def _shown(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -207,6 +213,7 @@ def server() -> Iterator[SmallServer]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
             made.asked.append(f"{self.command} {path}")
+            made.meanwhile(made.asked[-1])
             said = made.answer(self.command, path, {k: v[0] for k, v in query.items()}, body)
             text = json.dumps(said).encode()
             self.send_response_only(200 if said is not None else 500 if "import" in path else 404)
@@ -291,10 +298,58 @@ def test_a_copy_in_which_somebody_has_begun_a_draft_is_kept_and_is_the_task(
     assert len(server.tasks) == 2
 
 
+def test_a_copy_that_is_submitted_while_a_push_looks_for_copies_is_kept(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1)
+    screen.push()
+    [task] = server.tasks.values()
+    copy = server.add_task(task["data"], task["predictions"])
+    server.drafts = {copy}
+
+    def submit(asked: str) -> None:
+        """The draft is an annotation by the time that the push asks for drafts."""
+        if asked == f"GET /api/tasks/{copy}/drafts":
+            server.drafts.clear()
+            server.annotate(copy)
+
+    server.meanwhile = submit
+    screen.push()
+    assert sorted(server.tasks) == [copy]
+    assert pull(screen.project).annotations_new == 1
+
+
+def test_a_copy_that_somebody_else_deletes_meanwhile_is_gone_all_the_same(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1)
+    screen.push()
+    [(number, task)] = server.tasks.items()
+    copy = server.add_task(task["data"], task["predictions"])
+
+    def delete(asked: str) -> None:
+        if asked == f"DELETE /api/tasks/{copy}/":
+            del server.tasks[copy]
+
+    server.meanwhile = delete
+    assert screen.push().tasks == 1
+    assert sorted(server.tasks) == [number]
+
+
+def test_a_push_that_has_nothing_to_send_asks_for_no_list_of_pictures(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2)
+    screen.push()
+    server.asked.clear()
+    assert screen.push().sent == 0
+    assert not any("file-uploads" in asked for asked in server.asked)
+
+
 def test_a_new_round_that_was_cut_off_is_completed_by_the_same_command(
     screen: Screen, server: SmallServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push_module, "CHUNK_TASKS", 2)
+    monkeypatch.setattr(sending, "CHUNK_TASKS", 2)
     screen.plan(1)
     screen.push()
     server.fail = 2
@@ -341,7 +396,7 @@ def test_the_loop_waits_for_a_ledger_that_another_command_writes_and_goes_on(
     other.close()
     assert turns == [1, 1, 3]
     assert "locked" in watching.told[0]
-    assert watching.told[1:] == ["1 images came back from review", "The ledger can be used again."]
+    assert watching.told[1:] == ["1 image came back from review", "The ledger can be used again."]
 
 
 @pytest.mark.parametrize("foreign", [True, False])
@@ -391,6 +446,124 @@ def test_an_annotation_that_left_no_trace_when_it_was_deleted_is_noticed_beside_
     server.asked.clear()
     assert pull(screen.project).annotations_gone == 0
     assert server.asked.count("GET /api/tasks") == 2  # the last change, and what changed since
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_where_an_annotation_was_deleted_without_a_trace_no_more_is_read_again_than_has_to_be(
+    screen: Screen, server: SmallServer, monkeypatch: pytest.MonkeyPatch, *, many: bool
+) -> None:
+    if many:
+        monkeypatch.setattr("labelloop.integrations.label_studio.pull.MOST_KEYS", 0)
+    screen.plan(1, 2, 3)
+    screen.push()
+    first, *others = server.tasks
+    for task in (first, *others):
+        server.annotate(task)
+        server.later(minutes=1)
+    pull(screen.project)
+    server.tasks[first]["annotations"] = []
+    server.read.clear()
+    assert pull(screen.project).annotations_gone == 1
+    again = server.read[server.read.index(first) :]
+    assert again == ([first, *others, first] if many else [first])
+    assert pull(screen.project).annotations_gone == 0
+
+
+def test_what_is_submitted_while_a_pull_reads_makes_it_read_nothing_again(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2)
+    screen.push()
+    first, second = server.tasks
+    server.annotate(first)
+
+    def submit(asked: str) -> None:
+        """After the counts were given, and before the tasks are."""
+        if server.asked.count("GET /api/tasks") == 1 and asked == "GET /api/tasks":
+            server.annotate(second)
+
+    server.asked.clear()
+    server.meanwhile = submit
+    assert pull(screen.project).annotations_new == 2
+    assert server.asked.count("GET /api/tasks") == 2  # the last change, and what changed since
+    assert sorted(server.read) == [first, second]
+
+
+def test_a_pull_says_what_it_brought_though_the_server_fails_when_annotations_are_counted(
+    screen: Screen, server: SmallServer, monkeypatch: pytest.MonkeyPatch, watching: Any
+) -> None:
+    monkeypatch.setattr(transport, "WAIT_S", 0.0)
+    screen.plan(1, 2, 3)
+    screen.push()
+    first, second, third = server.tasks
+    for task in (first, second):
+        server.annotate(task)
+        server.later(minutes=1)
+    pull(screen.project)
+    server.tasks[first]["annotations"] = []
+    server.annotate(third)
+    server.asked.clear()
+
+    def fail(asked: str) -> None:
+        """From the third list of tasks on."""
+        if asked == "GET /api/tasks" and server.asked.count(asked) > 2:
+            raise ConnectionResetError
+
+    server.meanwhile = fail
+    report = pull(screen.project, progress=watching)
+    assert (report.annotations_new, report.annotations_gone) == (1, 0)
+    assert "cannot be reached" in watching.told[-1]
+    server.meanwhile = lambda asked: None
+    report = pull(screen.project)
+    assert (report.annotations_new, report.annotations_gone) == (0, 1)
+
+
+def test_a_task_that_is_deleted_while_annotations_are_counted_is_noticed_once(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2, 3)
+    screen.push()
+    first, second, third = server.tasks
+    for task in (first, second, third):
+        server.annotate(task)
+        server.later(minutes=1)
+    pull(screen.project)
+    server.tasks[first]["annotations"] = []
+    server.annotate(third)
+    server.asked.clear()
+
+    def delete(asked: str) -> None:
+        """After the last change and what changed since were asked for."""
+        if server.asked.count("GET /api/tasks") == 3:
+            server.tasks.pop(second, None)
+
+    server.meanwhile = delete
+    report = pull(screen.project)
+    assert (report.annotations_gone, report.tasks_deleted) == (2, 1)
+    report = pull(screen.project)
+    assert (report.annotations_gone, report.tasks_deleted) == (0, 0)
+
+
+def test_a_deleted_task_is_noticed_though_another_one_was_made_while_the_pull_before_looked(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2)
+    screen.push()
+    first, second = server.tasks
+    server.later(minutes=1)
+
+    def make(asked: str) -> None:
+        """After the counts were given, and before the last change is asked for."""
+        if asked == "GET /api/tasks" and len(server.tasks) == 2:
+            server.add_task({"image": "x"})
+
+    server.meanwhile = make
+    pull(screen.project)
+    server.meanwhile = lambda asked: None
+    server.later(minutes=1)
+    server.annotate(second)
+    del server.tasks[first]
+    assert pull(screen.project).tasks_deleted == 1
 
 
 def _moved(server: SmallServer) -> None:
@@ -467,3 +640,28 @@ def test_a_task_to_be_done_again_in_a_closed_round_shows_its_objects(
         pull(screen.project)
     assert screen.push().repaired == 0
     assert not server.tasks[first]["predictions"]
+
+
+def test_a_closed_round_with_a_task_to_be_done_again_is_not_looked_at_in_every_push(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2)
+    screen.push()
+    first, second = server.tasks
+    for task in (first, second):
+        server.annotate(task)
+        server.later(minutes=1)
+    pull(screen.project)
+    screen.plan(3)
+    screen.push()
+    server.asked.clear()
+    screen.push()
+    only_the_newest = server.asked.count("GET /api/tasks")
+    server.tasks[first] |= {"annotations": [], "updated_at": server.now()}
+    pull(screen.project)
+    assert [screen.push().repaired for _ in range(2)] == [1, 0]
+    server.asked.clear()
+    assert screen.push().repaired == 0
+    assert server.asked.count("GET /api/tasks") == only_the_newest
+    server.tasks[first]["predictions"] = []  # by hand
+    assert screen.push().repaired == 1

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from labelloop.cli.app import app
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio import push as push_module
+from labelloop.integrations.label_studio import sending
 from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.loop import run_loop, turn
 from labelloop.integrations.label_studio.regions import to_regions
@@ -447,7 +447,7 @@ def test_the_loop_trains_again_when_enough_came_back_and_ends_when_nothing_is_le
 def test_the_loop_ends_when_only_images_are_left_that_cannot_be_asked_about(
     screen: Path, annotator: Annotator, watching: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(push_module, "TASK_BYTES", 10)  # no masks but none at all
+    monkeypatch.setattr(sending, "TASK_BYTES", 10)  # no masks but none at all
     project = Project.open(screen)
     gone = project.images(split="train", labelled=False)[0]
     gone.path.rename(gone.path.with_suffix(".gone"))
@@ -458,7 +458,7 @@ def test_the_loop_ends_when_only_images_are_left_that_cannot_be_asked_about(
     assert (last.round, annotator.tasks()) == (None, [])
     assert [r.tasks for r in rounds(project)] == [{"dropped": N_IMAGES - 1}]
     assert sum("too ragged" in text for text in watching.told) == N_IMAGES
-    assert any("1 images cannot be read" in text and str(gone.path) in text for text in watching.told)
+    assert any("1 image cannot be read" in text and str(gone.path) in text for text in watching.told)
 
 
 def test_the_loop_says_what_it_left_out_and_takes_a_class_that_was_written_down_meanwhile(

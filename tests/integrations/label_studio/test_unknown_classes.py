@@ -15,8 +15,8 @@ from sqlalchemy import select
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.brush import encode_brush
 from labelloop.integrations.label_studio.labelling_config import ControlNames
-from labelloop.integrations.label_studio.pull import Reader
 from labelloop.integrations.label_studio.regions import to_regions
+from labelloop.integrations.label_studio.reviews import Reader
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import EditRow, ImageRow
