@@ -20,6 +20,7 @@ from labelloop.cli.options import (
 from labelloop.cli.output import format_estimate, print_json, print_table, say
 from labelloop.cli.progress import shown_progress
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 
 
 class MeasuredSplit(StrEnum):
@@ -35,7 +36,12 @@ ProtocolName = Literal["coco", "cityscapes", "cellpose"]  # labelloop.metrics.pr
 def evaluate(
     run: RunOption = None,
     split: Annotated[
-        MeasuredSplit | None, typer.Option("--split", help="The images to measure on. Default: test.")
+        MeasuredSplit | None,
+        typer.Option(
+            "--split",
+            help="The images to measure on. Default: test. val: where the project has no validation images,"
+            " those that the run kept back for validation.",
+        ),
     ] = None,
     predictions: Annotated[
         Path | None,
@@ -92,7 +98,7 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        _show(result)
+        show_evaluation(result)
 
 
 def _refuse_contradictions(
@@ -148,7 +154,8 @@ def _evaluate_files(
     return result
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_evaluation(result: dict[str, Any]) -> None:
+    """Prints all metrics, and a few of each part; ``result`` is what ``--json`` has."""
     what = (
         f"{result['run']} ({result['which']}), {result['split']}"
         if "run" in result
@@ -156,29 +163,45 @@ def _show(result: dict[str, Any]) -> None:
     )
     metrics = result["metrics"]
     say(
-        f"{what}: {result['n_images']} images, score >= {result['min_score']:.2f}, "
+        f"{what}: {plural(result['n_images'], 'image')}, score >= {result['min_score']:.2f}, "
         f"maxDets {result['max_dets']}, {_intervals(result)}"
     )
     for note in result["notes"]:
         say(f"note: {note}")
+    numbers = _Numbers(starred=not _are_few(result))
     for title, names in _SECTIONS.items():
         say("", title)
-        rows = ((f"  {name}", format_estimate(metrics[name]), _unit(name, metrics[name])) for name in names)
+        rows = ((f"  {name}", numbers.text(metrics[name]), _unit(name, metrics[name])) for name in names)
         print_table(["", "", ""], rows)
-    _show_protocol(result["protocol"])
+    _show_protocol(result["protocol"], numbers)
     _show_scores(result.get("scores"))
-    _show_parts(result)
+    _show_parts(result, numbers)
+    if numbers.any_starred:
+        say("", "* unreliable: too few images or groups tell of it, or it is the same in all of them")
 
 
-def _show_protocol(protocol: dict[str, Any] | None) -> None:
+class _Numbers:
+    """Writes estimates, with a star behind an unreliable interval; none where all of them are unreliable."""
+
+    def __init__(self, *, starred: bool) -> None:
+        self._starred = starred
+        self.any_starred = False
+
+    def text(self, estimate: dict[str, Any]) -> str:
+        star = self._starred and not estimate.get("reliable", True)
+        self.any_starred |= star
+        return format_estimate(estimate) + (" *" if star else "")
+
+
+def _show_protocol(protocol: dict[str, Any] | None, numbers: _Numbers) -> None:
     """The numbers of a protocol, and those of each class where there are several and not too many to read."""
     if protocol is None:
         return
     say("", f"By the protocol {protocol['name']}, as published numbers are measured")
-    print_table(["", ""], ([f"  {n}", format_estimate(found)] for n, found in protocol["metrics"].items()))
+    print_table(["", ""], ([f"  {n}", numbers.text(found)] for n, found in protocol["metrics"].items()))
     classes, names = protocol["by"]["class"], ("ap", "ap50")
     if 2 <= len(classes) <= _MOST_PARTS:
-        rows = ([f"  {part}", *(format_estimate(found[n]) for n in names)] for part, found in classes.items())
+        rows = ([f"  {part}", *(numbers.text(found[n]) for n in names)] for part, found in classes.items())
         print_table(["", *names], rows)
 
 
@@ -199,44 +222,39 @@ def _show_scores(scores: dict[str, Any] | None) -> None:
 
 def _intervals(result: dict[str, Any]) -> str:
     """What the head line says of the intervals."""
+    if all(estimate.get("reliable", True) for estimate in result["metrics"].values()):
+        return "95 % intervals"
+    if not _are_few(result):
+        return "95 % intervals (* unreliable)"
+    n, groups = result["n_images"], result["n_groups"]
+    return f"95 % intervals (n = {n if groups is None else plural(groups, 'group')}: unreliable)"
+
+
+def _are_few(result: dict[str, Any]) -> bool:
+    """Whether there are too few images, or groups, for any interval to be reliable."""
     from labelloop.metrics.bootstrap import FEW_UNITS
 
-    if any(not estimate.get("reliable", True) for estimate in result["metrics"].values()):
-        n, units = result["n_groups"], "groups"
-        if n is None:
-            n, units = result["n_images"], "images"
-        if n >= FEW_UNITS:  # most of them without objects
-            return f"95 % intervals (few {units} with objects: some unreliable)"
-        return f"95 % intervals (n = {n}{'' if units == 'images' else ' groups'}: unreliable)"
-    return "95 % intervals"
+    return int(result["n_groups"] or result["n_images"]) < FEW_UNITS
 
 
 def _unit(name: str, estimate: dict[str, Any]) -> str:
     return estimate.get("unit") or _UNITS.get(name, "")
 
 
-def _show_parts(result: dict[str, Any]) -> None:
+def _show_parts(result: dict[str, Any], numbers: _Numbers) -> None:
     """A few metrics of each class, size and group, where there are several and not too many to read."""
-    shown: list[dict[str, Any]] = []
-
-    def cell(estimate: dict[str, Any]) -> str:
-        shown.append(estimate)
-        return format_estimate(estimate) + ("" if estimate.get("reliable", True) else " *")
-
     for kind, title in _PARTS.items():
         parts = result["by"][kind]
         if not 2 <= len(parts) <= _MOST_PARTS:
             continue
         say("", f"{title}; all metrics with --json")
-        rows = ([f"  {part}", *(cell(parts[part][name]) for name in _OF_PARTS)] for part in parts)
+        rows = ([f"  {part}", *(numbers.text(parts[part][name]) for name in _OF_PARTS)] for part in parts)
         print_table(["", *_OF_PARTS], rows)
     worst = result["by"]["worst_group"]
     if worst:
         say("", "Worst groups")
-        rows = ([f"  {name}", worst[name]["group"], cell(worst[name])] for name in _OF_PARTS)
-        print_table(["", "", ""], rows)
-    if any(not estimate.get("reliable", True) for estimate in shown):
-        say("", "* from too few images or groups: this interval is unreliable")
+        names = [name for name in _OF_PARTS if name in worst]  # a metric may have a number in no group
+        print_table(["", "", ""], ([f"  {n}", worst[n]["group"], numbers.text(worst[n])] for n in names))
 
 
 _PARTS = {"class": "Classes", "size": "Sizes, by thirds of the true areas", "group": "Groups"}

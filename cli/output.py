@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labelloop.errors import LabelloopError
+from labelloop.plurals import plural
 
 Estimates = Mapping[str, Mapping[str, Any]]
 
@@ -74,7 +75,7 @@ def say(*lines: str) -> None:
 def about_minutes(value: float, low: float | None, high: float | None) -> str:
     """Work to be done, with its interval where that is known."""
     interval = "" if low is None or high is None else f" ({low:.0f} to {high:.0f})"
-    return f"about {value:.0f} minutes of work{interval}"
+    return f"about {plural(round(value), 'minute')} of work{interval}"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -93,7 +94,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable[str] = ()) -> None:
     """Prints metrics, one row each, with one column per set of estimates; null sets are left out.
 
-    Says so where intervals come from too few images or groups to be relied on.
+    Says so where intervals come from too few images or groups to be relied on, or are without any width.
 
     Args:
         columns: Title to ``{metric: {value, low, high, n, reason}}``.
@@ -114,8 +115,11 @@ def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable
     ]
     print_table(["", *shown], rows)
     all_estimates = [each for estimates in shown.values() for each in estimates.values()]
-    if any(not each.get("reliable", True) for each in all_estimates):
+    unreliable = [each for each in all_estimates if not each.get("reliable", True)]
+    if any(each.get("low") != each.get("high") for each in unreliable):
         say("Too few images or groups were measured: the intervals are unreliable.")
+    elif unreliable:
+        say("Where all images are alike, an interval has no width and is unreliable.")
 
 
 def headline(columns: Mapping[str, Estimates | None]) -> dict[str, Estimates | None]:

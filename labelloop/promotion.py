@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from labelloop.distill.runs import load_model
-from labelloop.evaluating import seen_by
+from labelloop.evaluating import seen_by, to_project_classes
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress, Silent
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import PredictionRow
+from labelloop.runs.loading import load_model
 
 
 def gate_of_runs(
@@ -83,4 +83,9 @@ def _seen_out_of_fold(project: Project, run: str) -> dict[int, Instances]:
         PredictionRow.run == run, PredictionRow.which.startswith(f"{record.promoted}/")
     )
     with project.ledger.read() as session:
-        return {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}
+        seen = {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}
+    classes = record.config["stats"]["classes"]
+    return {
+        image_id: to_project_classes(found, classes, project.config.classes)
+        for image_id, found in seen.items()
+    }

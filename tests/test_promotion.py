@@ -13,9 +13,10 @@ from PIL import Image
 
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.distill.train import TrainRequest, train
+from labelloop.errors import ProjectError
 from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -36,7 +37,7 @@ def add(project: Project, folder: Path, count: int, *, seed: int, split: str) ->
     document = coco_dataset([(n, (SIDE, SIDE)) for n in names], [m[1] for m in made], ("organoid",))
     labels = folder / "labels.json"
     labels.write_text(json.dumps(document))
-    add_labels(project, str(labels), images=str(folder), split=split)
+    add_labels(project, LabelSource(path=str(labels), images=str(folder)), split=split)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,15 @@ def test_without_validation_images_two_runs_with_folds_are_compared_out_of_fold(
     assert decision is not None
     assert (decision.promote, decision.verdict, decision.difference.n) == (False, "worse", 3)
     project.save_run(new)
+
+
+def test_what_was_seen_out_of_fold_is_in_the_classes_of_the_project(project: Project) -> None:
+    record, images = project.run("new"), project.images(labelled=True)
+    stats = {**record.config["stats"], "classes": ["debris", "organoid"]}
+    learnt = [image.id for image in images]
+    project.save_run(replace(record, config={**record.config, "train_images": learnt, "stats": stats}))
+    for run in ("old", "new"):
+        predict(project, run, (1, 1, 1), "train", fold="/fold-1")
+    with pytest.raises(ProjectError, match="debris"):
+        gate_of_runs(project, new="new", old="old")
+    project.save_run(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,15 @@ from labelloop.errors import FormatError
 from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.instances import Instances
+from labelloop.plurals import plural
 
 NAME = "coco"
 
 _SHOWN_FAULTS = 3
 _SHOWN_IDS = 5
 _DESCRIPTION = "labelloop"
+_WHOLE = re.compile(r"0|[1-9][0-9]{0,18}")
+_NO = ("", "0", "0.0", "false")  # marks as text
 
 
 @dataclass(kw_only=True)
@@ -85,8 +89,9 @@ def read_coco(path: Path) -> LabelSet:
     """Reads a COCO file.
 
     An image without annotations counts as looked at and empty. Image entries that share a file name are one
-    image. What is a crowd ``is_crowd`` says. Objects that cannot be used are skipped with their reason; an
-    image all of whose objects are unusable is skipped too, since it is not known to be empty.
+    image. What is a crowd ``is_crowd`` says. Objects that cannot be used are skipped with their reason. An
+    image is skipped too where it is not known to be empty: all of its objects are unusable, or it has none
+    and annotations name no image of the file.
 
     Raises:
         FormatError: It is not a COCO file, holds predictions, or has several classes without names.
@@ -103,26 +108,33 @@ def read_coco(path: Path) -> LabelSet:
     names, label_of = _categories(document.get("categories"))
     _require_labels(path, document["annotations"], named=names is not None)
     drawn = draws_with_crowds(document)
+    unplaced = 0
     for number, entry in enumerate(document["annotations"]):
         place = _place(entry, number)
         try:
             _take_annotation(entry, images, label_of, drawn)
         except Unusable as fault:
-            image = images.get(_key(entry.get("image_id"))) if isinstance(entry, dict) else None
-            if image is not None:
+            image = images.get(as_id(entry.get("image_id"))) if isinstance(entry, dict) else None
+            if image is None:
+                unplaced += 1
+            else:
                 image.faults.append(str(fault))
                 place = f"{image.file_name}, {place}"
             skipped.append(SkippedFile(path=place, reason=str(fault)))
     distinct = {id(image): image for image in images.values()}.values()
     records = []
     for image in distinct:
+        reason = None
         if image.faults and not image.rles:
             reasons = "; ".join(list(dict.fromkeys(image.faults))[:_SHOWN_FAULTS])
-            skipped.append(
-                SkippedFile(path=image.file_name, reason=f"none of its objects can be used ({reasons})")
-            )
-        else:
+            reason = f"none of its objects can be used ({reasons})"
+        elif unplaced and not image.rles:
+            share = f"{unplaced} of {len(document['annotations'])}"
+            reason = f"it is not known to be empty, as annotations name no image of the file ({share})"
+        if reason is None:
             records.append(LabelledImage(image=image.file_name, instances=image.instances()))
+        else:
+            skipped.append(SkippedFile(path=image.file_name, reason=reason))
     return LabelSet(format=NAME, records=tuple(records), classes=names, skipped=tuple(skipped))
 
 
@@ -175,9 +187,10 @@ def coco_annotations(instances: Instances, *, image_id: int, first_id: int) -> I
 
 
 def _images(entries: list[Any], skipped: list[SkippedFile]) -> dict[Any, _Image]:
-    """The images by id; entries with one file name share one image."""
+    """The images by id; entries with one file name share one image, and an id of two images names neither."""
     by_id: dict[Any, _Image] = {}
     by_name: dict[str, _Image] = {}
+    unclear = set()
     for number, entry in enumerate(entries):
         try:
             key, name, size_hw = _image_entry(entry)
@@ -185,17 +198,21 @@ def _images(entries: list[Any], skipped: list[SkippedFile]) -> dict[Any, _Image]
             if image.size_hw != size_hw:
                 raise Unusable(f"{name} is listed twice with different sizes")
             if by_id.setdefault(key, image) is not image:
+                unclear.add(key)
                 raise Unusable(f"{name} has the id {key}, which another image has")
             image.entries += 1
         except Unusable as fault:
             skipped.append(SkippedFile(path=f"images[{number}]", reason=str(fault)))
+    for key in unclear:
+        name = by_id.pop(key).file_name
+        skipped.append(SkippedFile(path=name, reason=f"it has the id {key}, which another image has"))
     return by_id
 
 
 def _image_entry(entry: Any) -> tuple[Any, str, tuple[int, int]]:
     if not isinstance(entry, dict):
         raise Unusable("it is not an image entry")
-    name, key = entry.get("file_name"), _key(entry.get("id"))
+    name, key = entry.get("file_name"), as_id(entry.get("id"))
     if not isinstance(name, str) or not name:
         raise Unusable("the image has no file_name")
     if key is None:
@@ -216,11 +233,11 @@ def _categories(entries: Any) -> tuple[tuple[str, ...] | None, dict[Any, int]]:
         if (
             isinstance(entry, dict)
             and isinstance(entry.get("name"), str)
-            and _key(entry.get("id")) is not None
+            and as_id(entry.get("id")) is not None
         ):
             name = entry["name"].strip()
             if name:
-                label_of[_key(entry["id"])] = names.setdefault(name, len(names))
+                label_of[as_id(entry["id"])] = names.setdefault(name, len(names))
     return (tuple(names), label_of) if names else (None, {})
 
 
@@ -229,13 +246,14 @@ def _require_labels(path: Path, annotations: list[Any], *, named: bool) -> None:
     entries = [entry for entry in annotations if isinstance(entry, dict)]
     n_scored = sum(entry.get("score") is not None for entry in entries)
     if n_scored:
+        have = plural(len(annotations), "annotation has", "annotations have")
         raise FormatError(
-            f"{n_scored} of {len(annotations)} annotations have scores, so they are predictions, no labels",
+            f"{n_scored} of {have} scores, so they are predictions, no labels",
             value=path,
             way_out="Measure them with evaluate --predictions; to make labels of them, keep those that are "
             "right and remove their scores.",
         )
-    ids = {_key(entry.get("category_id")) for entry in entries} - {None}
+    ids = {as_id(entry.get("category_id")) for entry in entries} - {None}
     if not named and len(ids) > 1:
         shown = ", ".join(sorted(map(str, ids))[:_SHOWN_IDS]) + (", ..." if len(ids) > _SHOWN_IDS else "")
         raise FormatError(
@@ -253,7 +271,7 @@ def draws_with_crowds(document: dict[str, Any]) -> bool:
     info = document.get("info")
     own = isinstance(info, dict) and info.get("description") == _DESCRIPTION
     entries = [entry for entry in document.get("annotations", []) if isinstance(entry, dict)]
-    return not own and all(bool(entry.get("iscrowd")) and _has_run_lengths(entry) for entry in entries)
+    return not own and all(_is_marked(entry.get("iscrowd")) and _has_run_lengths(entry) for entry in entries)
 
 
 def is_crowd(entry: dict[str, Any], *, drawn_with_crowds: bool) -> bool:
@@ -267,7 +285,7 @@ def is_crowd(entry: dict[str, Any], *, drawn_with_crowds: bool) -> bool:
         drawn_with_crowds: What ``draws_with_crowds`` says of the file.
     """
     is_object = _has_run_lengths(entry) and (drawn_with_crowds or "attributes" in entry)
-    return bool(entry.get("ignore")) or (bool(entry.get("iscrowd")) and not is_object)
+    return _is_marked(entry.get("ignore")) or (_is_marked(entry.get("iscrowd")) and not is_object)
 
 
 def _has_run_lengths(entry: dict[str, Any]) -> bool:
@@ -279,19 +297,30 @@ def _take_annotation(
 ) -> None:
     if not isinstance(entry, dict):
         raise Unusable("it is not an annotation")
-    image = images.get(_key(entry.get("image_id")))
+    image = images.get(as_id(entry.get("image_id")))
     if image is None:
         raise Unusable(f"it names the image id {entry.get('image_id')}, which the file does not have")
-    category = _key(entry.get("category_id"))
+    category = as_id(entry.get("category_id"))
     if label_of and category not in label_of:
         raise Unusable(f"it names the category id {entry.get('category_id')}, which the file does not have")
     rle = rasterise(entry.get("segmentation"), image.size_hw, has_box=bool(entry.get("bbox")))
     image.add(rle, label_of.get(category, 0), is_crowd(entry, drawn_with_crowds=drawn_with_crowds))
 
 
-def _key(value: Any) -> Any:
-    """An id that can be looked up, or None."""
-    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+def as_id(value: Any) -> int | str | None:
+    """An id as a key: the same one for 1, 1.0 and "1"; None where it can be none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        return int(value) if _WHOLE.fullmatch(value) else value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_marked(value: Any) -> bool:
+    """Whether a mark is set: a truth value, a number, or either as text; NaN is none."""
+    if isinstance(value, str):
+        return value.strip().lower() not in _NO
+    return bool(value) and value == value
 
 
 def _count(value: Any) -> int | None:

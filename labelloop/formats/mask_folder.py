@@ -107,8 +107,16 @@ def _read_masks(folder: Path, skipped: list[SkippedFile]) -> Instances | None:
 
 
 def brightest(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(h, w): the greatest of red, green and blue; alpha does not count."""
-    if numbers.ndim == 2:
-        return numbers
-    colours = numbers[..., :3] if numbers.shape[2] >= 3 else numbers[..., :1]
-    return np.asarray(colours.max(axis=2))
+    """(h, w): the greatest of red, green and blue; alpha does not count.
+
+    Raises:
+        ImageError: They are complex, NaN or infinite.
+    """
+    if numbers.dtype.kind not in "biuf":
+        raise ImageError("its pixels are not real numbers")
+    colours = numbers
+    if numbers.ndim == 3:
+        colours = numbers[..., :3] if numbers.shape[2] >= 3 else numbers[..., :1]
+    if not np.isfinite(colours).all():
+        raise ImageError("it has pixels that are NaN or infinite")
+    return colours if colours.ndim == 2 else np.asarray(colours.max(axis=2))

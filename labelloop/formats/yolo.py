@@ -19,6 +19,7 @@ from labelloop.formats.layouts import sibling_folder
 from labelloop.formats.outlines import Unusable
 from labelloop.formats.records import LabelledImage, LabelSet, RelativeOutline, SkippedFile
 from labelloop.instances import Instances
+from labelloop.plurals import plural
 
 NAME = "yolo"
 
@@ -111,7 +112,8 @@ def _objects(file: Path) -> Iterator[RelativeOutline]:
         if len(xy) == 4:
             raise Unusable(f"line {number} is a box, not an outline")
         if len(xy) < 6 or len(xy) % 2:
-            raise Unusable(f"line {number} has {len(xy)} coordinates, not x and y of 3 points or more")
+            coordinates = plural(len(xy), "coordinate")
+            raise Unusable(f"line {number} has {coordinates}, not x and y of 3 points or more")
         yield RelativeOutline(xy=xy, label=label)
 
 

@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 MAX_UNDEFINED_SHARE = 0.1  # of the replicates; above it the interval would be one of the lucky draws only
 FEW_UNITS = 50  # below it 95 % intervals hold less often; simulated in tests/benchmarks/bench_metrics.py
 MOST_LEFT_OUT = 400  # with more units skewness moves an interval by less than a tenth of a standard error
+_ROUNDING = 1e-9  # replicates that differ by less are alike; of large values relative to them
 _BLOCK_ELEMENTS = 400_000  # replicates x images drawn at once
 
 
@@ -112,7 +113,7 @@ class Resampling:
         surplus: bool = False,
         bounds: tuple[float, float] = (-np.inf, np.inf),
         unit: str | None = None,
-        holding: BoolColumn | None = None,
+        holding: Sequence[BoolColumn | None] = (),
     ) -> Estimate:
         """Value and interval.
 
@@ -124,7 +125,9 @@ class Resampling:
         rare mistakes and skewed metrics, and as often elsewhere.
 
         Replicates in which the metric is undefined are left out; if they are more than
-        ``MAX_UNDEFINED_SHARE``, there is no interval.
+        ``MAX_UNDEFINED_SHARE``, there is no interval. Where all are alike, the interval has no width and is
+        not reliable: what no image shows may still happen in a few of a hundred others. That holds for the
+        difference of two models too, as they may be equal only on these images.
 
         Args:
             value: On all images; NaN if undefined.
@@ -135,8 +138,8 @@ class Resampling:
                 less twice that to the percentiles as they are.
             bounds: Of the metric where it has a surplus.
             unit: Of the value, where it is not always the same.
-            holding: bool (n_images,), which images hold anything to measure: only they make an interval
-                reliable. None for all.
+            holding: bool (n_images,), which images hold anything to measure, None for all; one for each model
+                that the value is made of. Only they make an interval reliable.
         """
         n = len(self.unit_of_image)
         if np.isnan(value):
@@ -146,7 +149,10 @@ class Resampling:
             return Estimate(value=float(value), low=None, high=None, n=n, reason=reason, unit=unit)
         replicates = drawn.replicates[~np.isnan(drawn.replicates)]
         low, high = np.quantile(replicates, _levels(self.n_units, _acceleration(drawn.left_out)))
-        if surplus:
+        alike = float(np.ptp(replicates)) <= _ROUNDING * max(1.0, abs(value))
+        if alike:
+            low = high = value
+        elif surplus:
             bias = float(replicates.mean()) - value
             low, high = np.clip([min(low, low - 2 * bias), max(high, high - 2 * bias)], *bounds)
         return Estimate(
@@ -155,11 +161,15 @@ class Resampling:
             high=float(high),
             n=n,
             unit=unit,
-            reliable=self._units_of(holding) >= FEW_UNITS,
+            reliable=not alike and all(self._units_of(each) >= FEW_UNITS for each in (None, *holding)),
         )
 
     def notes(self, holding: BoolColumn | None = None) -> tuple[str, ...]:
-        """What a reader of the intervals should know; ``holding`` as in ``estimate``."""
+        """What a reader of the intervals should know.
+
+        Args:
+            holding: bool (n_images,), which images hold true objects; None for all.
+        """
         n_holding = self._units_of(holding)
         if self.n_units < 2 or n_holding >= FEW_UNITS or n_holding == 0:
             return ()

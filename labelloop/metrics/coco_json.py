@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.errors import FormatError
-from labelloop.formats.coco import draws_with_crowds
+from labelloop.formats.coco import as_id, draws_with_crowds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,13 @@ def parse_dataset(path: Path, document: Any) -> CocoFile:
     annotations = document.get("annotations", [])
     for name, entries in (("categories", categories), ("annotations", annotations)):
         check_entries(path, name, entries)
-    names = {as_id(c.get("id")): c["name"] if isinstance(c.get("name"), str) else None for c in categories}
+    names: dict[Hashable, str | None] = {
+        as_id(c.get("id")): c["name"] if isinstance(c.get("name"), str) else None for c in categories
+    }
     if not categories:
         names = dict.fromkeys(sorted({as_id(a.get("category_id")) for a in annotations}, key=str))
     _check_unique(path, "id", [str(p.id) for p in pictures])
-    _check_unique(path, "file name", [p.file_name for p in pictures])
+    _check_unique(path, "file name", [plain_name(p.file_name) for p in pictures])
     return CocoFile(
         path=path,
         pictures={p.id: p for p in pictures},
@@ -70,9 +73,9 @@ def parse_dataset(path: Path, document: Any) -> CocoFile:
     )
 
 
-def as_id(value: Any) -> Hashable:
-    """An id as a key; None where it can be none."""
-    return value if isinstance(value, int | str) else None
+def plain_name(file_name: str) -> str:
+    """A file name as names are compared: with forward slashes and composed letters."""
+    return unicodedata.normalize("NFC", file_name.replace("\\", "/"))
 
 
 def check_entries(path: Path, name: str, entries: Any) -> None:
@@ -89,11 +92,12 @@ def _picture(path: Path, entry: Any) -> Picture:
         raise FormatError(
             "an image has no id or no file_name", value=f"{path}, {str(entry)[:80]}", way_out=_WHAT_COCO_IS
         )
-    if as_id(entry["id"]) is None:
+    key = as_id(entry["id"])
+    if key is None:
         raise FormatError("an image's id is not a number", value=entry["id"], way_out=_WHAT_COCO_IS)
     height, width = _side(entry.get("height")), _side(entry.get("width"))
     size_hw = (height, width) if height and width else None
-    return Picture(id=entry["id"], file_name=entry["file_name"], size_hw=size_hw)
+    return Picture(id=key, file_name=entry["file_name"], size_hw=size_hw)
 
 
 def _side(value: Any) -> int:

@@ -17,7 +17,8 @@ class Estimate:
         n: Number of images.
         reason: Why ``value`` (or, where there is a value, the interval) is None.
         unit: Of the value, where it is not the one that the metric always has.
-        reliable: False where the interval comes from too few images (or groups) to hold in 95 % of cases.
+        reliable: False where the interval may hold in less than 95 % of cases: it comes from too few images
+            (or groups), or it has no width, as all of them are alike.
     """
 
     value: float | None

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from labelloop.errors import FormatError
-from labelloop.formats.coco import is_crowd, load_json
+from labelloop.formats.coco import as_id, is_crowd, load_json
 from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.instances import Instances
-from labelloop.metrics.coco_json import (
-    CocoFile,
-    Picture,
-    as_id,
-    check_entries,
-    parse_dataset,
-)
+from labelloop.metrics.coco_json import CocoFile, Picture, check_entries, parse_dataset, plain_name
 from labelloop.metrics.panel import Panel, evaluate
 from labelloop.metrics.protocols import Protocol, ProtocolResult, evaluate_protocol
+from labelloop.plurals import plural
+
+_LARGEST_SCORE = float(np.finfo(np.float32).max)  # what they are kept as
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +28,7 @@ class FilePair:
     """Truth and predictions of the same images, out of two files.
 
     Attributes:
-        names: File names of the images, as the labels have them.
+        names: File names of the images, as the labels have them; in the order of their ids.
         truth: One per image.
         predicted: One per image.
         class_names: The index is the label.
@@ -98,7 +95,8 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     the files share no name. Every image of the labels counts, with or without predictions. What has no
     partner in the labels is left out, and the panel's notes say so. Predictions may also be a bare list of
     COCO results, whose ``image_id`` and ``category_id`` are those of the labels. Without a score a prediction
-    counts as 1.
+    counts as 1. Scores are kept as float32, so those that differ by less are equal; of equal scores the image
+    with the lesser id comes first in COCO AP, as in pycocotools.
 
     Args:
         predictions: A COCO dataset with scores, or a list of COCO results.
@@ -118,15 +116,19 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     classes = _number_classes(true.categories)
     truth = _Reading(path=labels, pictures=true.pictures, classes=classes)
     found = _reading_of_predictions(predictions, true, classes)
-    truth_of = truth.instances(true.annotations, drawn_with_crowds=true.drawn_with_crowds)
+    truth_of = truth.instances(true.annotations, drawn_with_crowds=true.drawn_with_crowds, scored=False)
     predicted_of = found.reading.instances(found.annotations)
-    without = len(true.pictures) - len(predicted_of)
-    notes = [f"{without} of {len(true.pictures)} images have no predictions"] if without else []
+    pictures = list(true.pictures.values())
+    if len({type(picture.id) for picture in pictures}) == 1:
+        pictures.sort(key=attrgetter("id"))
+    without = len(pictures) - len(predicted_of)
+    of_all = plural(len(pictures), "image has", "images have")
+    notes = [f"{without} of {of_all} no predictions"] if without else []
     notes += [*found.notes, *truth.left_out("labels"), *found.reading.left_out("predictions")]
     return FilePair(
-        names=tuple(picture.file_name for picture in true.pictures.values()),
-        truth=tuple(truth_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()),
-        predicted=tuple(predicted_of.get(id_, _nothing(p)) for id_, p in true.pictures.items()),
+        names=tuple(picture.file_name for picture in pictures),
+        truth=tuple(truth_of.get(picture.id, _nothing(picture)) for picture in pictures),
+        predicted=tuple(predicted_of.get(picture.id, _nothing(picture)) for picture in pictures),
         class_names=tuple(_class_names(true.categories, classes)),
         notes=tuple(notes),
     )
@@ -167,13 +169,14 @@ class _Reading:
         self.unused: Counter[str] = Counter()
 
     def instances(
-        self, annotations: list[dict[str, Any]], *, drawn_with_crowds: bool = False
+        self, annotations: list[dict[str, Any]], *, drawn_with_crowds: bool = False, scored: bool = True
     ) -> dict[Hashable, Instances]:
         """By the labels' image id; images without a usable object are not in it.
 
         Args:
             annotations: As in the file.
             drawn_with_crowds: What the file's ``CocoFile`` says; of predictions it does not matter.
+            scored: Whether scores are read; those of labels do not matter.
         """
         objects: dict[Hashable, list[tuple[bytes, int, float, bool]]] = {}
         for annotation in annotations:
@@ -187,7 +190,8 @@ class _Reading:
                 self.unused["without a usable mask of their image's size"] += 1
             else:
                 crowd = is_crowd(annotation, drawn_with_crowds=drawn_with_crowds)
-                objects.setdefault(picture.id, []).append((rle, label, self._score(annotation), crowd))
+                score = self._score(annotation) if scored else 1.0
+                objects.setdefault(picture.id, []).append((rle, label, score, crowd))
         size_of = {picture.id: picture.size_hw for picture in self.pictures.values()}
         return {id_: _joined(size_of[id_] or (0, 0), found) for id_, found in objects.items()}
 
@@ -197,7 +201,8 @@ class _Reading:
 
     def _score(self, annotation: dict[str, Any]) -> float:
         score = annotation.get("score", 1.0)
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        is_number = isinstance(score, int | float) and not isinstance(score, bool)
+        if not is_number or not abs(score) <= _LARGEST_SCORE:
             raise FormatError(
                 "a score is not a finite number", value=f"{self.path}, {score}", way_out="Correct the file."
             )
@@ -225,21 +230,23 @@ def _reading_of_predictions(path: Path, true: CocoFile, classes: dict[Hashable, 
     if other.pictures and not pictures:
         raise _no_common_image(path, true.path, "file name")
     unknown = [p.file_name for id_, p in other.pictures.items() if id_ not in pictures]
-    notes = [f"{len(unknown)} predicted images are not in the labels: {_some(unknown)}"] if unknown else []
+    are = plural(len(unknown), "predicted image is", "predicted images are")
+    notes = [f"{are} not in the labels: {_some(unknown)}"] if unknown else []
     reading = _Reading(path=path, pictures=pictures, classes=_same_classes(other, true, classes))
     return _Predictions(reading=reading, annotations=other.annotations, notes=notes)
 
 
 def _same_pictures(other: CocoFile, true: CocoFile) -> dict[Hashable, Picture]:
     """The labels' picture of each picture of ``other`` that has one: same name, else same last part of it."""
-    by_name = {picture.file_name: picture for picture in true.pictures.values()}
+    by_name = {plain_name(picture.file_name): picture for picture in true.pictures.values()}
     shorts = Counter(_last_part(name) for name in by_name)
-    others = Counter(_last_part(p.file_name) for p in other.pictures.values())
+    others = Counter(_last_part(plain_name(p.file_name)) for p in other.pictures.values())
     by_short = {_last_part(n): p for n, p in by_name.items() if shorts[_last_part(n)] == 1}
     same: dict[Hashable, Picture] = {}
     for id_, picture in other.pictures.items():
-        short = _last_part(picture.file_name)
-        partner = by_name.get(picture.file_name) or (by_short.get(short) if others[short] == 1 else None)
+        name = plain_name(picture.file_name)
+        short = _last_part(name)
+        partner = by_name.get(name) or (by_short.get(short) if others[short] == 1 else None)
         if partner is None:
             continue
         if picture.size_hw is not None and picture.size_hw != partner.size_hw:
@@ -277,8 +284,8 @@ def _nothing(picture: Picture) -> Instances:
     return Instances(size_hw=picture.size_hw or (0, 0))
 
 
-def _last_part(file_name: str) -> str:
-    return PurePosixPath(file_name.replace("\\", "/")).name
+def _last_part(name: str) -> str:
+    return PurePosixPath(name).name
 
 
 def _some(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.coco_ap import RankedClass, average_precision, rank
 from labelloop.metrics.estimate import Estimate
 from labelloop.metrics.pairs import PairTable
+from labelloop.plurals import plural
 
 ERROR = 0.05  # how often a model that is no better (or no worse) is called better (or worse), at most
 
@@ -119,7 +120,7 @@ def _difference(
     tables = [PairTable.build(truth, predicted, n_classes=n_classes) for predicted in (new, old)]
     resampling = Resampling.of(len(truth), groups, replicates=0, seed=0)
     n = resampling.n_units
-    units = f"{n} {'group' if resampling.by_group else 'image'}{'s' if n != 1 else ''}"
+    units = plural(n, "group" if resampling.by_group else "image")
     ranked_new, ranked_old = (rank(table) for table in tables)
     without = (resampling.unit_of_image != np.arange(n)[:, None]).astype(np.int32)
     times = np.concatenate([np.ones((1, len(truth)), np.int32), without])

@@ -22,6 +22,7 @@ from labelloop.metrics.pairs import BoolColumn, PairTable
 from labelloop.metrics.reliability import ReliabilityBins, calibration_error
 from labelloop.metrics.working_point import (
     Tally,
+    Values,
     cellpose_ap,
     f1,
     match,
@@ -45,7 +46,8 @@ METRICS = (
 SURPLUS = ("coco_ap", "coco_ap50", "coco_ap75", "detection_ece")  # noise makes them larger: maxima, gaps
 BOUNDS_OF_SURPLUS = (0.0, 1.0)  # of these, not of their differences
 
-NEED_NO_TRUTH = ("precision_50", "count_bias", "count_mae", "count_ccc", "detection_ece")
+_OF_COUNTS = ("count_bias", "count_mae", "count_ccc")
+NEED_NO_TRUTH = ("precision_50", *_OF_COUNTS, "detection_ece")
 _OF_PAIRS = ("area_bias", "area_low_loa", "area_high_loa", "boundary_error")
 
 Replicates = dict[str, npt.NDArray[np.float64]]
@@ -159,8 +161,19 @@ class MatchedModel:
         return {name: float(once[name][0]) for name in METRICS}
 
     def holding(self, name: str) -> BoolColumn | None:
-        """Which images tell anything of a metric: those with true objects; None where all do."""
-        return None if name in NEED_NO_TRUTH else self.table.holding()
+        """Which images tell anything of a metric; None where all do.
+
+        Those with a prediction that counts, a matched pair or, of most metrics, a true object.
+        """
+        if name in _OF_COUNTS:
+            return None
+        if name == "detection_ece":
+            return _any(self.bins.n)
+        if name == "precision_50":
+            return _any(self.at_half.hits + self.at_half.false_alarms)
+        if name == "sq":
+            return _any(self.beyond_half.hits)
+        return _any(self.at_half.hits) if name in _OF_PAIRS else self.table.holding()
 
     def unit(self, name: str) -> str | None:
         """The unit of a metric that has not always the same one."""
@@ -172,6 +185,8 @@ class MatchedModel:
             return "there are no images"
         if name == "precision_50":
             return f"there are no predictions scored {self.min_score:g} or more{self._outside_crowds()}"
+        if name == "detection_ece" and self.bins.undefined is not None:
+            return self.bins.undefined
         if name == "detection_ece":
             return f"there are no predictions{self._outside_crowds()}"
         if name == "count_ccc":
@@ -188,6 +203,11 @@ class MatchedModel:
 
     def _outside_crowds(self) -> str:
         return " outside of crowds" if self.table.truth_crowd.any() else ""
+
+
+def _any(counts: Values) -> BoolColumn:
+    """Bool (n_images,), which rows hold anything."""
+    return np.asarray(counts.any(axis=1))
 
 
 def _threshold_index(iou: float) -> int:

@@ -31,15 +31,24 @@ class OverlapSums:
     overlapping: str | None
 
     @classmethod
-    def of(cls, table: PairTable, min_score: float) -> OverlapSums:
-        """Looks at the predictions scored ``min_score`` or more and the true objects that are no crowds."""
+    def of(cls, table: PairTable, min_score: float, only: BoolColumn | None = None) -> OverlapSums:
+        """Looks at the predictions scored ``min_score`` or more and the true objects that are no crowds.
+
+        Args:
+            table: The pairs of all images.
+            min_score: The working threshold.
+            only: bool (t,), the true objects of which one at least has to be merged, or that have to be
+                split, to be counted as such; all if None.
+        """
         kept, counted = table.det_score >= min_score, ~table.truth_crowd
         pairs = np.flatnonzero(kept[table.pair_det] & counted[table.pair_truth])
         det, truth, common = table.pair_det[pairs], table.pair_truth[pairs], table.pair_intersection()[pairs]
         covered = 2 * common >= table.truth_area[truth]
         within = 2 * common >= table.det_area[det]
+        wanted = counted if only is None else only
         merges = np.bincount(det[covered], minlength=len(kept)) >= 2
-        splits = np.bincount(truth[within], minlength=len(counted)) >= 2
+        merges &= np.bincount(det[covered & wanted[truth]], minlength=len(kept)) >= 1
+        splits = (np.bincount(truth[within], minlength=len(counted)) >= 2) & wanted
         intersections, unions = _jaccard_sums(table, pairs, kept)
         return cls(
             truths=_per_image(table, table.truth_image[counted]),

@@ -14,7 +14,7 @@ from labelloop.metrics.bootstrap import Drawn, Resampling
 from labelloop.metrics.estimate import Estimate
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, MatchedModel, Replicates
 from labelloop.metrics.overlaps import OverlapSums
-from labelloop.metrics.pairs import PairTable
+from labelloop.metrics.pairs import BoolColumn, PairTable
 from labelloop.metrics.subsets import SizeThirds, by_class, by_group, by_size, worst
 from labelloop.metrics.threads import in_threads
 from labelloop.metrics.working_point import best_threshold
@@ -195,7 +195,7 @@ def difference(
             undefined=(a if np.isnan(point_a[name]) else b).why_undefined(name),
             surplus=name in SURPLUS,
             unit=a.unit(name),
-            holding=a.holding(name),
+            holding=[a.holding(name), b.holding(name)],
         )
         for name in METRICS
     }
@@ -241,7 +241,7 @@ def _estimates(model: MatchedModel, resampling: Resampling) -> Estimates:
             surplus=name in SURPLUS,
             bounds=BOUNDS_OF_SURPLUS,
             unit=model.unit(name),
-            holding=model.holding(name),
+            holding=[model.holding(name)],
         )
         for name in METRICS
     }
@@ -257,12 +257,12 @@ def _parts(
 ) -> Parts:
     table, thirds = whole.table, SizeThirds.of(whole.table)
 
-    def of_part(part: PairTable, beside_all: PairTable | None = None) -> Estimates:
+    def of_part(part: PairTable, truths: BoolColumn | None = None) -> Estimates:
         if len(part.det_image) == len(table.det_image) and len(part.truth_image) == len(table.truth_image):
             return of_all
         model = MatchedModel.of(part, whole.min_score, pixel_sizes_um)
-        if beside_all is not None:
-            every = OverlapSums.of(beside_all, whole.min_score)
+        if truths is not None:
+            every = OverlapSums.of(table, whole.min_score, truths)
             model = replace(model, overlaps=replace(model.overlaps, merges=every.merges, splits=every.splits))
         return _estimates(model, resampling)
 
@@ -280,7 +280,7 @@ def _parts(
         of_class={class_names[label]: of_part(part) for label, part in by_class(table)},
         of_size={}
         if thirds is None
-        else {size: of_part(part, beside_all) for size, part, beside_all in by_size(table, thirds)},
+        else {size: of_part(part, truths) for size, part, truths in by_size(table, thirds)},
         of_group=of_group,
         worst_group={name: group for name, group in worst_groups.items() if group is not None},
         thirds=thirds,

@@ -123,7 +123,7 @@ def protocol_difference(
             drawn_a[metric].minus(drawn_b[metric]),
             undefined=a.undefined,
             surplus=metric in a.surplus,
-            holding=a.holding(metric),
+            holding=[a.holding(metric), b.holding(metric)],
         )
         for metric in point_a
     }
@@ -268,7 +268,7 @@ def _estimates(measured: _Measured, resampling: Resampling) -> Estimates:
             undefined=measured.undefined,
             surplus=name in measured.surplus,
             bounds=BOUNDS_OF_SURPLUS,
-            holding=measured.holding(name),
+            holding=[measured.holding(name)],
         )
         for name, value in point.items()
     }

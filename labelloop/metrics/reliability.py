@@ -10,6 +10,7 @@ from labelloop.metrics.pairs import FloatColumn, PairTable
 from labelloop.metrics.working_point import Values, in_crowd, match, ratio
 
 BINS = 15
+_ROUNDING = 1e-6  # of float32: so much above 1 a probability may be
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,11 +21,13 @@ class ReliabilityBins:
         n: float64 (n_images, 15), detections.
         hits: float64 (n_images, 15), those that are matched at IoU 0.5.
         scores: float64 (n_images, 15), sum of their scores.
+        undefined: Why they say nothing, or None.
     """
 
     n: Values
     hits: Values
     scores: Values
+    undefined: str | None
 
     @classmethod
     def of(cls, table: PairTable) -> ReliabilityBins:
@@ -46,7 +49,13 @@ class ReliabilityBins:
             total = np.bincount(cell, weights=weights, minlength=table.n_images * BINS)
             return total.reshape(table.n_images, BINS).astype(np.float64)
 
-        return cls(n=sums(None), hits=sums(hit[counted].astype(np.float64)), scores=sums(score))
+        shares = ((score >= 0) & (score <= 1 + _ROUNDING)).all()
+        return cls(
+            n=sums(None),
+            hits=sums(hit[counted].astype(np.float64)),
+            scores=sums(score),
+            undefined=None if shares else "scores are not between 0 and 1",
+        )
 
 
 def calibration_error(bins: ReliabilityBins, times: Values) -> Values:
@@ -55,11 +64,13 @@ def calibration_error(bins: ReliabilityBins, times: Values) -> Values:
     Mean over detections of |share of hits - mean score| of their bin, with 15 bins of equally many
     detections (Guo et al. 2017, arXiv:1706.04599, eq. 3, with the bins of Nguyen and O'Connor 2015). The
     bins are those of all images in every resample. Noise makes the error larger, never smaller. NaN without
-    detections.
+    detections, and where scores are no shares of one.
 
     Args:
         bins: Of all images.
         times: float64 (r, n_images).
     """
+    if bins.undefined is not None:
+        return np.full(len(times), np.nan)
     gap = np.abs(times @ bins.hits - times @ bins.scores).sum(axis=1)
     return ratio(gap, (times @ bins.n).sum(axis=1))

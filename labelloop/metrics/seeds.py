@@ -97,6 +97,7 @@ def evaluate_seeds(
             np.asarray([point[name] for point in points]),
             [of_run[name] for of_run in drawn],
             resampling,
+            models=models,
             undefined=next((m for m, p in zip(models, points, strict=True) if np.isnan(p[name])), models[0]),
             bounds=BOUNDS_OF_SURPLUS,
         )
@@ -132,17 +133,17 @@ def difference_of_seeds(
     if len(sides[0]) != len(sides[1]):
         raise ValueError(f"{len(sides[0])} runs on one side, {len(sides[1])} on the other")
     resampling = Resampling.of(len(truth), groups, replicates=replicates, seed=seed)
-    points = [[model.point() for model in models] for models in sides]
-    drawn = [resample(models, resampling) for models in sides]
+    models = [*sides[0], *sides[1]]
+    points = [[model.point() for model in side] for side in sides]
+    drawn = [resample(side, resampling) for side in sides]
     result = {}
     for name in METRICS:
         a, b = (np.asarray([point[name] for point in side]) for side in points)
-        lacking = [m for side, p in zip(sides, (a, b), strict=True) for m, v in zip(side, p, strict=True)]
         undefined = next(
-            (m for m, v in zip(lacking, np.concatenate([a, b]), strict=True) if np.isnan(v)), sides[0][0]
+            (m for m, v in zip(models, np.concatenate([a, b]), strict=True) if np.isnan(v)), models[0]
         )
         paired = [x[name].minus(y[name]) for x, y in zip(*drawn, strict=True)]
-        result[name] = _over_seeds(name, a - b, paired, resampling, undefined=undefined)
+        result[name] = _over_seeds(name, a - b, paired, resampling, models=models, undefined=undefined)
     return result
 
 
@@ -152,6 +153,7 @@ def _over_seeds(
     drawn: Sequence[Drawn],
     resampling: Resampling,
     *,
+    models: Sequence[MatchedModel],
     undefined: MatchedModel,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> SeededEstimate:
@@ -171,7 +173,7 @@ def _over_seeds(
         surplus=name in SURPLUS,
         bounds=bounds,
         unit=undefined.unit(name),
-        holding=undefined.holding(name),
+        holding=[model.holding(name) for model in models],
     )
     if estimate.low is not None and n_seeds < FEW_SEEDS:
         estimate = replace(estimate, reliable=False)

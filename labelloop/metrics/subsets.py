@@ -54,13 +54,13 @@ def by_class(table: PairTable) -> Iterator[tuple[int, PairTable]]:
         yield label, table.of_class(label)
 
 
-def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTable, PairTable]]:
-    """The objects of each size, all images; and its true objects beside the detections of every size.
+def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTable, BoolColumn]]:
+    """The objects of each size, all images; and bool (t,), which true objects of the whole table they are.
 
-    What merges or splits objects is often of another size than these: it is counted in the second table.
-    A detection is of the size of the true object with which it has the highest IoU, 0.5 or more; else of its
-    own. So false alarms count for the size that they seem to be, and a hit of another size remains a hit.
-    Crowds stay in every part.
+    What merges or splits objects is often of another size than these, and so is what they are merged with:
+    both are looked up in the whole table. A detection is of the size of the true object with which it has the
+    highest IoU, 0.5 or more; else of its own. So false alarms count for the size that they seem to be, and a
+    hit of another size remains a hit. Crowds stay in every part.
     """
     true_size = thirds.which(table.truth_area)
     det_size = thirds.which(table.det_area)
@@ -68,8 +68,8 @@ def by_size(table: PairTable, thirds: SizeThirds) -> Iterator[tuple[str, PairTab
     worst_first = close[np.argsort(table.pair_overlap[close], kind="stable")]
     det_size[table.pair_det[worst_first]] = true_size[table.pair_truth[worst_first]]  # the last one stays
     for size, name in enumerate(SIZES):
-        truths, every = (true_size == size) | table.truth_crowd, np.ones(len(det_size), np.bool_)
-        yield name, table.select(det_size == size, truths), table.select(every, truths)
+        of_size = true_size == size
+        yield name, table.select(det_size == size, of_size | table.truth_crowd), of_size
 
 
 def by_group(table: PairTable, groups: Sequence[str | None]) -> Iterator[tuple[str, BoolColumn, PairTable]]:

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from labelloop.errors import OutputError
 from labelloop.instances import Instances
-from labelloop.report.metric_words import plural
-from labelloop.report.overlays import Bytes, Colour, as_rgb, draw_overlay
+from labelloop.overlays import Bytes, Colour, as_rgb, draw_overlay
+from labelloop.plurals import plural
 
 FOUND: Colour = (0, 214, 143)
 MADE_UP: Colour = (255, 110, 20)
@@ -158,7 +158,7 @@ def _panels(row: ComparisonRow, models: Sequence[ComparedModel]) -> list[Bytes]:
 
 
 def _captions(row: ComparisonRow, models: Sequence[ComparedModel]) -> list[str]:
-    texts = [_shortened(row.name), f"{len(row.truth)} objects"]
+    texts = [_shortened(row.name), plural(len(row.truth), "object")]
     for model, predicted in zip(models, row.predicted, strict=True):
         shown = predicted.above(model.min_score)
         hits = int((found_by(shown, row.truth) >= 0).sum())

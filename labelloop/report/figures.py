@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
 from labelloop.budget.answers import Forecast
+from labelloop.plurals import plural
 from labelloop.report.markup import Child, Markup, tag
 from labelloop.report.measured import ImageOutcome, Outcomes
-from labelloop.report.metric_words import minutes_text, plural, words_for
+from labelloop.report.metric_words import minutes_text, words_for
 from labelloop.report.svg import ACCENT, INK, MUTED, POINTS, SECOND, draw
 
 MOST_POINTS = 1500  # more are thinned out evenly, so that the page stays small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -76,7 +77,8 @@ class Outcomes:
         predicted_area: float64 (m,), of the predictions that meet them.
         area_image: int64 (m,), index of their image.
         unit: ``µm`` where the pixel size of every image is known, else ``px``.
-        mean_score: float64 (b,), of the bins of detections by score, all scores; rising.
+        mean_score: float64 (b,), of the bins of detections by score, all scores; rising. No bins where scores
+            are not between 0 and 1.
         right: float64 (b,), share of hits in each bin.
         in_bin: int64 (b,), detections.
     """
@@ -127,7 +129,7 @@ def outcomes_of(images: Sequence[MeasuredImage], *, n_classes: int, min_score: f
     areas, unit = _areas(images, table, matched)
     bins = ReliabilityBins.of(table)
     n = bins.n.sum(axis=0)
-    filled = n > 0
+    filled = (n > 0) & (bins.undefined is None)
     return Outcomes(
         images=_outcomes(images, table, matched, min_score),
         true_area=areas[0],
@@ -170,7 +172,7 @@ def _found(name: str, places: Sequence[Path]) -> Path | None:
     """The file of this name; None where none of the places has it."""
     path = PurePosixPath(name.replace("\\", "/"))
     tried = [place / each for place in places for each in (path, path.name)]
-    return next((each for each in tried if each.is_file()), None)
+    return next((each for each in tried if os.path.isfile(each)), None)  # Path.is_file raises at long names
 
 
 def _outcomes(

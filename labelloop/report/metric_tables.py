@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from labelloop.metrics.bootstrap import FEW_UNITS
+from labelloop.plurals import plural
 from labelloop.report.markup import Child, Markup, details, joined, table, tag
 from labelloop.report.metric_words import (
     NO_NUMBER,
@@ -15,6 +16,7 @@ from labelloop.report.metric_words import (
     ZERO,
     Estimate,
     MetricWords,
+    has_width,
     in_order,
     interval_text,
     is_unreliable,
@@ -51,7 +53,11 @@ def metrics_table(caption: str, estimates: Estimates, names: Iterable[str]) -> M
     rows = [
         [
             _name(words_for(name)),
-            [number(words_for(name), estimates[name]), _strip(name, estimates[name])],
+            [
+                number(words_for(name), estimates[name]),
+                _without_width(estimates[name]),
+                _strip(name, estimates[name]),
+            ],
         ]
         for name in names
     ]
@@ -97,7 +103,7 @@ def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence
     if len(shown) < len(parts):
         caption = f"{caption}; the first {len(shown)} of {len(parts)}"
     if any(is_unreliable(parts[part][name]) for part in shown for name in known):
-        caption = f"{caption}; * from too few images or groups: unreliable"
+        caption = f"{caption}; * from too few images or groups, or the same in all: unreliable"
     rows = [[part, *(_number_of_part(name, parts[part][name]) for name in known)] for part in shown]
     return table(caption, ["", *(words_for(name).title for name in known)], rows, class_="num")
 
@@ -108,11 +114,14 @@ def _number_of_part(name: str, estimate: Estimate) -> Child:
 
 def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
     """``n = 12: unreliable`` where the intervals come from too few images or groups."""
-    if not any(is_unreliable(estimate) for estimate in document["metrics"].values()):
+    unreliable = [estimate for estimate in document["metrics"].values() if is_unreliable(estimate)]
+    if not unreliable:
         return None
     groups = document.get("n_groups")
-    n = f"n = {document['n_images']}" if groups is None else f"n = {groups} groups"
+    n = f"n = {document['n_images']}" if groups is None else f"n = {plural(groups, 'group')}"
     if (groups or document["n_images"]) >= FEW_UNITS:
+        if not any(map(has_width, unreliable)):
+            return None  # such an interval says so itself
         n = "few images with objects, or few groups"  # how many was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
 
@@ -153,6 +162,12 @@ def _no_number(reason: object) -> Markup:
 def _no_interval(estimate: Estimate) -> Markup | None:
     reason = estimate.get("reason")
     return tag("span", f" {reason}", class_="why") if reason else None
+
+
+def _without_width(estimate: Estimate) -> Markup | None:
+    """What is said of an interval that no image widens; of few images all are called unreliable together."""
+    said = is_unreliable(estimate) and not has_width(estimate) and int(estimate.get("n", 0)) >= FEW_UNITS
+    return tag("span", " the same in all images: unreliable", class_="why") if said else None
 
 
 def _strip(name: str, estimate: Estimate) -> Markup | None:

@@ -199,10 +199,15 @@ def unit_text(words: MetricWords, estimate: Estimate) -> str:
 
 
 def is_unreliable(estimate: Estimate) -> bool:
-    """Whether an interval comes from too few images; also of results that do not say so themselves."""
+    """Whether an interval says little; of few images also where the result does not say so itself."""
     if estimate.get("low") is None:
         return False
     return estimate.get("reliable") is False or int(estimate.get("n", FEW_UNITS)) < FEW_UNITS
+
+
+def has_width(estimate: Estimate) -> bool:
+    """Whether an interval has any: it has none where all images are alike."""
+    return bool(estimate.get("low") != estimate.get("high"))
 
 
 def which_is_better(words: MetricWords, estimate: Estimate, *, nearer: bool | None = None) -> str:
@@ -238,8 +243,3 @@ def minutes_text(minutes: float | None) -> str:
         return f"{minutes:.1f} min"
     whole = round(minutes)
     return f"{whole} min" if whole < 120 else f"{whole // 60} h {whole % 60:02d} min"
-
-
-def plural(count: int, singular: str, several: str | None = None) -> str:
-    """``1 image``, ``2,345 images``."""
-    return f"{count:,} {singular if count == 1 else several or singular + 's'}"

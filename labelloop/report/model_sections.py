@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labelloop.plurals import plural
 from labelloop.project.project import RunRecord
 from labelloop.report.figures import counts_figure, reliability_figure, sizes_figure
 from labelloop.report.markup import Child, Markup, details, items, note, paragraph, table, tag
@@ -16,7 +17,7 @@ from labelloop.report.metric_tables import (
     parts_table,
     reliability_tag,
 )
-from labelloop.report.metric_words import HEADLINE, NO_NUMBER, number_text, plural, words_for
+from labelloop.report.metric_words import HEADLINE, NO_NUMBER, number_text, words_for
 from labelloop.report.pictures import colour_key, how_to_read, picture_pair
 
 PICTURES_OF_A_KIND = 2
@@ -35,7 +36,8 @@ def in_a_sentence(document: Mapping[str, Any], who: str) -> Markup:
         for name, what in shares.items()
         if (value := metrics.get(name, {}).get("value")) is not None
     ]
-    said = f"{' and '.join(parts)}, with the {who}" if parts else f"The {who} was measured"
+    were = "were" if who.endswith("s") else "was"
+    said = f"{' and '.join(parts)}, with the {who}" if parts else f"The {who} {were} measured"
     return tag(
         "p", f"{said}, on {plural(document['n_images'], _kind_of(document) + 'image')}.", class_="lead"
     )

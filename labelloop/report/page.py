@@ -10,11 +10,12 @@ from typing import Any
 
 from labelloop import __version__
 from labelloop.errors import OutputError
+from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
 from labelloop.report.markup import Child, Markup, note, tag
 from labelloop.report.measured import MeasuredImage, Outcomes, outcomes_of
-from labelloop.report.metric_words import minutes_text, plural
+from labelloop.report.metric_words import minutes_text
 from labelloop.report.model_sections import (
     MODELS,
     comparison_section,

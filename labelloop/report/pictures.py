@@ -12,12 +12,13 @@ from PIL import Image
 from labelloop.errors import ImageError
 from labelloop.images import read_image, render_8bit
 from labelloop.instances import Instances
+from labelloop.overlays import Bytes, Colour, as_rgb, draw_overlay
+from labelloop.plurals import plural
 from labelloop.project.recorded import read_unchanged
 from labelloop.report.comparison import FOUND, MADE_UP, MISSED, NOT_COUNTED, TRUTH
 from labelloop.report.markup import Markup, note, tag
 from labelloop.report.measured import ImageOutcome
-from labelloop.report.metric_words import NO_NUMBER, plural
-from labelloop.report.overlays import Bytes, Colour, as_rgb, draw_overlay
+from labelloop.report.metric_words import NO_NUMBER
 
 LONGEST_SIDE_PX = 480
 QUALITY = 82  # of JPEG

@@ -9,16 +9,16 @@ from typing import Any
 
 from labelloop.budget.forecast_project import ProjectForecast, known_forecast
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
-from labelloop.distill.runs import load_model
 from labelloop.errors import LabelloopError
 from labelloop.evaluating import evaluate_run, predict_known_images, to_project_classes
 from labelloop.progress import Progress
 from labelloop.project.looks import Look, looks
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.status import project_status, tied_rounds
 from labelloop.report.measured import MeasuredImage
 from labelloop.review.rounds import RoundRecord, images_by_id, rounds
 from labelloop.review.tasks import REVIEWED, SKIPPED, TaskRecord, round_tasks, waiting_tasks
+from labelloop.runs.loading import load_model
+from labelloop.status import project_status, tied_rounds
 
 _COUNTED = "this is look "
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labelloop.plurals import plural
 from labelloop.report.figures import curve_figure, minutes_figure
 from labelloop.report.markup import Child, Markup, details, facts, items, note, paragraph, table, tag
 from labelloop.report.metric_tables import number
-from labelloop.report.metric_words import NO_NUMBER, minutes_text, plural, words_for
+from labelloop.report.metric_words import NO_NUMBER, minutes_text, words_for
 from labelloop.report.model_sections import MODELS, SPLITS, sentence
 from labelloop.report.project_facts import ProjectFacts, RoundFacts, WaitingTask
 
@@ -86,7 +87,7 @@ def next_section(found: ProjectFacts) -> list[Child]:
 
 
 def _wait(tasks: int) -> str:
-    return f"{plural(tasks, 'task')} wait{'s' if tasks == 1 else ''}"
+    return plural(tasks, "task waits", "tasks wait")
 
 
 def looks_section(found: ProjectFacts) -> list[Child] | None:

@@ -39,6 +39,16 @@ def test_intervals_of_too_few_images_are_said_to_be_unreliable(capsys: pytest.Ca
     assert "unreliable" in capsys.readouterr().out
 
 
+def test_an_interval_without_width_is_not_blamed_on_the_number_of_images(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alike = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 60, "reliable": False}
+    print_estimates({"guided": {"coco_ap": alike}})
+    said = capsys.readouterr().out
+    assert "unreliable" in said
+    assert "Too few" not in said
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.42, "0.4 s"), (59.4, "59 s"), (125, "2:05"), (3725, "1:02:05")]
 )

@@ -113,6 +113,24 @@ def test_masks_that_a_tool_calls_crowds_are_objects(tmp_path, annotations, crowd
     assert only(tmp_path, *annotations).crowd.tolist() == crowd
 
 
+@pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [
+        *((value, False) for value in ("0", "0.0", "false", "False", "", float("nan"), 0.0)),
+        *((value, True) for value in ("1", "true", 1.0, True)),
+    ],
+)
+def test_a_mark_may_be_written_as_text(tmp_path, mark, value, crowd):
+    annotations = [{"segmentation": [SQUARE], mark: value}, {"segmentation": [SQUARE]}]
+    assert only(tmp_path, *annotations).crowd.tolist() == [crowd, False]
+
+
+def test_run_lengths_called_no_crowds_in_text_leave_crowds_what_they_are(tmp_path):
+    assert only(tmp_path, brush(iscrowd="0"), brush(iscrowd="1")).crowd.tolist() == [False, True]
+    assert only(tmp_path, brush(iscrowd="1"), brush(iscrowd="1")).crowd.tolist() == [False, False]
+
+
 def test_an_object_partly_outside_is_clipped(tmp_path):
     instances = only(tmp_path, {"segmentation": [[-10, -10, 10, -10, 10, 10, -10, 10]]})
     assert instances.areas.tolist() == [100]
@@ -162,6 +180,37 @@ def test_an_image_all_of_whose_objects_are_unusable_is_not_called_empty(tmp_path
     labels = read_coco(written(tmp_path, [{"segmentation": [[1, 1, 5, 5]]}]))
     assert labels.records == ()
     assert "none of its objects" in labels.skipped[-1].reason
+
+
+@pytest.mark.parametrize(("of_image", "named"), [(1, 1.0), (1, "1"), (1.0, 1), ("1", 1), ("a", "a")])
+def test_an_id_is_a_number_whether_written_as_one_or_as_text(tmp_path, of_image, named):
+    images = [{"id": of_image, "file_name": "a.png", "width": W, "height": H}]
+    categories = [{"id": 7, "name": "debris"}, {"id": of_image, "name": "organoid"}]
+    annotation = {"segmentation": [SQUARE], "image_id": named, "category_id": named}
+    labels = read_coco(written(tmp_path, [annotation], images=images, categories=categories))
+    assert labels.skipped == ()
+    assert labels.records[0].instances.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "lost", [{"image_id": 77}, {"image_id": 1.5}, {"image_id": None}, {"image_id": "01"}, {"image_id": True}]
+)
+def test_where_an_object_names_no_image_none_counts_as_empty(tmp_path, lost):
+    images = [{"id": i, "file_name": f"{i}.png", "width": W, "height": H} for i in (1, 2)]
+    labels = read_coco(
+        written(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE]} | lost], images=images)
+    )
+    assert [record.image for record in labels.records] == ["1.png"]
+    assert [skipped.path for skipped in labels.skipped] == ["annotation 1", "2.png"]
+    assert "not known to be empty" in labels.skipped[1].reason
+
+
+def test_an_id_of_two_images_names_neither(tmp_path):
+    images = [{"id": i, "file_name": n, "width": W, "height": H} for i, n in ((1, "a"), ("1", "b"), (2, "c"))]
+    annotations = [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE], "image_id": 2}]
+    labels = read_coco(written(tmp_path, annotations, images=images))
+    assert [record.image for record in labels.records] == ["c"]
+    assert sum("another image has" in skipped.reason for skipped in labels.skipped) == 2
 
 
 def test_an_image_without_annotations_is_labelled_as_empty(tmp_path):

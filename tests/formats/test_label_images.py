@@ -195,6 +195,27 @@ def test_masks_with_soft_edges_are_masks(tmp_path, value):
     assert find_format(tmp_path) == "mask-folder"
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype", "reason"),
+    [
+        (np.nan, np.float32, "NaN or infinite"),
+        (np.inf, np.float32, "NaN or infinite"),
+        (-np.inf, np.float64, "NaN or infinite"),
+        (1j, np.complex64, "not real numbers"),
+    ],
+)
+def test_masks_of_what_is_no_number_are_skipped_and_the_rest_goes_on(tmp_path, value, dtype, reason):
+    one_mask_each(tmp_path / "x" / "masks")
+    mask = np.zeros((12, 16), dtype)
+    mask[2:8, 2:8], mask[0, 0] = 1, value
+    save(tmp_path / "x" / "masks" / "9.tif", mask)
+    assert find_format(tmp_path) == "mask-folder"
+    labels = read_mask_folders(tmp_path)
+    assert len(labels.records[0].instances) == 2
+    (skipped,) = labels.skipped
+    assert reason in skipped.reason
+
+
 def test_a_label_image_is_never_read_as_one_mask(tmp_path):
     one_mask_each(tmp_path / "x" / "masks")
     save(tmp_path / "y" / "masks" / "1.png", (two_objects() > 0).astype(np.uint8))

@@ -12,7 +12,7 @@ from labelloop.errors import FormatError
 from labelloop.formats import ade20k, cityscapes, orgasegment, yolo
 from labelloop.formats.catalog import find_format, read_labels
 from labelloop.instances import Instances
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 
@@ -52,9 +52,11 @@ def test_every_object_of_a_published_layout_arrives_with_its_class(
     images = {"coco": "train2017", "m-orgaquant": "train"}.get(name)
     report = add_labels(
         project,
-        str(tmp_path / "set" / labels),
-        format="orgasegment" if name == "orgasegment" else "auto",
-        images=None if images is None else str(tmp_path / "set" / images),
+        LabelSource(
+            path=str(tmp_path / "set" / labels),
+            format="orgasegment" if name == "orgasegment" else "auto",
+            images=None if images is None else str(tmp_path / "set" / images),
+        ),
     )
     assert (report.added, report.objects, report.skipped) == (5, 20, ())
     found = list(stored(project).values())
@@ -107,8 +109,8 @@ def test_void_is_a_crowd_of_every_class_where_images_are_measured_alone(tmp_path
     miniature("cityscapes", tmp_path / "set", train=1, test=1)
     project = new_project(tmp_path)
     root = tmp_path / "set" / "gtFine"
-    add_labels(project, str(root / "train"))
-    report = add_labels(project, str(root / "val"), split="test")
+    add_labels(project, LabelSource(path=str(root / "train")))
+    report = add_labels(project, LabelSource(path=str(root / "val")), split="test")
     assert report.objects == 4  # what is void is no object
     (train,), (test,) = (stored(project, split=s).values() for s in ("train", "test"))
     assert not train.crowd.any()
@@ -116,7 +118,7 @@ def test_void_is_a_crowd_of_every_class_where_images_are_measured_alone(tmp_path
     ego = np.zeros((64, 96), bool)
     ego[-4:] = True
     assert all(np.array_equal(test.mask(i), ego) for i in np.flatnonzero(test.crowd))
-    again = add_labels(project, str(root / "val"))
+    again = add_labels(project, LabelSource(path=str(root / "val")))
     assert (again.known, again.revised) == (1, 0)
 
 
@@ -287,7 +289,7 @@ def yolo_set(tmp_path, lines, classes="cell\nnucleus\n", size_wh=(40, 20)):
 def test_yolo_outlines_are_shares_of_the_sides(tmp_path):
     folder = yolo_set(tmp_path, ["1 0.25 0.5 0.5 0.5 0.5 1 0.25 1", ""])
     project = new_project(tmp_path)
-    report = add_labels(project, str(folder))
+    report = add_labels(project, LabelSource(path=str(folder)))
     assert (report.added, report.objects) == (1, 1)
     assert project.config.classes == ("cell", "nucleus")
     (instances,) = stored(project).values()
@@ -299,20 +301,20 @@ def test_yolo_outlines_are_shares_of_the_sides(tmp_path):
 
 def test_yolo_classes_are_those_of_the_project_by_name(tmp_path):
     project = new_project(tmp_path, ("nucleus", "cell"))
-    add_labels(project, str(yolo_set(tmp_path, ["1 0.1 0.1 0.9 0.1 0.9 0.9"])))
+    add_labels(project, LabelSource(path=str(yolo_set(tmp_path, ["1 0.1 0.1 0.9 0.1 0.9 0.9"]))))
     (instances,) = stored(project).values()
     assert instances.labels.tolist() == [0]
 
 
 def test_an_empty_yolo_file_is_an_image_without_objects(tmp_path):
     project = new_project(tmp_path)
-    report = add_labels(project, str(yolo_set(tmp_path, [])), format="yolo")
+    report = add_labels(project, LabelSource(path=str(yolo_set(tmp_path, [])), format="yolo"))
     assert (report.added, report.empty) == (1, 1)
 
 
 def test_a_yolo_outline_outside_the_image_is_skipped_and_its_image_is_not_called_empty(tmp_path):
     project = new_project(tmp_path)
-    report = add_labels(project, str(yolo_set(tmp_path, ["0 1.5 1.5 1.8 1.5 1.8 1.8"])))
+    report = add_labels(project, LabelSource(path=str(yolo_set(tmp_path, ["0 1.5 1.5 1.8 1.5 1.8 1.8"]))))
     assert report.added == 0
     assert ["outside" in s.reason for s in report.skipped] == [True, False]
 

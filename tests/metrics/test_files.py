@@ -11,7 +11,7 @@ import pytest
 
 from labelloop.errors import FormatError
 from labelloop.formats.coco import read_coco
-from labelloop.metrics.files import evaluate_files
+from labelloop.metrics.files import evaluate_files, read_pair
 from labelloop.metrics.panel import Panel
 
 SIZE = {"height": 40, "width": 50}
@@ -64,6 +64,67 @@ def test_folders_in_names_may_differ(write: Write) -> None:
     elsewhere = coco({7: "out\\a.png", 8: "/data/b.png"}, [annotation(7, square(5, 5), score=0.9)])
     panel = evaluate_files(write("p.json", elsewhere), write("l.json", LABELS))
     assert value(panel, "recall_50") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled"),
+    [("out\\a.png", "out/a.png"), ("caf\u00e9/a.png", "cafe\u0301/a.png"), ("\u00e9.png", "e\u0301.png")],
+)
+def test_names_that_only_systems_tell_apart_are_one(write: Write, predicted: str, labelled: str) -> None:
+    sides = [
+        coco({1: name, 2: f"other/{name}"}, [annotation(1, square(5, 5), score=0.9)])
+        for name in (predicted, labelled)
+    ]
+    panel = evaluate_files(write("p.json", sides[0]), write("l.json", sides[1]))
+    assert value(panel, "recall_50") == 1.0
+    twice = coco({1: predicted, 2: labelled}, [])
+    with pytest.raises(FormatError, match="one file name"):
+        evaluate_files(write("p.json", sides[0]), write("l.json", twice))
+
+
+@pytest.mark.parametrize("as_results", [True, False])
+@pytest.mark.parametrize(("here", "there"), [(int, float), (float, int), (int, str), (str, float)])
+def test_ids_are_numbers_however_they_are_written(
+    write: Write, here: type, there: type, as_results: bool
+) -> None:
+    def renumbered(document: Any, to: type) -> Any:
+        for entry in (*document["images"], *document["categories"]):
+            entry["id"] = to(entry["id"])
+        return document
+
+    def found(to: type) -> list[dict[str, Any]]:
+        text = (lambda number: str(int(number))) if to is str else to
+        at = ((1, square(5, 5)), (2, square(20, 20)))
+        return [annotation(text(image_id), where, text(1), score=0.9) for image_id, where in at]
+
+    labels = renumbered(coco({1: "a.png", 2: "b.png"}, found(int)), here)
+    results: Any = found(there)
+    if not as_results:
+        results = renumbered(coco({1: "a.png", 2: "b.png"}, results), int)
+    panel = evaluate_files(write("p.json", results), write("l.json", labels))
+    assert value(panel, "recall_50") == value(panel, "coco_ap") == 1.0
+
+
+def test_equal_scores_rank_images_by_their_ids_as_pycocotools_does(write: Write) -> None:
+    labels = coco({10: "b.png", 2: "a.png"}, [annotation(2, square(5, 5))])
+    results = [annotation(10, square(20, 20), score=0.9), annotation(2, square(5, 5), score=0.9)]
+    labels_file, results_file = write("l.json", labels), write("p.json", results)
+    assert value(evaluate_files(results_file, labels_file), "coco_ap") == 1.0
+    assert read_pair(results_file, labels_file).names == ("a.png", "b.png")
+
+
+def test_the_scores_of_labels_do_not_matter(write: Write) -> None:
+    labels = coco({1: "a.png"}, [annotation(1, square(5, 5), score=None)])
+    panel = evaluate_files(write("p.json", [annotation(1, square(5, 5), score=0.9)]), write("l.json", labels))
+    assert value(panel, "recall_50") == 1.0
+
+
+def test_scores_in_percent_rank_but_are_no_probabilities(write: Write) -> None:
+    results = [annotation(2, square(20, 20), score=80), annotation(1, square(5, 5), score=0.5)]
+    panel = evaluate_files(write("p.json", results), write("l.json", LABELS))
+    assert value(panel, "coco_ap") == 1.0
+    error = panel.metrics["detection_ece"]
+    assert (error.value, error.low, error.reason) == (None, None, "scores are not between 0 and 1")
 
 
 def test_an_image_without_predictions_counts_and_is_noted(write: Write) -> None:
@@ -211,6 +272,8 @@ SIZELESS = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
         pytest.param([annotation(77, square(5, 5))], LABELS, "share no image", id="other ids"),
         pytest.param([annotation(1, square(5, 5), score="high")], LABELS, "finite number", id="text score"),
         pytest.param([annotation(1, square(5, 5), score=1e999)], LABELS, "finite number", id="infinite"),
+        pytest.param([annotation(1, square(5, 5), score=1e39)], LABELS, "finite number", id="no float32"),
+        pytest.param([annotation(1, square(5, 5), score=10**400)], LABELS, "finite number", id="huge"),
         pytest.param(WIDER, LABELS, "(40, 60)", id="another size"),
         pytest.param([], SIZELESS, "no height or width", id="labels without sizes"),
         pytest.param([], coco({1: "a.png", 2: "a.png"}, []), "one file name", id="one name twice"),

@@ -123,7 +123,8 @@ def test_groups_are_drawn_whole(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("n", "noted"), [(2, True), (49, True), (50, False)])
 def test_intervals_from_few_images_carry_a_note(scene: Scene, n: int, noted: bool) -> None:
-    panel = evaluate([scene([TRUE])] * n, [scene([TRUE], [0.9])] * n, n_classes=1)
+    predicted = [scene(), *[scene([TRUE], [0.9])] * (n - 1)]
+    panel = evaluate([scene([TRUE])] * n, predicted, n_classes=1)
     assert bool(panel.notes) == noted
     assert panel.metrics["f1_50"].reliable != noted
     assert ("reliable" in panel.metrics["f1_50"].as_dict()) == noted
@@ -131,12 +132,48 @@ def test_intervals_from_few_images_carry_a_note(scene: Scene, n: int, noted: boo
 
 def test_images_without_an_object_make_no_interval_reliable(scene: Scene) -> None:
     truth = [scene([TRUE])] * 12 + [scene()] * 48
-    panel = evaluate(truth, [scene([TRUE], [0.9])] * 12 + [scene()] * 48, n_classes=1)
+    predicted = [scene([TRUE], [0.9])] * 11 + [scene()] * 48 + [scene([ELSEWHERE], [0.9])]
+    panel = evaluate(truth, predicted, n_classes=1)
     assert not panel.metrics["coco_ap"].reliable
     assert panel.metrics["count_bias"].reliable  # of which images without objects tell as much
     assert panel.notes == (
         "intervals from 12 images with objects, of 60, are too narrow, most of all those of AP",
     )
+
+
+def test_an_interval_is_only_as_reliable_as_the_images_that_tell_of_its_metric(scene: Scene) -> None:
+    hit = scene([(0, 0, 20, 9)], [0.9])
+    truth = [scene([TRUE])] * 60
+    few = [*[hit, scene([TRUE], [0.8]), scene([ELSEWHERE], [0.7])] * 2, *[scene()] * 54]
+    panel = evaluate(truth, few, n_classes=1)
+    shaky = {name for name, estimate in panel.metrics.items() if not estimate.reliable}
+    assert panel.metrics["precision_50"].value == pytest.approx(2 / 3)
+    assert panel.metrics["recall_50"].reliable
+    assert panel.metrics["count_bias"].reliable
+    assert shaky >= {"precision_50", "detection_ece", "sq", "area_bias", "boundary_error"}
+    many = [scene([ELSEWHERE], [0.9]), *[hit] * 30, *[scene([TRUE], [0.8])] * 29]
+    for a, b in ((few, many), (many, few)):  # the difference tells no more than the lesser of the two
+        assert not difference(truth, a, b, n_classes=1)["precision_50"].reliable
+    assert evaluate(truth, many, n_classes=1).metrics["precision_50"].reliable
+
+
+def test_an_interval_without_width_is_not_called_reliable(scene: Scene) -> None:
+    truth, found = [scene([TRUE])] * 60, scene([(0, 0, 20, 9)], [0.9])
+    metrics = evaluate(truth, [found] * 60, n_classes=1).metrics
+    for name in ("misses_per_100", "recall_50", "coco_ap", "sq", "area_bias", "detection_ece"):
+        estimate = metrics[name]
+        assert (estimate.low, estimate.high) == (estimate.value, estimate.value), name
+        assert not estimate.reliable, name  # with none of 60 missed, one of 100 may well be
+    one_missed = evaluate(truth, [scene(), *[found] * 59], n_classes=1).metrics
+    assert one_missed["misses_per_100"].reliable
+    assert not one_missed["merges_per_100"].reliable
+
+
+def test_models_that_differ_nowhere_may_yet_differ(scene: Scene) -> None:
+    truth = [scene([TRUE])] * 60
+    same = [scene(), *[scene([TRUE], [0.9])] * 59]
+    estimate = difference(truth, same, same, n_classes=1)["recall_50"]
+    assert (estimate.value, estimate.low, estimate.high, estimate.reliable) == (0.0, 0.0, 0.0, False)
 
 
 def test_one_known_group_is_drawn_whole_beside_images_without_one() -> None:

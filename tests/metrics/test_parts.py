@@ -65,6 +65,15 @@ def test_what_merges_or_splits_objects_counts_for_their_size_though_it_is_of_ano
     assert [sizes[size]["splits_per_100"]["value"] for size in ("small", "medium", "large")] == [0, 0, 100]
 
 
+def test_objects_of_two_sizes_that_are_merged_count_for_both(scene: Scene) -> None:
+    truth = scene([(0, 0, 5, 5), (0, 6, 12, 12), (25, 0, 14, 14)])
+    both = scene([(0, 0, 12, 18), (25, 0, 14, 14)], [0.9] * 2)
+    panel = evaluate([truth], [both], n_classes=1)
+    sizes = panel.as_dict()["by"]["size"]
+    assert panel.metrics["merges_per_100"].value == pytest.approx(100 / 3)
+    assert [sizes[size]["merges_per_100"]["value"] for size in ("small", "medium", "large")] == [100, 100, 0]
+
+
 def test_the_counts_of_all_sizes_add_up(random_scenes: Callable[..., Any]) -> None:
     truth, predicted = random_scenes(8, n_images=10, n_classes=1)
     panel = evaluate(truth, predicted, n_classes=1, replicates=0)

@@ -10,7 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from labelloop.cli.app import app
+from labelloop.cli.evaluate import show_evaluation
+from labelloop.instances import Instances
+from labelloop.metrics.files import read_pair
 from labelloop.metrics.matched import METRICS
+from labelloop.metrics.panel import evaluate
 
 
 def square(left: int, side: int = 10) -> list[list[int]]:
@@ -64,11 +68,31 @@ def test_classes_are_printed_by_name(two_classes: Path) -> None:
     assert [row[:2] for row in rows] == [["organoid", "1.000"], ["debris", "1.000"]]
 
 
-def test_enough_images_are_not_called_unreliable(tmp_path: Path) -> None:
+def test_of_enough_images_only_what_never_varies_is_called_unreliable(tmp_path: Path) -> None:
     many = write(tmp_path / "many.json", 50, ("organoid",))
-    printed = run("--predictions", many, "--labels", many)
-    assert "unreliable" not in printed
+    document = json.loads(many.read_text())
+    del document["annotations"][0]
+    found = tmp_path / "found.json"
+    found.write_text(json.dumps(document))
+    printed = run("--predictions", found, "--labels", many)
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "n = 50" not in printed
+    assert "95 % intervals (* unreliable)" in printed.splitlines()[0]
+    assert "*" not in lines["misses_per_100"]
+    assert "0.000 [0.000, 0.000] *" in lines["merges_per_100"]
+    assert printed.count("* unreliable: too few images or groups tell of it, or it is the same in all") == 1
     assert "Classes" not in printed
+
+
+def test_the_worst_groups_are_those_of_the_metrics_that_have_a_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = read_pair(*[write(tmp_path / "l.json", 4, ("organoid",))] * 2)
+    nothing = [Instances(size_hw=truth.size_hw) for truth in pair.truth]
+    panel = evaluate(pair.truth, nothing, n_classes=1, groups=list("aabb"))
+    show_evaluation({"predictions": "p.json", **panel.as_dict(), "protocol": None})
+    worst = capsys.readouterr().out.partition("Worst groups")[2]
+    assert [line.split()[0] for line in worst.splitlines() if "0.000" in line] == ["coco_ap50", "f1_50", "pq"]
 
 
 def test_json_holds_all_metrics_of_all_parts(two_classes: Path) -> None:

@@ -67,3 +67,16 @@ def test_the_interval_reaches_below_by_the_noise_that_resampling_adds(scene: Sce
     assert model.values(draws)["detection_ece"].mean() > estimate.value
     assert 0 <= estimate.low < estimate.value - 0.02
     assert estimate.value <= estimate.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("score", "undefined"), [(1.0000001, False), (0.0, False), (1.5, True), (-0.1, True), (89.0, True)]
+)
+def test_scores_that_are_no_probabilities_have_no_calibration_error(
+    scene: Scene, score: float, undefined: bool
+) -> None:
+    estimate = evaluate([scene([TRUE])] * 3, [scene([TRUE], [score])] * 3, n_classes=1).metrics[
+        "detection_ece"
+    ]
+    assert (estimate.value is None) == undefined
+    assert estimate.reason == ("scores are not between 0 and 1" if undefined else None)

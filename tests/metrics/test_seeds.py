@@ -64,6 +64,15 @@ def test_an_interval_over_few_seeds_is_not_called_reliable(
     assert found.reliable == reliable
 
 
+def test_seeds_are_only_as_reliable_as_the_one_that_tells_least(scene: Scene, truth: list[Instances]) -> None:
+    hit, wrong = scene([TRUE], [0.9]), scene([ELSEWHERE], [0.9])
+    few, many = [wrong, hit, *[scene()] * 58], [wrong, *[hit] * 59]
+    several = SeededRuns(predicted=[many] * 5 + [few], min_scores=[0.5] * 6)
+    sure = SeededRuns(predicted=[many] * 6, min_scores=[0.5] * 6)
+    assert evaluate_seeds(truth, sure, n_classes=1)["precision_50"].mean.reliable
+    assert not evaluate_seeds(truth, several, n_classes=1)["precision_50"].mean.reliable
+
+
 def test_a_difference_is_paired_by_seed_and_image(scene: Scene, truth: list[Instances]) -> None:
     a, b = runs(scene, [20, 35, 50]), runs(scene, [14, 29, 44])
     found = difference_of_seeds(truth, a, b, n_classes=1)["recall_50"]

@@ -89,3 +89,20 @@ def test_pixels_are_found_beside_the_labels_and_in_their_folder_of_images(images
     )
     paths = [None if image.path is None else image.path.name for image in found]
     assert paths == ["a.png", "b.png", None]
+
+
+def test_a_name_that_no_file_can_have_has_no_pixels(images, tmp_path: Path) -> None:
+    one = images[0]
+    for name in (f"{'x' * 300}.png", f"{'y/' * 3000}a.png", "a\0.png"):
+        (found,) = images_of([name], [one.truth], [one.predicted], folders=[tmp_path])
+        assert found.path is None
+
+
+def test_scores_in_percent_have_no_bins(images) -> None:
+    percent = [
+        replace(image, predicted=replace(image.predicted, scores=100 * image.predicted.scores))
+        for image in images
+    ]
+    found = outcomes_of(percent, n_classes=1, min_score=50)
+    assert (len(found.mean_score), len(found.right), len(found.in_bin)) == (0, 0, 0)
+    assert [int(o.hit.sum()) for o in found.images] == [5, 5, 4, 4, 3, 2]

@@ -13,7 +13,6 @@ from labelloop.report.metric_words import (
     is_unreliable,
     minutes_text,
     number_text,
-    plural,
     which_is_better,
     words_for,
 )
@@ -89,10 +88,7 @@ def test_a_difference_is_better_only_beyond_its_interval(name, low, high, nearer
     assert which_is_better(words_for(name), {"low": low, "high": high}, nearer=nearer) == verdict
 
 
-def test_minutes_and_counts_are_in_words() -> None:
+def test_minutes_are_in_words() -> None:
     assert [minutes_text(m) for m in (None, 0, 0.44, 34.6, 125)] == [
         "\N{EN DASH}", "0 min", "0.4 min", "35 min", "2 h 05 min",
-    ]  # fmt: skip
-    assert [plural(1, "image"), plural(2345, "image"), plural(2, "entry", "entries")] == [
-        "1 image", "2,345 images", "2 entries",
     ]  # fmt: skip

@@ -76,6 +76,22 @@ def test_few_images_are_said_to_be_unreliable(measurement) -> None:
     assert "unreliable" not in measurement_page(many, title="x")
 
 
+def test_an_interval_without_width_says_so_and_makes_no_others_unreliable(measurement) -> None:
+    sure = {name: {**e, "n": 300, "reliable": True} for name, e in measurement.document["metrics"].items()}
+    sure["merges_per_100"] = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 300, "reliable": False}
+    document = {**measurement.document, "metrics": sure, "n_images": 300, "by": {}}
+    page = measurement_page(replace(measurement, document=document), title="x")
+    assert page.count("unreliable") == 1
+    assert "the same in all images: unreliable" in page
+
+
+def test_predictions_without_any_share_are_said_to_be_measured(measurement) -> None:
+    page = measurement_page(
+        replace(measurement, document={**measurement.document, "metrics": {}}, images=()), title="x"
+    )
+    assert "The predictions were measured, on 6 images." in page
+
+
 def test_a_metric_without_a_value_says_why_and_is_no_number(measurement, check_page) -> None:
     reason = "true objects overlap one another"
     metrics = {

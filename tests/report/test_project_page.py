@@ -17,7 +17,7 @@ from labelloop.errors import UsageError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import (
@@ -47,9 +47,11 @@ def _project(folder: Path) -> Project:
     for seed, (name, count) in enumerate({"labelled": 3, "unlabelled": 3, "test": 3}.items()):
         labels = None if name == "unlabelled" else folder / f"{name}.json"
         write_micrographs(folder / name, count, seed=seed, labels=labels, size_hw=SIZE_HW)
-    add_labels(project, str(folder / "labelled.json"), images=str(folder / "labelled"))
+    add_labels(project, LabelSource(path=str(folder / "labelled.json"), images=str(folder / "labelled")))
     add_images(project, [str(folder / "unlabelled")])
-    add_labels(project, str(folder / "test.json"), images=str(folder / "test"), split="test")
+    add_labels(
+        project, LabelSource(path=str(folder / "test.json"), images=str(folder / "test")), split="test"
+    )
     return project
 
 
@@ -220,7 +222,7 @@ def test_a_plot_of_minutes_needs_two_rounds(project: Project, check_page) -> Non
 def test_stored_points_give_the_learning_curve(tmp_path: Path, check_page) -> None:
     project = Project.init(tmp_path / "curve", ProjectConfig(name="curve", classes=("organoid",)))
     write_micrographs(tmp_path / "all", 24, seed=0, labels=tmp_path / "all.json", size_hw=(48, 48))
-    add_labels(project, str(tmp_path / "all.json"), images=str(tmp_path / "all"))
+    add_labels(project, LabelSource(path=str(tmp_path / "all.json"), images=str(tmp_path / "all")))
     settings = CurveSettings()
     with project.ledger.write() as session:
         for plan in plan_points(project, settings):
