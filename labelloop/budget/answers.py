@@ -15,21 +15,21 @@ EXPECTED = "expected"
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A finished run, measured: short trainings give the curve its shape, the run its height.
-
-    The run's share of the errors of the short trainings is taken to stay what it is at the run's labels.
+    """A finished run, measured: short trainings give the curve its shape, runs its height.
 
     Attributes:
         run: Its name.
-        n_images: Labelled images that it learnt from.
+        n_images: Labelled images that it learnt from, 1 or more.
         value: The metric, 0..1.
-        se: Standard error of it.
+        se: Standard error of it over the measured images.
+        measured: Which images measured it; runs of one text were measured on the same.
     """
 
     run: str
     n_images: int
     value: float
     se: float
+    measured: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,10 @@ class Forecast:
         expected: The metric after these images; None where a target alone was asked for.
         points: What the curves were fitted to.
         band: The curves; None where there are none.
-        widened: What intervals were multiplied with, 1 or more, because larger subsets were not foreseen.
+        widened: What intervals were multiplied with, 1 or more, because larger subsets or runs with more
+            labels were not foreseen.
         families: How much each family of curves counts.
-        level: The run that set the height, if one did.
+        levels: The runs that set the height, oldest first; empty where none did.
     """
 
     question: Question
@@ -113,7 +114,7 @@ class Forecast:
     band: Band | None = None
     widened: float = 1.0
     families: dict[str, float] | None = None
-    level: Level | None = None
+    levels: Sequence[Level] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As ``forecast --json`` prints it, less what the command adds."""
@@ -128,7 +129,11 @@ class Forecast:
             "widened": round(self.widened, 3),
             "expected": None if self.expected is None else self.expected.as_dict(),
             "families": self.families,
-            "level": None if self.level is None else self.level.run,
+            "level": self.levels[-1].run if self.levels else None,
+            "past_runs": [
+                {"run": level.run, "n_images": level.n_images, "value": level.value, "se": level.se}
+                for level in self.levels[:-1]
+            ],
             "points": [
                 {"n_images": p.n_images, "value": p.value, "se": p.se, "seed": p.seed} for p in self.points
             ],

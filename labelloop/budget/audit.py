@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from labelloop.budget.strategies import FILL_ARM, FILLED_BEFORE, RANDOM_ARM
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
+from labelloop.plurals import plural
 from labelloop.project.project import Project
 from labelloop.project.tables import RoundRow
 from labelloop.review.rounds import rounds
@@ -135,7 +136,9 @@ def audit(
     reports = [arm.report() for arm in found]
     fewest = min(report.tasks for report in reports)
     if fewest < FEWEST_TASKS or not reports[1].corrections or not reports[0].minutes:
-        why = f"{fewest} reviewed tasks in one arm" if fewest < FEWEST_TASKS else "nothing to correct"
+        why = (
+            f"{plural(fewest, 'reviewed task')} in one arm" if fewest < FEWEST_TASKS else "nothing to correct"
+        )
         verdict = f"too early to say whether the choice is better than a random draw: {why}"
         return _audit(reports, None, (None, None), falls_back=False, verdict=verdict)
     rng = np.random.default_rng(seed)

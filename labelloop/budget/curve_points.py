@@ -18,12 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labelloop.budget.answers import Level
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
-from labelloop.distill.checkpoint import RunFiles
 from labelloop.distill.recipe import find_recipe
-from labelloop.distill.scoring import ScoredImages, working_thresholds
 from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
 from labelloop.distill.trainer import Trainer
 from labelloop.instances import Instances
@@ -33,6 +30,8 @@ from labelloop.metrics.panel import evaluate
 from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import CurvePointRow
+from labelloop.runs.checkpoint import RunFiles
+from labelloop.runs.scoring import ScoredImages, working_thresholds
 
 REPLICATES = 200  # for standard errors, which weigh the points
 
@@ -136,21 +135,6 @@ def known_points(
     """Those of these points that the ledger has; nothing is trained."""
     found = [_stored(project, point_key(project, plan, settings)) for plan in plans]
     return [point for point in found if point is not None]
-
-
-def level_of(project: Project, metric: str) -> Level | None:
-    """The newest finished run that validation images have measured, as the height of the curve."""
-    for run in reversed(project.finished_runs(deleted=True)):
-        result = run.result or {}
-        if result.get("split") != "val" or run.promoted is None:
-            continue
-        estimate = (result.get(run.promoted) or {}).get(metric, {})
-        low, high = estimate.get("low"), estimate.get("high")
-        if estimate.get("value") is None or low is None or high is None:
-            continue
-        n_images = len(run.config.get("train_images", ()))
-        return Level(run=run.name, n_images=n_images, value=estimate["value"], se=(high - low) / (2 * 1.96))
-    return None
 
 
 def point_key(project: Project, plan: PointPlan, settings: CurveSettings) -> str:

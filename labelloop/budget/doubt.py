@@ -19,7 +19,6 @@ import numpy.typing as npt
 from sqlalchemy import select
 
 from labelloop.budget.work import mean_outline_px
-from labelloop.distill.runs import LoadedModel, load_model
 from labelloop.errors import ImageError
 from labelloop.evaluating import predict_readable_images
 from labelloop.formats.rle import counts_to_runs, runs_to_counts
@@ -29,6 +28,7 @@ from labelloop.progress import Progress, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.recorded import read_recorded
 from labelloop.project.tables import DoubtRow
+from labelloop.runs.loading import LoadedModel, load_model
 
 LIKELY = 0.5  # score of the objects whose outlines tell how long drawing takes
 SAME_OBJECT_IOU = 0.5  # an object of another look without such a partner is one that this look misses

@@ -25,7 +25,9 @@ from labelloop.budget.answers import (
     Span,
 )
 from labelloop.budget.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
+from labelloop.budget.levels import Lifted, lift
 from labelloop.metrics.estimate import Estimate
+from labelloop.plurals import plural
 
 CONFIDENCE = 0.80
 FEWEST_SIZES = 3
@@ -45,7 +47,7 @@ def forecast(
     points: Sequence[CurvePoint],
     question: Question,
     *,
-    level: Level | None = None,
+    levels: Sequence[Level] = (),
     undefined: str | None = None,
 ) -> Forecast:
     """Answers from points.
@@ -53,22 +55,29 @@ def forecast(
     Args:
         points: Models trained on subsets of the labels, all with the same schedule.
         question: What is asked.
-        level: A finished run that sets the height of the curve; None to forecast the short trainings.
+        levels: Finished runs, oldest first, that set the height of the curve, and where they are several, how
+            fast it rises; none to forecast the short trainings.
         undefined: Why the metric has no value for models that were measured; None where it has for all.
     """
     why_not = _too_little(points, question.labelled)
     if why_not is not None:
         return _silent(points, question, undefined or why_not)
     curves = fit_curves(points)
-    widened = widening(points)
+    falls = "the metric falls as labels are added, which no learning curve does"
     if len(curves.noise) < FEWEST_DRAWS:
-        return _silent(points, question, "the metric falls as labels are added, which no learning curve does")
+        return _silent(points, question, falls)
+    lifted = lift(curves, levels) if levels else None
+    if lifted is not None and len(lifted.ab) < FEWEST_DRAWS:
+        return _silent(points, question, falls)
+    widened = widening(points, () if lifted is None else lifted.misses)
     if widened > WIDEST_FACTOR:
         reason = "curves through the small subsets do not predict the larger ones"
+        if widening(points) <= WIDEST_FACTOR:
+            reason = f"runs {_names(levels)} lie on no curve that the short trainings allow"
         return _silent(points, question, reason, widened=widened)
     if question.target is not None and (hidden := _hidden_trend(points)) is not None:
         return _silent(points, question, hidden, widened=widened)
-    seen = _Seen(curves, widened, level)
+    seen = _Seen(curves if lifted is None else lifted.curves, widened, lifted)
     band = _band(seen, question.labelled)
     images, minutes, expected, verdict = _answer(seen, band, question)
     return Forecast(
@@ -81,20 +90,24 @@ def forecast(
         points=points,
         band=band,
         widened=widened,
-        families=curves.family_shares(),
-        level=level,
+        families=seen.curves.family_shares(),
+        levels=levels,
     )
 
 
-def widening(points: Sequence[CurvePoint]) -> float:
+def widening(points: Sequence[CurvePoint], more_misses: Sequence[float] = ()) -> float:
     """The factor, 1 or more, by which intervals must be wider for the known larger subsets to lie in them.
 
     Curves through the points up to each size foresee the mean at every larger size; misses are measured in
     foreseen standard deviations. ``TRUST`` forecasts that missed by one of these are counted in beforehand,
     as a few misses say little.
+
+    Args:
+        points: As for ``forecast``.
+        more_misses: Of what else the curves should agree with, in standard deviations.
     """
     sizes = sorted({point.n_images for point in points})
-    misses: list[float] = []
+    misses = list(more_misses)
     for cut in sizes[FEWEST_SIZES - 1 : -1]:
         before = [point for point in points if point.n_images <= cut]
         if len(before) < FEWEST_POINTS - 1:
@@ -115,23 +128,17 @@ def widening(points: Sequence[CurvePoint]) -> float:
 
 
 class _Seen:
-    """Quantiles of the curves, lifted to a run's level and widened.
+    """Quantiles of the curves, lifted to the runs' level and widened.
 
     Args:
         curves: Draws.
         widened: Factor of every interval.
-        level: A run, or None.
+        lifted: The same draws as full runs have them; None for the short trainings.
     """
 
-    def __init__(self, curves: LearningCurves, widened: float, level: Level | None) -> None:
-        self._curves, self._widened = curves, widened
+    def __init__(self, curves: LearningCurves, widened: float, lifted: Lifted | None) -> None:
+        self.curves, self._widened, self._lifted = curves, widened, lifted
         self.smallest, self.largest = curves.sizes
-        self._share = np.ones(len(curves.noise))
-        if level is not None:
-            rng = np.random.default_rng(level.n_images)
-            run = np.clip(level.value + level.se * rng.standard_normal(len(curves.noise)), 0, 1)
-            errors = 1 - curves.values(np.array([float(level.n_images)]))[:, 0]
-            self._share = (1 - run) / np.maximum(errors, 1e-3)
 
     def quantiles(self, sizes: Floats, *, one_model: bool = False) -> Floats:
         """float64 (3, k): low end, middle and high end of the metric at sizes.
@@ -140,19 +147,16 @@ class _Seen:
             sizes: float64 (k,).
             one_model: Of the one model that will be trained, with its luck; else of the mean of many.
         """
-        values = self._lifted(self._curves.values(sizes))
+        share = np.ones((1, 1)) if self._lifted is None else self._lifted.shares(sizes)
+        values = np.clip(1 - share * (1 - self.curves.values(sizes)), 0.0, 1.0)
         if one_model:
             luck = np.random.default_rng(1).standard_normal(len(values))
-            spread = self._curves.noise[:, None] * np.sqrt(self.smallest / sizes)
-            values = values + luck[:, None] * spread * self._share[:, None]
+            spread = self.curves.noise[:, None] * np.sqrt(self.smallest / sizes)
+            values = values + luck[:, None] * spread * share
         tail = (1 - CONFIDENCE) / 2
         ends = np.quantile(values, (tail, 0.5, 1 - tail), axis=0)
         wide: Floats = np.clip(ends[1] + self._widened * (ends - ends[1]), 0.0, 1.0)
         return wide
-
-    def _lifted(self, values: Floats) -> Floats:
-        lifted: Floats = np.clip(1 - self._share[:, None] * (1 - values), 0.0, 1.0)
-        return lifted
 
 
 def _answer(seen: _Seen, band: Band, question: Question) -> tuple[Span, Span, Span | None, str]:
@@ -287,7 +291,8 @@ def _too_little(points: Sequence[CurvePoint], labelled: int) -> str | None:
     sizes = len({point.n_images for point in points})
     if sizes < FEWEST_SIZES or len(points) < FEWEST_POINTS:
         needs = f"{FEWEST_SIZES} sizes of subsets and {FEWEST_POINTS} models"
-        return f"a curve needs {needs}, and {labelled} labelled images give {sizes} and {len(points)}"
+        have = plural(labelled, "labelled image gives", "labelled images give")
+        return f"a curve needs {needs}, and {have} {sizes} and {len(points)}"
     return None
 
 
@@ -316,6 +321,10 @@ def _silent(
         points=points,
         widened=widened,
     )
+
+
+def _names(levels: Sequence[Level]) -> str:
+    return ", ".join(level.run for level in levels)
 
 
 def _count(n: float) -> str:

@@ -15,14 +15,16 @@ from labelloop.budget.answers import (
     Question,
     Span,
 )
-from labelloop.budget.curve_points import MeasuredPoint, curve_points, known_points, level_of
+from labelloop.budget.curve_plot import curve_text, write_curve
+from labelloop.budget.curve_points import MeasuredPoint, curve_points, known_points
 from labelloop.budget.forecast import forecast
 from labelloop.budget.image_minutes import minutes_per_image
+from labelloop.budget.levels import levels_of
 from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.errors import TrainingError, UsageError
+from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
-from labelloop.report.curve_plot import curve_text, write_curve
 
 METRICS = (
     "coco_ap", "coco_ap50", "coco_ap75", "cellpose_ap50", "cellpose_ap75", "cellpose_ap90", "f1_50", "f1_70",
@@ -123,7 +125,7 @@ def _in_full(project: Project, request: ForecastRequest, measured: list[Measured
         minutes_per_image=minutes_per_image(project),
     )
     undefined = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
-    answer = forecast(points, question, level=level_of(project, request.metric), undefined=undefined)
+    answer = forecast(points, question, levels=levels_of(project, request.metric), undefined=undefined)
     notes = _notes(answer, measured)
     document = {
         **answer.as_dict(),
@@ -155,18 +157,20 @@ def in_words(answer: Forecast) -> list[str]:
     if question.target is not None:
         aim = f"{question.metric} {question.target:g}"
         if answer.verdict == REACHED:
-            lines.append(f"{aim}: reached with the {question.labelled} labels there are.")
+            lines.append(
+                f"{aim}: reached with the {plural(question.labelled, 'label there is', 'labels there are')}."
+            )
         elif answer.verdict == OUT_OF_REACH:
             lines.append(f"{aim}: out of reach of more labels alone: {images.reason}.")
         elif answer.verdict == CANNOT_TELL:
             lines.append(f"{aim}: cannot tell yet, because {answer.reason}.")
         else:
-            lines.append(f"{aim}: {_number(images)} more labelled images {_interval(images)}.")
+            lines.append(f"{aim}: {_number(images, 'more labelled image')} {_interval(images)}.")
             lines.append(f"Annotation: {_minutes(answer.minutes)}.")
     if answer.expected is not None:
         bought = images if question.target is None else None
         what = f"{question.minutes:g} minutes" if question.minutes is not None else "twice the labels"
-        buys = f" ({_number(bought)} images {_interval(bought)})" if bought and bought.value else ""
+        buys = f" ({_number(bought, 'image')} {_interval(bought)})" if bought and bought.value else ""
         if answer.expected.value is not None:
             middle = f"{answer.expected.value:.3f} {_interval(answer.expected, '.3f')}"
             lines.append(f"{question.metric} after {what}{buys}: {middle}.")
@@ -185,12 +189,8 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
         notes.append(
             "Measured on labelled images that each small model had not seen: there are no validation images."
         )
-    if answer.level is not None:
-        level = answer.level
-        notes.append(
-            f"Short trainings give the curve its shape, run {level.run} its height"
-            f" ({answer.question.metric} {level.value:.3f} with {level.n_images} labels)."
-        )
+    if answer.levels:
+        notes.append(_height(answer))
     elif answer.points:
         notes.append(
             "This is the curve of short trainings; a full run is better with the same labels. Once validation"
@@ -205,6 +205,18 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
     return notes
 
 
+def _height(answer: Forecast) -> str:
+    """Which runs set the height of the curve, and with past rounds also its rise."""
+    runs = [
+        f"{level.run} {level.value:.3f} with {plural(level.n_images, 'label')}" for level in answer.levels
+    ]
+    if len(runs) == 1:
+        sets = "this run its height"
+    else:
+        sets = "the runs of the rounds so far its height and their part of its rise"
+    return f"Short trainings give the curve its shape, {sets} ({answer.question.metric}: {', '.join(runs)})."
+
+
 def cost_notes(question: Question) -> list[str]:
     """Where an image's minutes come from, if not from reviews."""
     cost = question.minutes_per_image
@@ -216,8 +228,10 @@ def cost_notes(question: Question) -> list[str]:
     ]
 
 
-def _number(span: Span | None) -> str:
-    return "an unknown number of" if span is None or span.value is None else f"about {span.value:.0f}"
+def _number(span: Span, singular: str) -> str:
+    if span.value is None:
+        return f"an unknown number of {singular}s"
+    return f"about {plural(round(span.value), singular)}"
 
 
 def _interval(span: Span, pattern: str = ".0f") -> str:
@@ -232,4 +246,4 @@ def _minutes(span: Span) -> str:
     if span.value is None:
         return f"minutes unknown, {span.reason}"
     ends = f"{span.low:.0f} or more" if span.high is None else f"{span.low:.0f} to {span.high:.0f}"
-    return f"about {span.value:.0f} minutes (80 %: {ends})"
+    return f"about {plural(round(span.value), 'minute')} (80 %: {ends})"

@@ -17,8 +17,6 @@ from pathlib import Path
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.simulated_review import review_round
 from labelloop.budget.strategies import Budget, Strategy
-from labelloop.distill.checkpoint import write_json
-from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError
 from labelloop.evaluating import predict_known_images
@@ -29,6 +27,8 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.rounds import rounds
+from labelloop.runs.checkpoint import write_json
+from labelloop.runs.loading import load_model
 
 SERVER = "simulated"
 RECIPE = "simulation.toml"

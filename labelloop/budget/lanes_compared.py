@@ -93,13 +93,15 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
 
     Returns:
         ``strategies``: ``{name: [{round, minutes, images, value, low, high}, ...]}``, means over seeds;
-        ``compared``: ``{name: {area, difference, minutes_share, ...}}``; ``notes``: what a reader of the
-        intervals should know.
+        ``compared``: ``{name: {area, difference, minutes_share, ...}}``; ``baseline``: the strategy that the
+        others are compared with; ``notes``: what a reader of the intervals should know.
     """
+    baseline = BASELINE if BASELINE in curves else next(iter(curves))
     seeds = seed_weights(max(len(lanes) for lanes in curves.values()), 1 + REPLICATES)
     return {
         "strategies": {name: _over_rounds(lanes, seeds, n_images) for name, lanes in curves.items()},
-        "compared": _compared(curves, seeds),
+        "compared": _compared(curves, seeds, baseline),
+        "baseline": baseline,
         "notes": _notes(seeds.shape[1]),
     }
 
@@ -208,7 +210,7 @@ def _over_rounds(lanes: Sequence[LaneCurve], seeds: Floats, n_images: int) -> li
     ]
 
 
-def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats) -> dict[str, Any]:
+def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats, baseline: str) -> dict[str, Any]:
     """Areas under the curves, their differences, and the minutes to where the baseline ends."""
     horizon = min(float(lane.minutes[-1]) for lanes in curves.values() for lane in lanes)
     if horizon <= 0:
@@ -219,7 +221,6 @@ def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats) -> dict[
         for name, lanes in curves.items()
     }
     areas = {name: curve.mean(axis=1) for name, curve in mean.items()}
-    baseline = BASELINE if BASELINE in mean else next(iter(mean))
     compared: dict[str, Any] = {}
     for name, curve in mean.items():
         shares = minutes_shares(curve, mean[baseline])

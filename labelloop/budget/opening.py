@@ -20,6 +20,7 @@ from labelloop.budget.sendable import choose_readable, named, reading_faults
 from labelloop.budget.strategies import NEED_A_MODEL, NEED_DOUBT, Budget, Pool, Strategy
 from labelloop.budget.suspects_round import open_suspects_round
 from labelloop.errors import NothingToReviewError, UsageError
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import RoundRow
@@ -124,9 +125,10 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
 
 def _note_alike(alike: int, progress: Progress) -> None:
     if alike:
+        tasks = plural(alike, "task that would fit looks", "tasks that would fit look")
         progress.note(
-            f"Part of the budget is not used: {alike} tasks that would fit look almost like what is labelled"
-            " or asked about. --strategy random takes such tasks too."
+            f"Part of the budget is not used: {tasks} almost like what is labelled or"
+            " asked about. --strategy random takes such tasks too."
         )
 
 
@@ -141,8 +143,11 @@ def _check_needs_no_model(strategy: Strategy) -> None:
 
 def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int) -> NothingToReviewError:
     """Why there is no task to ask about."""
-    lacks = [f"{len(unreadable)} images cannot be read, such as: {unreadable[0]}"] if unreadable else []
-    lacks += [f"{n_ragged} tasks have masks too ragged for the editor"] if n_ragged else []
+    lacks = []
+    if unreadable:
+        lacks.append(f"{plural(len(unreadable), 'image')} cannot be read, such as: {unreadable[0]}")
+    if n_ragged:
+        lacks.append(f"{plural(n_ragged, 'task has', 'tasks have')} masks too ragged for the editor")
     way_out = "Every image of the pool has labels or was sent for review. Run labelloop add images."
     if n_ragged:
         way_out = "Train another model, or label these images elsewhere and add the labels."

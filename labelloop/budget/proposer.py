@@ -20,16 +20,15 @@ from labelloop.budget.expected_edits import EditRates, exposure, missed_prior
 from labelloop.budget.strategies import Pick
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
 from labelloop.budget.work import Work
-from labelloop.distill.runs import load_model
 from labelloop.evaluating import predict_known_images, to_project_classes
 from labelloop.instances import Instances
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
 from labelloop.review.choice import Choice, confidence
 from labelloop.review.partly import PartlyReviewed
-from labelloop.review.tiles import MAX_SIDE_PX, TileView, review_tiles, whole_view
+from labelloop.review.tiles import MAX_OBJECTS, MAX_SIDE_PX, TileView, review_tiles, whole_view
+from labelloop.runs.loading import load_model
 
-QUERY_OBJECTS = 40  # of a task, seen or expected: what a person can look at in one go
 SIDE_VARIES = 1.25  # of tiles of a field that is cut anew: overlaps differ
 UNKNOWN_OBJECTS = 10.0  # in an image, where nothing was labelled yet
 NO_MODEL_MIN_SCORE = 0.5
@@ -149,7 +148,7 @@ class Proposer:
             i
             for i, (image, doubt) in enumerate(zip(images, doubts, strict=True))
             if max(image.size_hw) > MAX_SIDE_PX
-            or doubt.shown(self.min_score) + self._unseen(doubt) > QUERY_OBJECTS
+            or doubt.shown(self.min_score) + self._unseen(doubt) > MAX_OBJECTS
             or image.id in self._partly
         ]
         cut = {
@@ -192,7 +191,6 @@ class Proposer:
         asked_px = MAX_SIDE_PX if partly is None or partly.tile_side_px is None else partly.tile_side_px
         views = review_tiles(
             proposed,
-            max_objects=QUERY_OBJECTS,
             max_side_px=min(round(SIDE_VARIES * asked_px), MAX_SIDE_PX),
             unseen=self._unseen(doubt),
         )

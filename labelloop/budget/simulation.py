@@ -21,11 +21,12 @@ from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_j
 from labelloop.budget.lanes_compared import METRIC, compare_lanes
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
 from labelloop.data.label_draw import draw_labels
-from labelloop.distill.checkpoint import write_json
 from labelloop.errors import ProjectError, UsageError
 from labelloop.locks import wait_for_lock
+from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
+from labelloop.runs.checkpoint import write_json
 
 LOCK = ".lock"
 FEWEST_TEST_IMAGES = 3
@@ -171,9 +172,15 @@ def _settings(project: Project, request: SimulationRequest) -> tuple[LaneSetting
     unknown = _partly_unknown(project, rest)
     askable = [image for image in rest if image.id not in unknown]
     if unknown:
-        notes.append(f"{len(unknown)} labelled images are asked about by nobody, as part of them is unknown")
+        notes.append(
+            plural(
+                len(unknown),
+                "labelled image is asked about by nobody, as part of it is unknown",
+                "labelled images are asked about by nobody, as part of them is unknown",
+            )
+        )
     if len(test) < FEWEST_TEST_IMAGES or len(askable) < request.labels + request.rounds:
-        left_out = f" ({len(unknown)} more are known only in part)" if unknown else ""
+        left_out = f" ({plural(len(unknown), 'more is', 'more are')} known only in part)" if unknown else ""
         raise ProjectError(
             "there are too few labelled images to replay the loop on",
             value=f"{len(askable)} to ask about{left_out}, {len(test)} to measure on",

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
+from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -318,4 +319,6 @@ def _doubted(pool: Pool) -> Callable[[int], str]:
     """Says how much the model doubts an image."""
     doubt = pool.doubt
     assert doubt is not None
-    return lambda i: f"about {doubt[i]:.1f} of the model's decisions may be wrong ({pool.shown[i]} objects)"
+    return lambda i: (
+        f"about {doubt[i]:.1f} of the model's decisions may be wrong ({plural(int(pool.shown[i]), 'object')})"
+    )

@@ -17,9 +17,10 @@ from labelloop.budget.effort import EffortModel
 from labelloop.budget.strategies import Budget
 from labelloop.budget.timed_tasks import timed_tasks
 from labelloop.budget.work import Work, mean_outline_px
-from labelloop.data.label_errors import OutOfFold, OutOfFoldSettings, Suspect, find_label_errors, out_of_fold
 from labelloop.errors import NothingToReviewError
 from labelloop.instances import Instances
+from labelloop.label_errors import OutOfFold, OutOfFoldSettings, Suspect, find_label_errors, out_of_fold
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow, ReviewTaskRow, RoundRow
@@ -32,7 +33,6 @@ from labelloop.review.tiles import review_tiles
 
 STRATEGY = SUSPECTS
 LOOKED_AT = 0.1  # of the ranked places: the rest is right far more often than not
-MAX_OBJECTS = 40
 
 
 def open_suspects_round(
@@ -77,7 +77,7 @@ def open_suspects_round(
     if not choices:
         raise NothingToReviewError(
             "all suspicious labels were reviewed or wait for it" if asked else "no label is suspicious",
-            value=f"{len(seen.images)} images",
+            value=plural(len(seen.images), "image"),
             way_out="labelloop check --labels lists the labels with their scores.",
         )
     return plan_round(
@@ -121,13 +121,13 @@ def _choice(seen: OutOfFold, index: int, suspects: Sequence[Suspect], effort: Ef
         labels=np.concatenate([labels.labels, added.labels]),
         scores=np.concatenate([np.ones(len(labels), np.float32), _scores(added)]),
     )
-    views = review_tiles(shown, max_objects=MAX_OBJECTS)
+    views = review_tiles(shown)
     kinds = ", ".join(sorted({s.kind for s in suspects}))
     work = Work(
         objects=float(len(shown)), edits={"moved": float(len(suspects))}, outline_px=mean_outline_px(shown)
     )
     minutes = effort.predict(work.part(1 / len(views)))
-    why = f"{len(suspects)} suspicious places: {kinds}"
+    why = f"{plural(len(suspects), 'suspicious place')}: {kinds}"
     return Choice(
         image=seen.images[index],
         proposed=shown,

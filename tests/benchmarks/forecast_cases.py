@@ -26,18 +26,18 @@ from typing import Any
 
 import numpy as np
 
-from labelloop.budget.answers import CANNOT_TELL, OUT_OF_REACH, Question
+from labelloop.budget.answers import CANNOT_TELL, OUT_OF_REACH, Level, Question
 from labelloop.budget.curve_points import measure_plans
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.forecast import forecast
 from labelloop.budget.subsets import CurveSettings, PointPlan
 from labelloop.data.label_draw import draw_labels
-from labelloop.distill.checkpoint import write_json
 from labelloop.metrics.estimate import Estimate
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import ImageRecord, Project
+from labelloop.runs.checkpoint import write_json
 
 RESULTS = Path(__file__).parent / "results" / "forecast"
 METRICS = ("coco_ap", "coco_ap50", "pq")
@@ -111,7 +111,7 @@ def prepare(data: Path, work: Path, name: str) -> Project:
         return Project.open(folder)
     project = Project.init(folder, ProjectConfig(name=name))
     labels, images = FILES[name]
-    add_labels(project, str(data / name / labels), images=str(data / name / images))
+    add_labels(project, LabelSource(path=str(data / name / labels), images=str(data / name / images)))
     return project
 
 
@@ -168,6 +168,7 @@ class Case:
     points: list[CurvePoint]
     later: dict[int, float]  # the lab's own models on more labels
     truth: dict[int, float]  # mean over labs of every size, made to rise
+    levels: Sequence[Level] = ()  # full runs, which the case is about then
 
 
 def cases(name: str) -> Iterator[Case]:
@@ -229,7 +230,7 @@ def is_target(case: Case, size: int) -> bool:
 def judge_target(case: Case, size: int) -> Judged:
     """Asks for the labels until the mean model of this size, which is known."""
     question = Question(metric=case.metric, labelled=case.start, target=case.truth[size])
-    answer = forecast(case.points, question)
+    answer = forecast(case.points, question, levels=case.levels)
     images = answer.images
     held = factor = factor_more = None
     if images.value is not None and images.low is not None:
@@ -257,7 +258,7 @@ def judge_expected(case: Case, size: int) -> Judged:
     question = Question(
         metric=case.metric, labelled=case.start, minutes=float(size - case.start), minutes_per_image=one
     )
-    answer = forecast(case.points, question)
+    answer = forecast(case.points, question, levels=case.levels)
     expected = answer.expected
     told = expected is not None and expected.value is not None
     return Judged(

@@ -6,7 +6,9 @@ Run by hand, a minute or two:
 
 The noise is that of nested subsets: half of its variance is luck of the draw, a mean over the drawn images
 that larger subsets inherit; the rest is new for every model. Labs have as many points as ``labelloop
-forecast`` makes: two draws of four sizes.
+forecast`` makes: two draws of four sizes. Then the same of full runs: their errors are a share of those of
+the short trainings, one that drifts as labels grow; a lab has made three, with a quarter, half and all of
+its labels, measured on the same images. Its forecasts know the newest of them, or all.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from forecast_cases import Case, judge_expected, judge_target, print_table
 
+from labelloop.budget.answers import Level
 from labelloop.budget.curves import CurvePoint
+from labelloop.budget.levels import SAME_IMAGES
 
 LABS = ((4, 6, 8, 12), (5, 9, 15, 26), (7, 14, 28, 56))
 AHEAD = (1.5, 2.0, 3.0, 4.0)  # times the largest size
 NOISES = (0.02, 0.04, 0.06)  # of a model on the smallest subset
 LEAST_GAIN = 0.01
+DRIFT = 0.1  # standard deviation of the power of the size that a run's share of the errors changes by
+SE = 0.02  # of a run's metric over the images that measured it
 KINDS = (
     "power law",
     "logistic in the logarithm",
@@ -70,22 +77,43 @@ def made_points(
     return points
 
 
-def made_case(kind: str, number: int, rng: np.random.Generator) -> Case:
-    """A lab with a made curve."""
+def made_case(kind: str, number: int, rng: np.random.Generator, *, runs: bool = False) -> Case:
+    """A lab with a made curve; with ``runs``, it has made some and asks about the next."""
     sizes = LABS[number % len(LABS)]
     noise = NOISES[number // len(LABS) % len(NOISES)]
     curve, start = made_curve(kind, rng), sizes[-1]
     points = made_points(curve, sizes, seeds=2, noise=noise, rng=rng)
+    share = rng.uniform(0.5, 0.9) if runs else 1.0
+    drift = DRIFT * rng.standard_normal() if runs else 0.0
+
+    def full(n: float) -> float:
+        return float(np.clip(1 - share * (n / start) ** drift * (1 - curve(n)), 0, 1))
+
+    def one(n: int) -> float:
+        luck = share * noise * math.sqrt(sizes[0] / n) * float(rng.standard_normal())
+        return float(np.clip(full(n) + luck, 0, 1))
+
+    shift = math.sqrt(SAME_IMAGES) * SE * rng.standard_normal()
+    own = math.sqrt(1 - SAME_IMAGES) * SE
+    levels = [
+        Level(
+            run=f"{n} labels",
+            n_images=n,
+            value=float(np.clip(one(n) + shift + own * rng.standard_normal(), 0, 1)),
+            se=SE,
+        )
+        for n in ((start // 4, start // 2, start) if runs else ())
+    ]
     ahead = [round(start * times) for times in AHEAD]
-    luck = {n: noise * math.sqrt(sizes[0] / n) * float(rng.standard_normal()) for n in ahead}
     return Case(
         name=kind,
         metric="made",
         lab=number,
         start=start,
         points=points,
-        later={n: float(np.clip(curve(n) + luck[n], 0, 1)) for n in ahead},
-        truth={n: curve(n) for n in (start, *ahead)},
+        later={n: one(n) for n in ahead},
+        truth={n: full(n) for n in (start, *ahead)},
+        levels=levels,
     )
 
 
@@ -98,10 +126,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     made = [made_case(kind, number, rng) for kind in KINDS for number in range(arguments.curves)]
-    asked = [(c, n) for c in made for n in c.later if c.truth[n] - c.truth[c.start] > LEAST_GAIN]
-    print_table("labels until a target", [judge_target(case, n) for case, n in asked], KINDS, ("made",))
-    every = [(case, n) for case in made for n in case.later]
-    print_table("metric at a size", [judge_expected(case, n) for case, n in every], KINDS, ("made",))
+    _tables("", made)
+    runs = [made_case(kind, number, rng, runs=True) for kind in KINDS for number in range(arguments.curves)]
+    _tables(", of full runs; the newest is known", [replace(c, levels=c.levels[-1:]) for c in runs])
+    _tables(", of full runs; those of past rounds are known too", runs)
     unreachable = [judge_target(case, case.start * 100) for case in map(_beyond, made)]
     answered = sum(judged.factor is not None for judged in unreachable)
     print(
@@ -109,10 +137,18 @@ def main() -> None:
     )
 
 
+def _tables(which: str, made: Sequence[Case]) -> None:
+    asked = [(c, n) for c in made for n in c.later if c.truth[n] - c.truth[c.start] > LEAST_GAIN]
+    judged = [judge_target(case, n) for case, n in asked]
+    print_table(f"labels until a target{which}", judged, KINDS, ("made",))
+    judged = [judge_expected(case, n) for case in made for n in case.later]
+    print_table(f"metric at a size{which}", judged, KINDS, ("made",))
+
+
 def _beyond(case: Case) -> Case:
     """The case with a target that is never reached, at a size that stands for never."""
     top = min(max(case.truth.values()) + 0.05, 0.995)
-    return Case(**{**vars(case), "truth": {**case.truth, case.start * 100: top}})
+    return replace(case, truth={**case.truth, case.start * 100: top})
 
 
 if __name__ == "__main__":

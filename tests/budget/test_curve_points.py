@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import func, select
 
-from labelloop.budget.curve_points import MeasuredPoint, curve_points, level_of, point_key
+from labelloop.budget.curve_points import MeasuredPoint, curve_points, point_key
 from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import coco_dataset
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import CurvePointRow, LabelRow
 
 SETTINGS = CurveSettings(base_steps=1, share=0.0, least_steps=1, sizes=3, seeds=1, device="cpu")
@@ -46,7 +46,12 @@ def labelled_project(tmp_path):
                 file = tmp_path / f"{split}.json"
                 file.write_text(json.dumps(coco_dataset(images, instances, ("organoid",))))
                 by = "folder" if groups else None
-                add_labels(project, str(file), images=str(tmp_path / split), split=split, group_by=by)
+                add_labels(
+                    project,
+                    LabelSource(path=str(file), images=str(tmp_path / split)),
+                    split=split,
+                    group_by=by,
+                )
         return project
 
     return make
@@ -198,31 +203,3 @@ def test_a_point_tells_its_metric_and_standard_error_or_nothing():
     assert folded.of_metric("pq").measured != dataclasses.replace(folded, seed=2).of_metric("pq").measured
     assert made.of_metric("sq") is None
     assert made.of_metric("unheard of") is None
-
-
-def test_the_height_comes_from_the_newest_run_that_validation_measured(labelled_project):
-    project = labelled_project(9)
-
-    def finish(name: str, split: str | None, value: float) -> None:
-        metrics = {"coco_ap": {"value": value, "low": value - 0.098, "high": value + 0.098, "n": 5}}
-        run = RunRecord(
-            name=name,
-            state="finished",
-            method="guided",
-            model="mask-rcnn-lite",
-            seed=0,
-            promoted="guided",
-            config={"train_images": [1, 2, 3]},
-            result={"split": split, "guided": metrics, "supervised": None},
-        )
-        project.save_run(run)
-
-    assert level_of(project, "coco_ap") is None
-    finish("a", "val", 0.5)
-    finish("b", "val", 0.6)
-    finish("c", "test", 0.9)
-    level = level_of(project, "coco_ap")
-    assert level is not None
-    assert (level.run, level.n_images, level.value) == ("b", 3, 0.6)
-    assert level.se == pytest.approx(0.05)
-    assert level_of(project, "pq") is None

@@ -171,21 +171,62 @@ def test_far_beyond_the_largest_subset_nothing_is_expected(points):
 
 def test_a_run_lifts_the_curve_so_that_less_is_needed(points):
     plain = forecast(points, question(target=0.85))
-    lifted = forecast(
-        points, question(target=0.85), level=Level(run="best", n_images=32, value=0.83, se=0.01)
-    )
+    run = Level(run="best", n_images=32, value=0.83, se=0.01)
+    lifted = forecast(points, question(target=0.85), levels=[run])
     assert lifted.images.value < plain.images.value
     at_now = np.interp(32, lifted.band.sizes, lifted.band.middle)
     assert at_now == pytest.approx(0.83, abs=0.01)
+    assert lifted.as_dict()["level"] == "best"
+    assert lifted.as_dict()["past_runs"] == []
 
 
 def test_an_uncertain_run_makes_the_forecast_less_certain(points):
     def width(se):
         level = Level(run="best", n_images=32, value=0.83, se=se)
-        expected = forecast(points, question(), level=level).expected
+        expected = forecast(points, question(), levels=[level]).expected
         return expected.high - expected.low
 
     assert width(0.04) > 1.5 * width(0.005)
+
+
+def runs_on(errors, sizes=(8, 16, 32), *, se=0.02):
+    return [
+        Level(run=f"round-{i}", n_images=n, value=1 - float(errors(n)), se=se, measured="the same")
+        for i, n in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("steepness", [0.15, 0.6])
+def test_runs_of_past_rounds_tell_how_fast_a_full_run_gains(points, steepness):
+    def gain_of_twice_the_labels(levels):
+        band = forecast(points, question(), levels=levels).band
+        now, later = np.interp([32, 64], band.sizes, band.middle)
+        return later - now
+
+    runs = runs_on(lambda n: 0.3 * (n / 8) ** -steepness)
+    truth = 0.3 * (4**-steepness - 8**-steepness)
+    newest, all_of_them = gain_of_twice_the_labels(runs[-1:]), gain_of_twice_the_labels(runs)
+    assert abs(all_of_them - truth) < 0.5 * abs(newest - truth)
+
+
+def test_past_rounds_that_agree_with_the_short_trainings_make_the_forecast_more_certain():
+    noisy = points_on(growing, noise=0.06)
+    runs = runs_on(lambda n: 0.6 * (1 - growing(n)))
+    one, all_of_them = (forecast(noisy, question(), levels=each) for each in (runs[-1:], runs))
+    assert all_of_them.expected.high - all_of_them.expected.low < one.expected.high - one.expected.low
+    assert all_of_them.expected.value == pytest.approx(1 - 0.6 * (1 - float(growing(64))), abs=0.02)
+    past = all_of_them.as_dict()["past_runs"]
+    assert [run["n_images"] for run in past] == [8, 16]
+
+
+def test_past_rounds_that_lie_on_no_such_curve_leave_no_answer(points):
+    zigzag = [
+        Level(run=f"round-{i}", n_images=n, value=v, se=0.005, measured="the same")
+        for i, (n, v) in enumerate([(8, 0.9), (16, 0.6), (32, 0.9), (40, 0.5)])
+    ]
+    answer = forecast(points, question(), levels=zigzag)
+    assert answer.verdict == CANNOT_TELL
+    assert "round-0, round-1, round-2, round-3 lie on no curve" in answer.reason
 
 
 def test_intervals_are_widened_where_small_subsets_did_not_foresee_the_large_ones(points):

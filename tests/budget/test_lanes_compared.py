@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,18 @@ def test_a_resample_without_any_object_is_left_out_of_the_interval() -> None:
     assert result["strategies"]["auto"][1]["low"] == result["strategies"]["auto"][1]["high"] == 0.6
     assert result["compared"]["auto"]["difference"]["low"] == pytest.approx(0.1)
     assert result["compared"]["auto"]["minutes_share"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+@pytest.mark.parametrize(("names", "baseline"), [(("auto", "random"), "random"), (("auto", "doubt"), "auto")])
+def test_the_strategy_that_others_are_compared_with_is_named_also_where_nobody_worked(
+    names: tuple[str, ...], baseline: str
+) -> None:
+    worked = lane(np.full((1 + REPLICATES, 2), 0.5))
+    idle = LaneCurve(points=[replace(point, minutes=0.0) for point in worked.points], values=worked.values)
+    for curve in (worked, idle):
+        result = compare_curves({name: [curve] for name in names}, n_images=10)
+        assert result["baseline"] == baseline
+    assert result["compared"] == {}
 
 
 def test_a_value_that_no_replicate_has_is_infinite_and_not_a_number_of_minutes() -> None:

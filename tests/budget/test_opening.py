@@ -16,7 +16,7 @@ from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import DoubtRow, EmbeddingRow
@@ -30,7 +30,7 @@ def pool_project(folder: Path, *, labelled: int, pool: int) -> Project:
     if labelled:
         labels = folder / "labelled.json"
         write_micrographs(folder / "labelled", labelled, seed=0, labels=labels, size_hw=(96, 96))
-        add_labels(project, str(labels), images=str(folder / "labelled"))
+        add_labels(project, LabelSource(path=str(labels), images=str(folder / "labelled")))
     write_micrographs(folder / "pool", pool, seed=1, labels=None, size_hw=(96, 96))
     add_images(project, [str(folder / "pool")])
     return project

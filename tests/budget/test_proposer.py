@@ -15,7 +15,6 @@ from labelloop.budget.doubt import image_doubt
 from labelloop.budget.proposer import Proposer
 from labelloop.budget.strategies import Pick
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
-from labelloop.distill.checkpoint import RunFiles, save_tensors, write_json
 from labelloop.instances import Instances
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats
@@ -31,6 +30,7 @@ from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
+from labelloop.runs.checkpoint import RunFiles, save_tensors, write_json
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5

@@ -21,7 +21,7 @@ from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.errors import ProjectError, UsageError
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -40,7 +40,7 @@ def labelled_project(folder: Path, *, train: int = 10, test: int = 3, val: int =
         if count:
             labels = folder / f"{name}.json"
             write_micrographs(folder / name, count, seed=seed, labels=labels, size_hw=(96, 96))
-            add_labels(project, str(labels), images=str(folder / name), split=name)
+            add_labels(project, LabelSource(path=str(labels), images=str(folder / name)), split=name)
     return project
 
 

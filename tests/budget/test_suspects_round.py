@@ -9,12 +9,12 @@ import pytest
 from labelloop.budget.simulated_review import review_round
 from labelloop.budget.strategies import Budget
 from labelloop.budget.suspects_round import STRATEGY, open_suspects_round
-from labelloop.data.label_errors import OutOfFoldSettings
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.errors import NothingToReviewError
 from labelloop.instances import Instances
+from labelloop.label_errors import OutOfFoldSettings
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -28,7 +28,7 @@ QUICK = OutOfFoldSettings(folds=2, steps=3)
 
 def labelled(folder: Path, name: str, labels: Path, images: Path) -> Project:
     project = Project.init(folder / name, ProjectConfig(name=name, classes=("organoid",)))
-    add_labels(project, str(labels), images=str(images))
+    add_labels(project, LabelSource(path=str(labels), images=str(images)))
     return project
 
 
