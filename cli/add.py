@@ -11,6 +11,7 @@ from labelloop.cli.options import JsonOption, ProjectOption, SplitOption, open_p
 from labelloop.cli.output import print_json, say, to_stderr
 from labelloop.cli.progress import shown_progress
 from labelloop.errors import ImageError
+from labelloop.plurals import plural
 
 if TYPE_CHECKING:
     from labelloop.project.adding import AddReport
@@ -21,8 +22,8 @@ GroupOption = Annotated[
         "--group-by",
         metavar="folder|REGEX",
         help="Which images belong together (plate, donor, culture): those in one folder, or those for which "
-        "this pattern finds the same text in the path (its first bracketed group, if it has one). A group is "
-        "kept together when labels are drawn and intervals computed.",
+        "this pattern finds the same text in the path (its first bracketed group, if it has one). Labels "
+        "are drawn one group after another, and intervals draw whole groups.",
     ),
 ]
 ChannelOption = Annotated[
@@ -98,20 +99,17 @@ def labels(
     Example: `labelloop add labels train.json --images train/`
     """
     from labelloop.integrations.label_studio.export import READER
-    from labelloop.project.adding import add_labels
+    from labelloop.project.adding import LabelSource, add_labels
 
     opened = open_project(project)
     with shown_progress() as progress:
         report = add_labels(
             opened,
-            path,
-            format=format_name,
-            images=images,
+            LabelSource(path=path, format=format_name, images=images, readers=[READER]),
             split=None if split is None else split.value,
             group_by=group_by,
             channel=channel,
             page=page,
-            readers=[READER],
             progress=progress,
         )
     _print_report(report, as_json=as_json)
@@ -152,9 +150,10 @@ def _summary(report: AddReport) -> str:
         parts.append(f"{report.moved} moved from another split")
     if report.skipped:
         parts.append(f"{len(report.skipped)} skipped")
-    held = [f"{report.objects} objects"] if report.objects or report.crowds else []
+    held = [plural(report.objects, "object")] if report.objects or report.crowds else []
     if report.crowds:
-        held.append(f"{report.crowds} areas marked as crowd, which are neither learnt nor measured")
+        areas = plural(report.crowds, "area marked as crowd, which is", "areas marked as crowd, which are")
+        held.append(f"{areas} neither learnt nor measured")
     objects = f" ({', '.join(held)})" if held else ""
     if report.empty:
         objects += f"; {report.empty} without any object"

@@ -10,6 +10,7 @@ import typer
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import print_json, print_table, say
 from labelloop.cli.progress import shown_progress
+from labelloop.plurals import plural
 
 if TYPE_CHECKING:
     from labelloop.data.checks.findings import CheckReport
@@ -46,7 +47,7 @@ def check(
         report = check_project(opened, progress=progress)
         suspects = None
         if labels:
-            from labelloop.data.label_errors import suspects_of
+            from labelloop.label_errors import suspects_of
 
             suspects = suspects_of(opened, progress)
     if as_json:
@@ -59,7 +60,7 @@ def check(
 
 def _show_suspects(suspects: list[dict[str, Any]]) -> None:
     shown = suspects[: max(SHOWN_PER_KIND, len(suspects) // 10)]
-    say("", f"{len(shown)} of {len(suspects)} places, the most suspicious first:")
+    say("", f"{len(shown)} of {plural(len(suspects), 'place')}, the most suspicious first:")
     print_table(
         ["score", "what", "image", "at x, y", "area"],
         [
@@ -86,7 +87,8 @@ def _show(report: CheckReport) -> None:
         print_table(["", "what", "images", ""], rows)
         say("")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items()) or "nothing found"
-    say(f"Checked {report.images_checked} images and the labels of {report.labels_checked}: {counts}.")
+    checked = plural(report.images_checked, "image")
+    say(f"Checked {checked} and the labels of {report.labels_checked}: {counts}.")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -27,7 +27,8 @@ def connect(
 
     Checks the server, the token and the labelling configuration; without --ls-project a project is created
     there, configured with this project's classes. The token comes from LABEL_STUDIO_API_KEY, from the
-    keyring, or from the server that server up started; it is never written to a file.
+    keyring, or from the server that server up started; it is never written to a file. The project needs
+    classes first: from init --classes, from labels, or written into labelloop.toml.
 
     Example: `labelloop connect http://127.0.0.1:8080`
     """

@@ -12,6 +12,7 @@ from labelloop.cli.output import headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.cli.train import show_training
 from labelloop.durations import parse_duration
+from labelloop.plurals import plural
 
 
 def demo(
@@ -48,7 +49,7 @@ def demo(
 def _show(result: dict[str, Any]) -> None:
     show_training(result["train"])
     made, test = result["micrographs"], result["test"]
-    say("", f"On {made['test']} test images, not used to choose anything, with 95 % intervals:")
+    say("", f"On {plural(made['test'], 'test image')}, not used to choose anything, with 95 % intervals:")
     columns = {name: test[name] for name in ("supervised", "guided", "difference")}
     print_estimates(headline(columns), signed=["difference"])
     say(

@@ -10,6 +10,7 @@ import typer
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import print_json, say
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 
 FORMATS = ("label-studio",)
 
@@ -40,7 +41,7 @@ def export(
         print_json(report)
         return
     parts = f"{report.labelled} with labels and {report.predicted} with predictions"
-    say(f"{report.images} tasks, {parts}: {report.out}")
+    say(f"{plural(report.images, 'task')}, {parts}: {report.out}")
     if report.partly_labelled:
         why = "a part of the image is unknown and would come back as background"
         say(f"labels left out: {report.partly_labelled} ({why})")

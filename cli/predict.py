@@ -17,6 +17,7 @@ from labelloop.cli.options import (
 )
 from labelloop.cli.output import format_seconds, print_json, say
 from labelloop.cli.progress import shown_progress
+from labelloop.plurals import plural
 
 if TYPE_CHECKING:
     from labelloop.predict.pool import PredictReport
@@ -51,8 +52,8 @@ def predict(
     """Write masks for any images, or for the whole pool: all training images, labelled or not.
 
     predictions.json holds every detection scored 0.05 or more; label TIFFs and overlays show those that reach
-    --min-score. Validation and test images are predicted only when they are named. If it is interrupted, the
-    same command continues.
+    --min-score. A label TIFF numbers the objects of all classes together. Validation and test images are
+    predicted only when they are named. If it is interrupted, the same command continues.
 
     Example: `labelloop predict --out masks --format coco,overlay`
     """
@@ -78,8 +79,9 @@ def predict(
 
 
 def _show(report: PredictReport) -> None:
-    skipped = f", {len(report.skipped)} files skipped" if report.skipped else ""
+    skipped = f", {plural(len(report.skipped), 'file')} skipped" if report.skipped else ""
     say(
-        f"{report.objects} objects scored {report.min_score:.2f} or more in {report.images} images{skipped}, "
+        f"{plural(report.objects, 'object')} scored {report.min_score:.2f} or more in "
+        f"{plural(report.images, 'image')}{skipped}, "
         f"by {report.run} ({report.which}), in {format_seconds(report.seconds)}: {report.out}"
     )

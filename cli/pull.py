@@ -5,6 +5,7 @@ from __future__ import annotations
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import print_json, say
 from labelloop.cli.progress import shown_progress
+from labelloop.plurals import plural
 
 
 def pull(project: ProjectOption = None, as_json: JsonOption = False) -> None:
@@ -25,9 +26,9 @@ def pull(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         return
     edits = ", ".join(f"{n} {kind}" for kind, n in report.edits.items() if n) or "no edits"
     say(
-        f"{report.annotations_new} new annotations, {report.annotations_changed} changed, "
+        f"{plural(report.annotations_new, 'new annotation')}, {report.annotations_changed} changed, "
         f"{report.annotations_gone} gone; {edits}; {report.minutes:.1f} minutes; "
-        f"new labels for {report.images} images",
+        f"new labels for {plural(report.images, 'image')}",
         *(f"left out: {reason}" for reason in report.unusable),
         *([report.audit["verdict"]] if report.audit else []),
     )

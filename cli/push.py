@@ -12,6 +12,7 @@ from labelloop.cli.output import about_minutes, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 
 if TYPE_CHECKING:
     from labelloop.budget.strategies import Budget
@@ -52,7 +53,11 @@ def push(
     ] = False,
     new_round: Annotated[
         bool,
-        typer.Option("--new-round", metavar="", help="Open a new round even if the last is not finished."),
+        typer.Option(
+            "--new-round",
+            metavar="",
+            help="Open a new round, with the newest model's masks, even if the last is not finished.",
+        ),
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -60,8 +65,9 @@ def push(
     """Choose what to review and write the model's masks to Label Studio as predictions.
 
     Every task says why it was chosen and how many minutes it should take, as learnt from the lab's own
-    reviews. While a round has unreviewed tasks, push only completes it: repeating it changes nothing, and an
-    interrupted push continues. Without a trained model it chooses the images that represent the pool best.
+    reviews. While a round has unreviewed tasks, push only completes it, with the masks of the model that it
+    began with: repeating it changes nothing, and an interrupted push continues. Without a trained model it
+    chooses the images that represent the pool best.
 
     With `--suspects` the round shows images whose labels are probably wrong (see `check --labels`).
 
@@ -88,12 +94,13 @@ def push(
 
 
 def _show(report: PushReport) -> None:
-    done = f"round {report.round} ({report.strategy}): {report.tasks} tasks wait for review"
+    waiting = plural(report.tasks, "task waits", "tasks wait")
+    done = f"round {report.round} ({report.strategy}): {waiting} for review"
     if report.tasks and report.predicted_minutes is not None:
         ends = (report.predicted_minutes_low, report.predicted_minutes_high)
         done += f", {about_minutes(report.predicted_minutes, *ends)}"
     if report.sent:
-        done += f"; {report.sent} sent now with {report.regions} objects, by {report.model_version}"
+        done += f"; {report.sent} sent now with {plural(report.regions, 'object')}, by {report.model_version}"
     if report.repaired:
         done += f"; predictions put right: {report.repaired}"
     if report.deleted:

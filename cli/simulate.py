@@ -12,6 +12,7 @@ from labelloop.cli.output import format_estimate, print_json, print_table, say
 from labelloop.cli.progress import shown_progress
 from labelloop.cli.push import StrategyName, parse_budget
 from labelloop.durations import parse_duration
+from labelloop.plurals import plural
 
 
 class AnnotatorName(StrEnum):
@@ -92,7 +93,8 @@ def simulate(
 
 def _show(result: dict[str, Any]) -> None:
     measured = f"{result['metric']} on {result['split']} images"
-    say(f"{measured}, {len(result['seeds'])} seeds, {result['iterations']} iterations a training")
+    seeds, steps = plural(len(result["seeds"]), "seed"), plural(result["iterations"], "iteration")
+    say(f"{measured}, {seeds}, {steps} a training")
     for note in result["notes"]:
         say(f"note: {note}")
     say("")
@@ -111,8 +113,8 @@ def _show(result: dict[str, Any]) -> None:
     compared = result["compared"]
     if not compared:
         return
-    first = next(iter(compared.values()))
-    say("", f"Over the first {first['minutes']:.0f} minutes, against {first['baseline']}:")
+    minutes, baseline = next(iter(compared.values()))["minutes"], result["baseline"]
+    say("", f"Over the first {plural(round(minutes), 'minute')}, against {baseline}:")
     columns = ["strategy", "mean over the minutes", "difference", "at the end", "share of the minutes"]
     print_table(
         columns,
@@ -128,7 +130,7 @@ def _show(result: dict[str, Any]) -> None:
         ],
     )
     say(
-        f"share of the minutes: after it a strategy is as good as {first['baseline']} is at the end, both "
+        f"share of the minutes: after it a strategy is as good as {baseline} is at the end, both "
         "curves made monotone first",
         result["folder"],
     )

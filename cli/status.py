@@ -7,6 +7,7 @@ from typing import Any
 
 from labelloop.cli.options import JsonOption, ProjectOption, open_project
 from labelloop.cli.output import about_minutes, print_estimates, print_json, say
+from labelloop.plurals import plural
 
 
 def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
@@ -14,7 +15,7 @@ def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
 
     Example: `labelloop status`
     """
-    from labelloop.project.status import project_status
+    from labelloop.status import project_status
 
     opened = open_project(project)
     found = project_status(opened)
@@ -50,11 +51,11 @@ def _show(found: dict[str, Any], program: str) -> None:
         minutes, *ends = (waiting[key] for key in ("minutes", "minutes_low", "minutes_high"))
         left = f", {about_minutes(minutes, *ends)}" if waiting["tasks"] and minutes is not None else ""
         say(
-            f"review    {found['rounds']} rounds, {found['minutes_spent']:.0f} minutes spent; "
-            f"{waiting['tasks']} tasks wait{left}"
+            f"review    {plural(found['rounds'], 'round')}, "
+            f"{plural(round(found['minutes_spent']), 'minute')} spent; {_wait(waiting['tasks'])}{left}"
         )
         for server, tasks in waiting["elsewhere"].items():
-            say(f"          {tasks} tasks wait at {server}, which the project is not tied to now")
+            say(f"          {_wait(tasks)} at {server}, which the project is not tied to now")
     if found["next_hour"]:
         say(f"forecast  {found['next_hour']['advice']}")
     if found["audit"]:
@@ -67,3 +68,7 @@ def _show(found: dict[str, Any], program: str) -> None:
             print_estimates(columns, signed=["difference"])
     if found["next"]:
         say("", "Next:", *(f"  {line.replace('labelloop', program, 1)}" for line in found["next"]))
+
+
+def _wait(tasks: int) -> str:
+    return plural(tasks, "task waits", "tasks wait")

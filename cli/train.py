@@ -14,6 +14,7 @@ from labelloop.cli.output import format_seconds, headline, print_estimates, prin
 from labelloop.cli.progress import shown_progress
 from labelloop.durations import parse_duration, parse_iterations
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 
 if TYPE_CHECKING:
     from labelloop.project.project import Project
@@ -62,7 +63,7 @@ IterationsOption = Annotated[
         "--iterations",
         metavar="N",
         help="Length in training steps instead of a time: in all (1200), or for teacher and student"
-        " (1000+200).",
+        " (1000+200). A finished run prints its own length like this.",
     ),
 ]
 RecipeOption = Annotated[
@@ -85,7 +86,10 @@ DataOption = Annotated[
 SeedOption = Annotated[
     int,
     typer.Option(
-        "--seed", metavar="S", min=0, help="Random seed; with the same --iterations it repeats the run."
+        "--seed",
+        metavar="S",
+        min=0,
+        help="Random seed. With the length that the run printed (--iterations 1000+200) it repeats the run.",
     ),
 ]
 DeviceOption = Annotated[
@@ -236,19 +240,14 @@ def _show_protocol(protocol: dict[str, Any] | None) -> None:
     print_estimates(columns, signed=["difference"])
 
 
-def _length(result: dict[str, Any]) -> str:
-    """As ``--iterations`` takes it to train the same again."""
-    teacher = result["schedule"]["teacher"]
-    return f"{teacher}+{result['iterations'] - teacher}" if result["method"] == "guided" else f"{teacher}"
-
-
 def show_training(result: dict[str, Any]) -> None:
     """Prints what ``train`` returns."""
     labels = result["labels"]
     say(
         f"Run {result['run']}: {result['method']} {result['model']}, seed {result['seed']}, "
-        f"{_length(result)} iterations on {result['device']}",
-        f"labels    {labels['used']} ({labels['requested']} asked for) in a pool of {labels['pool']} images",
+        f"{result.get('length', result['iterations'])} iterations on {result['device']}",
+        f"labels    {labels['used']} ({labels['requested']} asked for) in a pool of "
+        f"{plural(labels['pool'], 'image')}",
     )
     seconds = result["seconds"]
     parts = "  ".join(f"{stage} {format_seconds(spent)}" for stage, spent in seconds.items())

@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 
 from labelloop.data.checks import check_project
-from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.durations import parse_duration
 from labelloop.images import read_image, render_8bit
+from labelloop.overlays import draw_overlay
 from labelloop.predict.field import predict_array
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
-from labelloop.report.overlays import draw_overlay
+from labelloop.runs.loading import load_model
 
 
 class Printed(Silent):
@@ -38,10 +38,12 @@ class Printed(Silent):
 def make_project(data: Path, folder: Path) -> Project:
     """A project with the labelled, unlabelled and, if there are any, test images."""
     project = Project.init(folder, ProjectConfig(name=folder.name, classes=("organoid",)))
-    add_labels(project, str(data / "labelled.json"), images=str(data / "labelled"))
+    add_labels(project, LabelSource(path=str(data / "labelled.json"), images=str(data / "labelled")))
     add_images(project, [str(data / "unlabelled")])
     if (data / "test.json").exists():
-        add_labels(project, str(data / "test.json"), images=str(data / "test"), split="test")
+        add_labels(
+            project, LabelSource(path=str(data / "test.json"), images=str(data / "test")), split="test"
+        )
     return project
 
 

@@ -15,14 +15,14 @@ from labelloop.data.synthetic_set import CLASS_NAME, write_micrographs
 from labelloop.errors import LabelloopError, UsageError
 from labelloop.images import render_8bit
 from labelloop.progress import Progress, Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.recorded import read_recorded
 from labelloop.report.comparison import ComparedModel, ComparisonRow, write_comparison
 
 if TYPE_CHECKING:
-    from labelloop.distill.runs import LoadedModel
+    from labelloop.runs.loading import LoadedModel
 
 DEFAULT_FOLDER = "labelloop-demo"
 DEFAULT_TIME_S = 480.0
@@ -180,7 +180,7 @@ def _fill(project: Project, size: DemoSize, seed: int, progress: Progress) -> No
     add_images(project, [str(place / "unlabelled")], progress=progress)
     for name, split in (("labelled", "train"), ("val", "val"), ("test", "test")):
         images = str(place / name)
-        add_labels(project, f"{images}.json", images=images, split=split, progress=progress)
+        add_labels(project, LabelSource(path=f"{images}.json", images=images), split=split, progress=progress)
 
 
 def _train(
@@ -229,8 +229,8 @@ def _draw(
     progress: Progress,
 ) -> None:
     """The picture of the first test images with truth, baseline and guided model."""
-    from labelloop.distill.runs import load_model
     from labelloop.evaluating import seen_by
+    from labelloop.runs.loading import load_model
 
     models: dict[str, LoadedModel] = {which: load_model(project, RUN, which=which) for which in _WHICH}
     images = project.images(split="test", labelled=True)[:shown]

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from labelloop import __version__
 from labelloop.cgroups import allowed_cores, allowed_memory_gib
 from labelloop.errors import ProjectError
+from labelloop.plurals import plural
 from labelloop.project.project import Project
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pycocotools", "faster-coco-eval")
@@ -98,7 +99,7 @@ def _compute() -> Iterator[Finding]:
     yield Finding(
         name="processor",
         state="ok",
-        found=f"{_cores()} cores, {torch.backends.cpu.get_cpu_capability()}, "
+        found=f"{plural(_cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}, "
         f"bf16 {'fast' if fast_bf16 else 'not used'}",
     )
     if not torch.cuda.is_available():

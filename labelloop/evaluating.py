@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
-from labelloop.distill.runs import LoadedModel, load_model
-from labelloop.distill.scoring import ScoredImages, compare
 from labelloop.errors import ImageError, ProjectError
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
@@ -24,6 +22,8 @@ from labelloop.project.project import ImageRecord, Project, RunRecord
 from labelloop.project.recorded import read_recorded, require_unchanged
 from labelloop.project.tables import PredictionRow
 from labelloop.proposing import note_refusal
+from labelloop.runs.loading import LoadedModel, load_model
+from labelloop.runs.scoring import ScoredImages, compare
 from labelloop.team import ALONE, Team
 
 STORE_EVERY = 16  # images; what an interruption may cost
@@ -171,7 +171,8 @@ def predict_known_images(
 ) -> list[Instances]:
     """What a run's model sees in images of its project; what it saw before is taken from the ledger.
 
-    It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``. The images are shared
+    It reports itself as the stage ``evaluating guided`` or ``evaluating supervised``; where files have to be
+    read to be sure that they are those that were added, as ``checking files`` before. The images are shared
     out over a team; its leader stores what all have seen, and the others return nothing.
 
     Raises:
@@ -200,7 +201,7 @@ def _predictions(
     """What the model sees in the images, by image id; nothing where the process does not lead its team."""
     known = _stored_predictions(project, loaded, images) if team.leads else {}
     if team.leads and not skip_unreadable:
-        require_unchanged([image for image in images if image.id not in known])
+        require_unchanged([image for image in images if image.id not in known], progress)
     absent = set(team.tell([image.id for image in images if image.id not in known]))
     missing = [image for image in images if image.id in absent]
     if missing:

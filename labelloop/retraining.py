@@ -12,6 +12,7 @@ from typing import Any
 from labelloop.distill.naming import claimed, free_name, run_stem
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError, UsageError
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import Meta
@@ -119,7 +120,7 @@ def _without_validation(project: Project, new: str, before: str) -> dict[str, An
     n_new, n_before = (len(project.run(name).config.get("train_images", ())) for name in (new, before))
     reason = "there are no validation images that neither run was trained on"
     if n_new < n_before:
-        reason += f", and {new} was trained on {n_new} images, {before} on {n_before}"
+        reason += f", and {new} was trained on {plural(n_new, 'image')}, {before} on {n_before}"
     rule = "without validation images the new model is promoted, unless it was trained on fewer images"
     return _decided(promote=n_new >= n_before, rule=rule, reason=reason)
 

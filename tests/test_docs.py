@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from labelloop.cli.app import app
+from labelloop.metrics.matched import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -115,6 +116,29 @@ def test_every_command_is_documented(name: str) -> None:
     assert f"`labelloop {name}" in README
     assert f"\n## {name}\n" in REFERENCE
     assert any(example.startswith(f"labelloop {name}") for example in _examples(REFERENCE))
+
+
+def _sections(text: str) -> dict[str, str]:
+    titles = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(titles[1::2], titles[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_is_named_in_the_section_of_its_command(name: str) -> None:
+    section = _sections(REFERENCE)[name]
+    missing = [flag for flag in sorted(FLAGS[name]) if not re.search(rf"{flag}(?![\w-])", section)]
+    assert missing == []
+
+
+def test_flags_of_the_program_and_of_every_command_are_documented_before_the_first_of_them() -> None:
+    options = OF_EVERY_COMMAND.union(*(parameter.opts for parameter in get_command(app).params))
+    beginning = REFERENCE.split("\n## ")[0]
+    assert [option for option in sorted(options) if option not in beginning] == []
+
+
+def test_every_metric_is_defined_in_a_row_of_its_own() -> None:
+    document = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE)) == sorted(METRICS)
 
 
 def test_documentation_names_no_command_that_is_not_there() -> None:

@@ -15,7 +15,7 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import ChangedImageError
 from labelloop.evaluating import evaluate_run
 from labelloop.formats.coco import coco_dataset
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Project:
             Image.fromarray(pixels).save(tmp_path / split / name)
         document = coco_dataset([(n, (SIDE, SIDE)) for n in names], [t for _, t in drawn], ("organoid",))
         (tmp_path / split / "labels.json").write_text(json.dumps(document))
-        add_labels(made, str(tmp_path / split / "labels.json"), split=split)
+        add_labels(made, LabelSource(path=str(tmp_path / split / "labels.json")), split=split)
     train(made, TrainRequest(model=CORE_NET, method="supervised", iterations=2, name="first"))
     return made
 

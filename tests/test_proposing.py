@@ -16,9 +16,9 @@ from labelloop.predict.predict import predict
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.status import project_status
 from labelloop.project.tables import Meta
 from labelloop.proposing import GATE, PROPOSER, note_refusal, proposer
+from labelloop.status import project_status
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -40,7 +40,7 @@ def make_screen(tmp_path: Path, first: TrainRequest, **splits: int) -> Project:
 def add_split(project: Project, tmp_path: Path, split: str, count: int) -> None:
     labels = tmp_path / f"{split}.json"
     write_micrographs(tmp_path / split, count, seed=count, labels=labels, size_hw=(96, 96))
-    add_labels(project, str(labels), images=str(tmp_path / split), split=split)
+    add_labels(project, LabelSource(path=str(labels), images=str(tmp_path / split)), split=split)
 
 
 def review_one(project: Project) -> None:
@@ -73,7 +73,8 @@ class StoppedInTraining(Silent):
     """Ctrl-C in the middle of a run."""
 
     def advance(self, steps: int = 1, **facts: float | str) -> None:
-        raise KeyboardInterrupt
+        if "loss" in facts:
+            raise KeyboardInterrupt
 
 
 class StoppedAtTheGate(Silent):

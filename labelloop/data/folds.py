@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labelloop.errors import ProjectError
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
 
 
@@ -27,7 +28,7 @@ def cut_folds(images: Sequence[ImageRecord], folds: int, *, seed: int) -> list[l
     if len(members) < 2:
         raise ProjectError(
             "labels are checked by models trained on other labelled images, and there are none",
-            value=f"{len(members)} labelled images or groups",
+            value=plural(len(members), "labelled image or group", "labelled images or groups"),
             way_out="Label more images, of another group if the project has groups.",
         )
     units = list(members.values())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelloop.errors import TrainingError, UsageError
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
 
 FEWEST_FOR_VALIDATION = 20  # drawn labels from which a fifth of them validates
@@ -83,7 +84,7 @@ def draw_labels(
     if not labelled:
         raise TrainingError(
             "no training image has labels",
-            value=f"{len(images)} images",
+            value=plural(len(images), "image"),
             way_out="Add some with labelloop add labels.",
         )
     rng = np.random.default_rng([seed, 1])

@@ -18,6 +18,7 @@ from typing import Any
 from labelloop.errors import UsageError
 from labelloop.formats.coco import is_coco, load_json
 from labelloop.formats.label_image import bare_stem
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
 
 _SHARE = re.compile(r"(.+)@(\d+(?:\.\d+)?)\s*%")
@@ -129,8 +130,9 @@ def listed_images(images: Sequence[ImageRecord], labels: LabelList) -> set[int]:
         else:
             missing.append(name)
     if missing:
+        listed = plural(len(labels.names), "image of the list is", "images of the list are")
         raise UsageError(
-            f"{len(missing)} of {len(labels.names)} images of the list are not in the train split",
+            f"{len(missing)} of {listed} not in the train split",
             value=_some(missing),
             way_out="Add them with their labels, or take them out of the list.",
         )
@@ -157,8 +159,8 @@ def _named(text: str, path: Path, sha256: str) -> tuple[tuple[str, ...], tuple[s
         return names, ()
     count, begin = published
     note = (
-        f"{path.name} is not the published file: it names {len(names)} images instead of {count}, and its"
-        f" SHA-256 begins with {sha256[:8]} instead of {begin}; numbers are not comparable"
+        f"{path.name} is not the published file: it names {plural(len(names), 'image')} instead of {count},"
+        f" and its SHA-256 begins with {sha256[:8]} instead of {begin}; numbers are not comparable"
     )
     return names, (note,)
 
@@ -169,17 +171,17 @@ def _counted(
     indices, percent = _indices(text, request, seed)
     names = _names_in_order(coco_file())
     if max(indices) >= len(names):
+        have = plural(len(names), "image has", "images have")
         raise UsageError(
-            f"the list counts to {max(indices)}, but only {len(names)} images have objects",
+            f"the list counts to {max(indices)}, but only {have} objects",
             value=request.path,
             way_out="The list belongs to other annotations, or some annotations are missing.",
         )
     notes = []
     if len(indices) != int(percent / 100 * len(names)):
         share = 100 * len(indices) / len(names)
-        notes.append(
-            f"the list calls {len(indices)} of {len(names)} images {percent:g} %; they are {share:.1f} %"
-        )
+        counted = f"{len(indices)} of {plural(len(names), 'image')}"
+        notes.append(f"the list calls {counted} {percent:g} %; they are {share:.1f} %")
     if request.path.name == _LEAKING:
         notes.append(
             "the published split of M-OrgaQuant leaks: training images of Subset_1 are pieces of test images;"

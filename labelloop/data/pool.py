@@ -11,26 +11,29 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.data.parts import Part
+from labelloop.data.views import GeometryConfig
 from labelloop.errors import TrainingError
 from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
 from labelloop.models.protocol import DataStats
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded
 
 USUAL_BYTES = 2  # of a decoded pixel: 16-bit gray
+SEEN_AT_ONCE = 1.5  # sides of what a network predicts at once, over those of the training crops
 
 
 def data_stats(
-    labels: Sequence[Instances], classes: tuple[str, ...], *, longest_view_px: float | None = None
+    labels: Sequence[Instances], classes: tuple[str, ...], *, geometry: GeometryConfig | None = None
 ) -> DataStats:
     """What a model must know of the labelled images.
 
     Args:
         labels: Of the images that will be trained on.
         classes: Class names.
-        longest_view_px: Networks see larger images in crops of this side, so that no more objects count than
-            lie in such a crop or little around it.
+        geometry: Networks see larger images in its crops, so that no more objects count than lie in the
+            largest of these or little around it. None where that is not known: then all of an image counts.
 
     Raises:
         TrainingError: There is not one object in them.
@@ -41,16 +44,19 @@ def data_stats(
     if len(areas) == 0:
         raise TrainingError(
             "the drawn labels contain no objects",
-            value=f"{len(labels)} images",
+            value=plural(len(labels), "image"),
             way_out="Draw more labels, or add some.",
         )
     diameters = 2 * np.sqrt(areas / np.pi)
     low, middle, high = (float(d) for d in np.percentile(diameters, (5, 50, 95)))
     sizes = np.array([i.size_hw for i in labels])
     height, width = (int(s) for s in np.median(sizes, axis=0))
-    if longest_view_px is not None:
-        height, width = min(height, int(longest_view_px)), min(width, int(longest_view_px))
-    counts = [_most_in_view(i, longest_view_px) for i in labels]
+    counted_px = None
+    if geometry is not None:
+        seen_px = SEEN_AT_ONCE * geometry.crop_px
+        counted_px = max(seen_px, geometry.largest_window_px)
+        height, width = min(height, int(seen_px)), min(width, int(seen_px))
+    counts = [_most_in_view(i, counted_px) for i in labels]
     box = np.percentile(sides, (5, 50, 95))
     return DataStats(
         classes=classes,

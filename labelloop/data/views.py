@@ -31,7 +31,8 @@ class GeometryConfig:
         zoom_draw: How it is drawn between them: ``log`` favours small factors, ``uniform`` does not.
         flips: Flips and quarter turns: any of the eight orientations. Without: left-right flips only.
         crop_px: Sides of the view are at most this long, in zoomed image px.
-        least_visible: Objects of which a smaller share is left in the view are ignored.
+        least_visible: Objects of which a smaller share is left in the view are ignored; of those that are
+            larger than the view, where they fill a smaller share of it.
     """
 
     zoom: tuple[float, float] = (0.75, 1.35)
@@ -39,6 +40,11 @@ class GeometryConfig:
     flips: bool = True
     crop_px: int = 320
     least_visible: float = 0.15
+
+    @property
+    def largest_window_px(self) -> float:
+        """Side of the largest part of an image that a view shows, px."""
+        return self.crop_px / self.zoom[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,8 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
     """The objects under a geometry; those outside the view are gone, slivers at its border are ignored.
 
     What lies beyond the view costs nothing where it is ignored anyway: the unknown area of a partly reviewed
-    field is as large as the field. In a coarse view an object is there however thin it is.
+    field is as large as the field. In a view that shows an image smaller an object is there however thin it
+    is.
     """
     per_y, per_x = objects.grid_yx
     top, left, height, width = (
@@ -153,6 +160,8 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
     rows, columns = slice(round(top), round(top + height)), slice(round(left), round(left + width))
     view_h, view_w = geometry.view_hw
     scale = np.array([view_w / width, view_h / height] * 2, np.float32)
+    coarse = geometry.scale < 1
+    may_lose = coarse or view_h < height or view_w < width
     kept, masks, ignore = [], [], []
     for i, (crop, (y, x)) in enumerate(zip(objects.crops, objects.offsets_yx, strict=True)):
         inside = crop[
@@ -164,13 +173,16 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
         corners = np.array([x, y, x + crop.shape[1], y + crop.shape[0]]) - [left, top, left, top]
         box = (corners * scale).astype(np.float32)
         kept.append(i)
-        small, at_y, at_x = resample_mask(crop, box, geometry.view_hw, antialias=geometry.scale < 1)
-        if geometry.scale < 1 and 0 < small.max() <= 127:
-            small = np.rint(small * (inside.max() / small.max())).astype(np.uint8)
+        small, at_y, at_x = resample_mask(crop, box, geometry.view_hw, antialias=coarse)
+        if may_lose and small.max() <= 127:  # it is thinner than a pixel, or lies between two
+            small, at_y, at_x = resample_mask(crop, box, geometry.view_hw, antialias=True)
+            small = np.rint(small * (inside.max() / max(small.max(), 1))).astype(np.uint8)
         mask = np.zeros(geometry.view_hw, np.uint8)
         mask[at_y : at_y + small.shape[0], at_x : at_x + small.shape[1]] = small
         masks.append(mask)
-        ignore.append(bool(objects.ignore[i]) or _visible_share(inside, crop) < least_visible)
+        ignore.append(
+            bool(objects.ignore[i]) or _visible_share(inside, crop, view_px=height * width) < least_visible
+        )
     stacked = (
         torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, view_h, view_w), dtype=torch.uint8)
     )
@@ -182,8 +194,10 @@ def view_objects(objects: SoftObjects, geometry: Geometry, *, least_visible: flo
     )
 
 
-def _visible_share(inside: npt.NDArray[np.uint8], crop: npt.NDArray[np.uint8]) -> float:
-    return float(np.count_nonzero(inside > 127) / max(np.count_nonzero(crop > 127), 1))
+def _visible_share(inside: npt.NDArray[np.uint8], crop: npt.NDArray[np.uint8], *, view_px: float) -> float:
+    """How much of an object a view shows, of what it can show: all of it, or as much as fills the view."""
+    most = max(min(np.count_nonzero(crop > 127), view_px), 1)
+    return float(np.count_nonzero(inside > 127) / most)
 
 
 def change_photometry(rng: np.random.Generator, image: Tensor, config: PhotometryConfig) -> Tensor:
@@ -212,7 +226,9 @@ def change_photometry(rng: np.random.Generator, image: Tensor, config: Photometr
     if gamma != 1.0:
         image = image.clamp(0, 1) ** gamma
     if blurred:
-        image = TF.gaussian_blur(image, [2 * int(2 * sigma) + 3] * 2, [sigma, sigma])
+        reach = int(2 * sigma) + 1  # less where the view is smaller: it is reflected at its border once
+        across = [2 * min(reach, side - 1) + 1 for side in (image.shape[2], image.shape[1])]
+        image = TF.gaussian_blur(image, across, [sigma, sigma])
     if noise > 0:
         grain = rng.standard_normal(image.shape[1:], dtype=np.float32) * noise
         image = image + torch.from_numpy(grain)

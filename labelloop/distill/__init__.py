@@ -1,1 +1,1 @@
-"""Guided distillation: recipe, stages, pseudo-labels, EMA, checkpoints."""
+"""Guided distillation: recipe, stages, pseudo-labels, EMA."""

@@ -12,6 +12,7 @@ from labelloop.data.label_draw import parse_label_budget
 from labelloop.data.label_lists import list_request, listed_images, read_label_list
 from labelloop.errors import UsageError
 from labelloop.formats.coco import NAME as COCO
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord, Project
 
 
@@ -50,8 +51,9 @@ def asked_labels(project: Project, text: str, images: Sequence[ImageRecord], *, 
     labels = read_label_list(request, seed=seed, coco_file=lambda: _coco_file(project))
     listed = listed_images(images, labels)
     if not listed <= labelled:
+        have = plural(len(listed), "image of the list has", "images of the list have")
         raise UsageError(
-            f"{len(listed - labelled)} of {len(listed)} images of the list have no labels",
+            f"{len(listed - labelled)} of {have} no labels",
             value=request.path,
             way_out="Add their labels, or take them out of the list.",
         )

@@ -10,15 +10,15 @@ import torch
 
 from labelloop.data.objects import objects_of
 from labelloop.data.parts import Part, parts_of
-from labelloop.distill.checkpoint import RunFiles
 from labelloop.distill.recipe import Recipe, stored_recipe
-from labelloop.distill.runs import stats_from_dict
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.trainer import Trainer
 from labelloop.errors import TrainingError
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
+from labelloop.runs.checkpoint import RunFiles
+from labelloop.runs.loading import stats_from_dict
 from labelloop.team import ALONE, Team
 
 
@@ -47,14 +47,12 @@ def trainer_of(
         TrainingError: Images of the run were replaced since it began.
     """
     labelled, pool = images_of_run(project, config)
-    train_ids = [image.id for image in labelled]
+    train_ids = {image.id for image in labelled}
     stored = project.labels_at(
         {int(i): int(r) for i, r in config["label_revisions"].items() if int(i) in train_ids}
     )
     recipe = stored_recipe(config["recipe"])
     device = team.device(torch.device(config["device"]))
-    if config["pool_images"] == 0 or recipe.pool_includes_labelled:
-        pool = [*pool, *labelled]
     return Trainer(
         files=RunFiles(folder=project.runs_dir / name),
         model=str(config["model"]),
@@ -64,9 +62,9 @@ def trainer_of(
         seed=int(config["request"]["seed"]),
         device=device,
         precision=fabric_precision(device),
-        labelled={i: objects_of(stored[i]) for i in train_ids},
+        labelled={image.id: objects_of(stored[image.id]) for image in labelled},
         images=labelled,
-        pool=pool_parts(pool, recipe),
+        pool=pool_parts(pool, labelled, recipe),
         progress=progress,
         parts=parts,
         team=team,
@@ -113,6 +111,16 @@ def _pool(config: Mapping[str, Any], images: Mapping[int, ImageRecord]) -> list[
     return [images[i] for first, last in ranges for i in range(first, last + 1)]
 
 
-def pool_parts(images: Sequence[ImageRecord], recipe: Recipe) -> list[Part]:
-    """The pool as training sees it: parts that hold the largest window of a view."""
-    return parts_of(images, side_px=math.ceil(recipe.geometry.crop_px / recipe.geometry.zoom[0]))
+def pool_parts(
+    unlabelled: Sequence[ImageRecord], labelled: Sequence[ImageRecord], recipe: Recipe
+) -> list[Part]:
+    """The pool as training sees it: parts that hold the largest window of a view.
+
+    Args:
+        unlabelled: Images of the pool; where there are none, the labelled ones are the pool.
+        labelled: Images that are learnt; they are in the pool of some recipes.
+        recipe: Of the run, with the size of its views.
+    """
+    with_labelled = recipe.pool_includes_labelled or not unlabelled
+    images = [*unlabelled, *labelled] if with_labelled else unlabelled
+    return parts_of(images, side_px=math.ceil(recipe.geometry.largest_window_px))

@@ -11,19 +11,19 @@ from dataclasses import replace
 from typing import Any
 
 from labelloop.distill.assembly import trainer_of
-from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.folds import remove_folds, seen_out_of_fold
 from labelloop.distill.measured import scored_images_of, seen_by_models
 from labelloop.distill.pacing import rest_planned
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
-from labelloop.distill.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
 from labelloop.distill.trainer import Trainer
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress
 from labelloop.project.looks import count_look
 from labelloop.project.project import Project, RunRecord
+from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.loading import read_run_config
+from labelloop.runs.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
 from labelloop.team import ALONE, Team
 
 
@@ -54,7 +54,7 @@ def execute(
     parts = _parts(config, team)
     trainer = trainer_of(project, config, schedule, record.name, progress, parts=parts, team=team)
     spent: dict[str, float] = {}
-    if config.get("costs") and record.method == "guided" and not config["folds"]:
+    if config.get("costs") and record.method == "guided" and not config.get("folds"):
         record, trainer, spent = rest_planned(project, replace(record, config=config), trainer, ends_at)
         config, schedule = record.config, trainer.schedule
     seconds = trainer.run(supervised_only=record.method == "supervised")
@@ -78,6 +78,7 @@ def execute(
         "method": record.method,
         "seed": record.seed,
         "iterations": schedule.iterations,
+        "length": schedule.length,
         **measured,
         "schedule": config["schedule"],
         "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from labelloop.errors import TrainingError
-from labelloop.progress import Progress
+from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import require_unchanged
 
 MOST_LEFT_OUT = 0.1
 """Share of a pool; where more is gone, a folder was moved or a drive is not there."""
 
+_SILENT: Progress = Silent()
 
-def require_files(images: Sequence[ImageRecord]) -> None:
+
+def require_files(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> None:
     """Looks whether the files of labelled images are there, and are those that were added.
+
+    Args:
+        images: Whose files.
+        progress: Is told of each file that is read.
 
     Raises:
         TrainingError: A file is gone.
@@ -23,7 +29,7 @@ def require_files(images: Sequence[ImageRecord]) -> None:
     gone = _gone(images)
     if gone:
         raise _error(gone)
-    require_unchanged(images)
+    require_unchanged(images, progress)
 
 
 def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRecord, ...]:
@@ -32,7 +38,10 @@ def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRe
     Raises:
         TrainingError: More than a tenth of the pool is gone.
     """
-    gone = _gone(pool)
+    if not pool:
+        return ()
+    with stage(progress, "looking for images", len(pool)):
+        gone = _gone(pool, progress)
     if len(gone) > MOST_LEFT_OUT * len(pool):
         raise _error(gone)
     if gone:
@@ -41,8 +50,13 @@ def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRe
     return tuple(image for image in pool if image.id not in left_out)
 
 
-def _gone(images: Sequence[ImageRecord]) -> list[ImageRecord]:
-    return [image for image in images if not image.path.is_file()]
+def _gone(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> list[ImageRecord]:
+    gone = []
+    for image in images:
+        if not image.path.is_file():
+            gone.append(image)
+        progress.advance()
+    return gone
 
 
 def _error(gone: Sequence[ImageRecord]) -> TrainingError:

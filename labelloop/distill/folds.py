@@ -15,6 +15,7 @@ from typing import Any
 from labelloop.data.pool import data_stats
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.measured import seen_by_models
+from labelloop.distill.recipe import stored_recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.instances import Instances
 from labelloop.progress import Progress
@@ -83,10 +84,8 @@ def _without(project: Project, config: Mapping[str, Any], held: list[ImageRecord
     out = {image.id for image in held}
     kept = [i for i in config["train_images"] if i not in out]
     labels = project.labels_at({i: int(config["label_revisions"][str(i)]) for i in kept})
-    longest_px = 1.5 * float(config["recipe"]["geometry"]["crop_px"])
-    stats = data_stats(
-        [labels[i] for i in kept], tuple(config["stats"]["classes"]), longest_view_px=longest_px
-    )
+    geometry = stored_recipe(config["recipe"]).geometry
+    stats = data_stats([labels[i] for i in kept], tuple(config["stats"]["classes"]), geometry=geometry)
     by_recipe = ("input_scale", "intensity_percentile")  # not by the labels
     set_so = {key: config["stats"][key] for key in by_recipe if key in config["stats"]}
     return {**config, "train_images": kept, "val_images": sorted(out), "stats": asdict(stats) | set_so}

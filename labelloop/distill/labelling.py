@@ -13,12 +13,12 @@ from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.batches import rng_for
-from labelloop.distill.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_predictions, save_predictions
 from labelloop.distill.pseudo_labels import predict_views, pseudo_objects
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.models.protocol import InstanceModel, Prediction, grid_scale
 from labelloop.progress import Progress
+from labelloop.runs.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_predictions, save_predictions
 from labelloop.team import ALONE, Team
 
 LABELLED_AT_ONCE = 2  # images; of one size where possible, so that none is padded

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labelloop.distill.runs import LoadedModel, restore_model
-from labelloop.distill.scoring import OUT_OF_FOLD, ScoredImages
 from labelloop.distill.trainer import Trainer
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project, RunRecord
+from labelloop.runs.loading import LoadedModel, restore_model
+from labelloop.runs.scoring import OUT_OF_FOLD, ScoredImages
 
 
 def scored_images_of(
@@ -38,7 +39,12 @@ def scored_images_of(
         images = choice if split == OUT_OF_FOLD else [i for i in choice if i.id not in learnt]
         if progress is not None and len(images) < len(choice):
             left_out = len(choice) - len(images)
-            progress.note(f"note: {left_out} {split} images do not measure this run, as it has learnt them")
+            images_do = plural(
+                left_out,
+                f"{split} image does not measure this run, as it has learnt it",
+                f"{split} images do not measure this run, as it has learnt them",
+            )
+            progress.note(f"note: {images_do}")
         if images:
             labels: dict[int, Instances] = project.labels([i.id for i in images])
             return ScoredImages(

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from labelloop.distill.checkpoint import write_json
 from labelloop.distill.recipe import stored_recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.timing import Costs, refit_student
 from labelloop.distill.trainer import Trainer
 from labelloop.project.project import Project, RunRecord
+from labelloop.runs.checkpoint import write_json
 
 
 def rest_planned(

@@ -18,12 +18,12 @@ import labelloop
 from labelloop.data.folds import cut_folds
 from labelloop.data.label_draw import LabelDraw
 from labelloop.data.pool import data_stats
+from labelloop.data.views import GeometryConfig
 from labelloop.distill.asked_labels import AskedLabels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.measuring import Asked, measured_costs
-from labelloop.distill.recipe import find_recipe, stored_recipe
+from labelloop.distill.recipe import benchmark_table, find_recipe, stored_recipe
 from labelloop.distill.request import TrainRequest
-from labelloop.distill.runs import choose_device
 from labelloop.distill.schedule import (
     Schedule,
     best_supervised_steps,
@@ -36,9 +36,10 @@ from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
 from labelloop.models.protocol import DataStats
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import Project
-from labelloop.recipes.catalog import find_benchmark
+from labelloop.runs.loading import choose_device
 from labelloop.team import Team
 
 
@@ -47,7 +48,7 @@ def _require_objects(rest: Sequence[Instances], n_folds: int) -> None:
     if not any((~labels.crowd & (labels.areas > 0)).any() for labels in rest):
         raise TrainingError(
             "one fold holds all objects of the labelled images",
-            value=f"{n_folds} folds, {len(rest)} other images without an object",
+            value=f"{n_folds} folds, {plural(len(rest), 'other image')} without an object",
             way_out="Label more images that have objects, ask for more --folds, or leave --folds out.",
         )
 
@@ -73,18 +74,18 @@ def decide(
     recipe = find_recipe(request.recipe)
     learnt = [labels[i.id] for i in draw.train]
 
-    def stats_of(longest_view_px: float | None) -> DataStats:
+    def stats_of(geometry: GeometryConfig | None) -> DataStats:
         return replace(
-            data_stats(learnt, classes, longest_view_px=longest_view_px),
+            data_stats(learnt, classes, geometry=geometry),
             input_scale=recipe.input_scale,
             intensity_percentile=recipe.intensity_percentile,
         )
 
-    benchmark = None if request.recipe is None else find_benchmark(request.recipe)
+    benchmark = None if request.recipe is None else benchmark_table(request.recipe)
     crop_px = recipe.view_px or training_view_px(request.model, stats_of(None))
-    stats = stats_of(1.5 * crop_px)
-    revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     recipe = replace(recipe, geometry=replace(recipe.geometry, crop_px=crop_px))
+    stats = stats_of(recipe.geometry)
+    revisions = project.newest_label_revisions([i.id for i in (*draw.train, *draw.val)])
     folds = cut_folds(draw.train, request.folds, seed=request.seed) if request.folds else []
     for fold in folds:
         held = {image.id for image in fold}
@@ -115,7 +116,7 @@ def decide(
         "label_revisions": {str(i): r for i, r in revisions.items()},
         "stats": dataclasses.asdict(stats),
         "recipe": recipe.as_dict(),
-        "protocol": None if benchmark is None else benchmark.protocol,
+        "protocol": None if benchmark is None else benchmark[1]["protocol"],
         "parts": recipe.accumulate * processes,
     }
 
@@ -146,7 +147,7 @@ def plan_lengths(
         UsageError: The time is too short for a run.
     """
     recipe = stored_recipe(config["recipe"])
-    pool = len(pool_parts(draw.pool or draw.train, recipe))
+    pool = len(pool_parts(draw.pool, draw.train, recipe))
     supervised = request.method == "supervised"
 
     def schedule(iterations: int | None) -> Schedule:
@@ -177,7 +178,7 @@ def plan_lengths(
         spent=request.time_s - left,
     )
     times = f", {trainings} times" if trainings > 1 else ""
-    progress.note(f"{iterations} iterations{times} fit into {request.time_s / 60:.1f} minutes")
+    progress.note(f"{plural(iterations, 'iteration')}{times} fit into {request.time_s / 60:.1f} minutes")
     planned, n_labels = schedule(iterations), len(draw.train)
     best = best_supervised_steps(n_labels, recipe.supervised_steps)
     if planned.teacher < POOR_SHARE * best:
@@ -186,7 +187,7 @@ def plan_lengths(
         )
         minutes = math.ceil((request.time_s - left + trainings * enough) / 60)
         progress.note(
-            f"note: {planned.teacher} steps on labels instead of {best} make poor models;"
+            f"note: {plural(planned.teacher, 'step')} on labels instead of {best} make poor models;"
             f" --time {minutes}m would be enough for all of them"
         )
     return planned, costs

@@ -331,7 +331,26 @@ def recipe_document(name: str) -> dict[str, Any]:
         ) from error
 
 
-def base_of(name: str, base: str) -> str:
+def benchmark_table(name: str) -> tuple[str, dict[str, Any]] | None:
+    """What a recipe, or the first of those that it is based on, says that it reproduces; None if none does.
+
+    Returns:
+        The recipe that says it, and its table ``benchmark``.
+
+    Raises:
+        UsageError: There is no such recipe.
+    """
+    seen: list[str] = []
+    while name not in seen and name not in BUILT_IN:
+        seen.append(name)
+        document = recipe_document(name)
+        if BENCHMARK in document:
+            return name, document[BENCHMARK]
+        name = _base_of(name, str(document.get("base", "default")))
+    return None
+
+
+def _base_of(name: str, base: str) -> str:
     """The base that a recipe names: a file lies beside the recipe's, or else in the current folder."""
     beside = Path(name).parent / base
     return str(beside) if base.endswith(".toml") and beside.is_file() else base
@@ -363,4 +382,4 @@ def _found(name: str, above: tuple[str, ...]) -> Recipe:
             way_out='Name a recipe or a .toml file, such as base = "default".',
         )
     settings = {"name": Path(name).name.removesuffix(".toml"), **document}
-    return recipe_from_dict(settings, base=_found(base_of(name, base), (*above, name)))
+    return recipe_from_dict(settings, base=_found(_base_of(name, base), (*above, name)))

@@ -13,6 +13,7 @@ from labelloop.distill.naming import check_name
 from labelloop.distill.recipe import stored_recipe
 from labelloop.distill.schedule import SHORTEST_STUDENT
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 from labelloop.processes import Place, outside_place
 
 
@@ -68,7 +69,7 @@ def check_request(request: TrainRequest, place: Place | None) -> None:
         raise UsageError("--time and --iterations exclude each other", way_out="Give one of them.")
     if place is not None and request.devices not in (1, place.size):
         raise UsageError(
-            f"a launcher has started {place.size} processes",
+            f"a launcher has started {plural(place.size, 'process', 'processes')}",
             value=f"--devices {request.devices}",
             way_out="Leave --devices out.",
         )
@@ -106,7 +107,7 @@ def require_work(config: Mapping[str, Any], processes: int) -> None:
     if processes > min(batches):
         raise UsageError(
             "there are more processes than images in a step",
-            value=f"{processes} processes, {min(batches)} images",
+            value=f"{plural(processes, 'process', 'processes')}, {plural(min(batches), 'image')}",
             way_out="Use fewer, or a recipe with larger batches: supervised_batch, labelled_batch and"
             " unlabelled_batch.",
         )

@@ -48,6 +48,11 @@ class Schedule:
         """Steps of the run as ``--iterations`` counts them: teacher and student."""
         return self.teacher + self.student
 
+    @property
+    def length(self) -> str:
+        """As ``--iterations`` takes it to train the same again: ``1000+200`` where there is a student."""
+        return f"{self.teacher}+{self.student}" if self.student else f"{self.teacher}"
+
 
 def best_supervised_steps(n_labels: int, table: Sequence[tuple[int, int]]) -> int:
     """Length of the best supervised schedule for so many labels, interpolated in the logarithm of the labels.

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 
 from labelloop.data.objects import objects_of
 from labelloop.data.pool import data_stats
-from labelloop.distill.checkpoint import RunFiles, load_tensors
 from labelloop.distill.files_there import require_files
 from labelloop.distill.recipe import OptimiserConfig, find_recipe
-from labelloop.distill.runs import choose_device, restore_model
 from labelloop.distill.schedule import supervised_schedule
 from labelloop.distill.stages import Learner
 from labelloop.distill.trainer import Trainer
@@ -21,6 +19,8 @@ from labelloop.predict.field import predict_array
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded
+from labelloop.runs.checkpoint import RunFiles, fitting, load_tensors
+from labelloop.runs.loading import choose_device, restore_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def small_trainer(
         files=files,
         begun=training.start,
         model=training.model,
-        stats=data_stats(drawn, classes, longest_view_px=1.5 * crop_px),
+        stats=data_stats(drawn, classes, geometry=recipe.geometry),
         recipe=recipe,
         schedule=supervised_schedule(recipe, iterations=training.steps, n_labels=len(drawn)),
         seed=training.seed,
@@ -106,10 +106,16 @@ class _Continuing(Trainer):
     begun: RunFiles | None
 
     def labels_learner(self, optimiser: OptimiserConfig | None = None) -> Learner:
-        """A model as the base left it."""
+        """A model as the base left it.
+
+        Raises:
+            TrainingError: The weights of the base are missing, damaged, or of another network.
+        """
         learner = super().labels_learner(optimiser)
         if self.begun is not None:
-            weights = load_tensors(self.begun.weights("supervised"), device=self.device)["model"]
-            learner.student.module().load_state_dict(weights)
-            learner.average.module().load_state_dict(weights)
+            path = self.begun.weights("supervised")
+            weights = load_tensors(path, device=self.device)["model"]
+            with fitting(path):
+                learner.student.module().load_state_dict(weights)
+                learner.average.module().load_state_dict(weights)
         return learner

@@ -6,7 +6,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lightning_fabric import Fabric
@@ -94,7 +94,7 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            rate = peak * (config.backbone_lr_factor if ".body." in name else 1.0)
+            rate = peak * (config.backbone_lr_factor if "body" in name.split(".") else 1.0)
             if rate == 0:
                 parameter.requires_grad_(False)
                 continue
@@ -247,7 +247,8 @@ def _learn(
         named = {name: share * float(loss.detach()) for name, loss in losses.items()}
     if batch.strong:
         share = len(batch.strong) / plan.batches.unlabelled_batch
-        pairs = list(zip(batch.strong, pseudo, strict=True))
+        unannotated = (replace(target, annotated=False) for target in pseudo)
+        pairs = list(zip(batch.strong, unannotated, strict=True))
         losses = _losses(pairs, learner.student, fabric, batch.scale)
         unlabelled: Tensor = share * sum(losses.values(), start=torch.zeros((), device=fabric.device))
         total = total + plan.unlabelled_weight * unlabelled

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labelloop.distill.execution import execute
-from labelloop.distill.interrupts import stops_interrupt
 from labelloop.distill.measuring import help_measure
 from labelloop.errors import LabelloopError, TeamError
+from labelloop.interrupts import stops_interrupt
 from labelloop.processes import take_part
 from labelloop.progress import Silent
 from labelloop.project.project import Project

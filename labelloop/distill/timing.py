@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from labelloop.data.parts import Part
+from labelloop.data.views import GeometryConfig, draw_geometry
 from labelloop.distill.batches import fitted, make_batches
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (
@@ -26,6 +29,7 @@ from labelloop.project.project import ImageRecord
 
 TIMED_STEPS = 7  # of each kind; the first one warms up
 UNTRAINED_MIN_SCORE = 0.99  # below it a model of a few steps may see hundreds of objects
+DRAWN_VIEWS = 500  # of which the mean size is taken
 MARGIN = 0.95  # of the time is planned with; the rest is for what was not measured
 NAMED_SHARE = 0.1  # of the shortest run, from which on a person is told what measuring the models takes
 POOR_SHARE = 0.25  # of the best supervised steps, below which a person is told; a choice, not a result
@@ -42,6 +46,8 @@ class Costs:
             as they have pixels.
         evaluation: Of the images that measure a model, as if one process did it.
         start: Until all processes are there.
+        online: Of what the teacher sees in a step where it labels online: a crop. None in older runs, which
+            took a whole image for it.
     """
 
     supervised_step: float
@@ -49,6 +55,7 @@ class Costs:
     prediction: float
     evaluation: float
     start: float = 0.0
+    online: float | None = None
 
     def at_pace(self, factor: float) -> Costs:
         """The costs of what is still to come where everything takes ``factor`` times as long."""
@@ -57,6 +64,7 @@ class Costs:
             single_step=self.single_step * factor,
             prediction=self.prediction * factor,
             evaluation=self.evaluation * factor,
+            online=None if self.online is None else self.online * factor,
         )
 
 
@@ -100,6 +108,7 @@ def measure_costs(trainer: Trainer, evaluated: Sequence[ImageRecord], progress: 
         prediction=seen * statistics.fmean(math.prod(part.size_hw) for part in trainer.pool)
         + read * read_px_per_part(drawn) / views,
         evaluation=(seen + read) * sum(math.prod(image.size_hw) for image in evaluated),
+        online=seen * px_per_view(trainer.pool, trainer.recipe.geometry),
     )
 
 
@@ -107,6 +116,14 @@ def read_px_per_part(parts: Sequence[Part]) -> float:
     """Pixels that are read for a part where each image is read once for all of its parts."""
     images = {part.image.id: math.prod(part.image.size_hw) for part in parts}
     return sum(images.values()) / len(parts)
+
+
+def px_per_view(parts: Sequence[Part], geometry: GeometryConfig) -> float:
+    """Pixels of the views that are drawn of parts of the pool, in the mean."""
+    rng = np.random.default_rng(0)
+    some = rng.integers(0, len(parts), DRAWN_VIEWS)
+    views = (draw_geometry(rng, parts[i].size_hw, geometry).view_hw for i in some)
+    return statistics.fmean(map(math.prod, views))
 
 
 def planned_seconds(
@@ -133,7 +150,8 @@ def planned_seconds(
     online = schedule.burn_in + schedule.distillation if schedule.cached_images == 0 else 0
     if schedule.cached_images > 0 and recipe.distillation_labels == "online":
         online = schedule.distillation
-    return seconds + online * math.ceil(recipe.unlabelled_batch / processes) * costs.prediction
+    look = costs.prediction if costs.online is None else costs.online
+    return seconds + online * math.ceil(recipe.unlabelled_batch / processes) * look
 
 
 def fit_iterations(

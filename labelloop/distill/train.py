@@ -17,23 +17,24 @@ import torch
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.asked_labels import asked_labels
 from labelloop.distill.assembly import images_of_run
-from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.execution import execute
 from labelloop.distill.files_there import pool_there, require_files
-from labelloop.distill.interrupts import interrupts_say, stops_interrupt
 from labelloop.distill.measured import scored_images_of
 from labelloop.distill.measuring import help_measure
 from labelloop.distill.naming import claimed, make_run_folder, name_taken, run_stem, run_to_resume
 from labelloop.distill.planning import decide, plan_lengths
 from labelloop.distill.recipe import canonical_recipe, find_recipe
 from labelloop.distill.request import TrainRequest, check_request, require_work
-from labelloop.distill.runs import choose_device, read_run_config
 from labelloop.errors import OutputError, UsageError
+from labelloop.interrupts import interrupts_say, stops_interrupt
 from labelloop.models.catalog import canonical_name
+from labelloop.plurals import plural
 from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import now
+from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.loading import choose_device, read_run_config
 from labelloop.team import ALONE, Team
 
 
@@ -80,7 +81,7 @@ def _train(
         if not team.leads:
             help_measure(project, team)
         elif request.resume:
-            begun = _resumed(project, request, processes)
+            begun = _resumed(project, request, progress, processes)
             team.tell(None)  # nothing to measure
         else:
             begun = _new_run(project, request, progress, started_at, processes, team)
@@ -114,7 +115,7 @@ def _train(
         return execute(project, record, progress, team, ends_at=ends_at if team.leads else None)
 
 
-def _resumed(project: Project, request: TrainRequest, processes: int) -> RunRecord:
+def _resumed(project: Project, request: TrainRequest, progress: Progress, processes: int) -> RunRecord:
     record = run_to_resume(project, request)
     if record.state != "finished":
         if request.device != "auto":
@@ -123,7 +124,7 @@ def _resumed(project: Project, request: TrainRequest, processes: int) -> RunReco
         require_work(record.config, processes)
         labelled, _ = images_of_run(project, record.config)
         scored = scored_images_of(project, record.config)
-        require_files([*labelled, *(scored.images if scored else ())])
+        require_files([*labelled, *(scored.images if scored else ())], progress)
     return record
 
 
@@ -171,15 +172,21 @@ def _new_run(
         images, asked.image_ids, budget=asked.budget, seed=request.seed, validation_share=share
     )
     if asked.budget is not None and asked.budget > len(asked.image_ids):
-        progress.note(f"{asked.budget} labels were asked for, {len(asked.image_ids)} are there: all are used")
+        wanted = plural(asked.budget, "label was", "labels were")
+        progress.note(f"{wanted} asked for, {plural(len(asked.image_ids), 'is', 'are')} there: all are used")
     unused = min(asked.budget or len(asked.image_ids), len(asked.image_ids)) - len(draw.train) - len(draw.val)
     if unused:
+        spared = plural(
+            unused,
+            "labelled image is used without its labels, since others of its group are",
+            "labelled images are used without their labels, since others of their group are",
+        )
         progress.note(
-            f"note: {unused} labelled images are used without their labels, since others of their group are"
-            " used for validation; labelloop add labels --split val adds validation images instead"
+            f"note: {spared} used for validation; labelloop add labels --split val adds validation images"
+            " instead"
         )
     judges = [*project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
-    require_files([*draw.train, *draw.val, *judges])
+    require_files([*draw.train, *draw.val, *judges], progress)
     draw = replace(draw, pool=pool_there(draw.pool, progress))
     config = decide(project, request, draw, asked, processes)
     config["labels_read_at"] = labels_read_at.isoformat()

@@ -18,17 +18,18 @@ from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import Part, whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.batches import BatchPlan, repeated_ids
-from labelloop.distill.checkpoint import RunFiles, checkpoint_due, fitting, load_tensors, save_tensors
 from labelloop.distill.ema import ema_update
-from labelloop.distill.interrupts import interrupts_held
 from labelloop.distill.labelling import Labelling
 from labelloop.distill.recipe import OptimiserConfig, Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
+from labelloop.interrupts import interrupts_held
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
+from labelloop.runs.checkpoint import RunFiles, checkpoint_due, fitting, load_tensors, save_tensors
+from labelloop.runs.loading import restore_model
 from labelloop.team import ALONE, Team
 
 
@@ -337,7 +338,4 @@ class Trainer:
 
     def _teacher(self) -> InstanceModel:
         which = "teacher" if self.schedule.apart else "supervised"
-        teacher = build_model(self.model, self.stats, pretrained=False)
-        teacher.module().load_state_dict(load_tensors(self.files.weights(which))["model"])
-        teacher.module().to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        return teacher
+        return restore_model(self.files, which, model=self.model, stats=self.stats, device=self.device)

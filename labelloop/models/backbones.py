@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 
 import timm
 import torch
@@ -133,24 +134,44 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
     Args:
         weights: A file with weights of timm's ``resnet50``; None asks timm's hub for torchvision's, from
             which Mask2Former's authors start too.
-        pretrained: False for random weights.
+        pretrained: False for random weights; the file is not read then.
 
     Raises:
-        ModelError: The weights cannot be found or downloaded, or do not fit.
+        ModelError: The weights cannot be found or downloaded, or are not all of this network's.
     """
-    overlay = {"file": str(weights)} if weights is not None else None
+    from_hub = pretrained and weights is None
     try:
         body: nn.Module = timm.create_model(
-            "resnet50.tv_in1k",
-            pretrained=pretrained,
-            pretrained_cfg_overlay=overlay,
-            features_only=True,
-            out_indices=(1, 2, 3, 4),
+            "resnet50.tv_in1k", pretrained=from_hub, features_only=True, out_indices=(1, 2, 3, 4)
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"the weights of ResNet-50 could not be found or downloaded ({type(error).__name__})",
-            value=weights or "timm's hub",
+            f"the weights of ResNet-50 could not be downloaded ({type(error).__name__})",
+            value="timm's hub",
             way_out="Give a file with --model mask-rcnn-r50:FILE; mask-rcnn-lite needs no download.",
         ) from error
+    if pretrained and weights is not None:
+        _load_file(body, weights)
     return body
+
+
+def _load_file(body: nn.Module, path: Path) -> None:
+    """All weights of a ResNet-50's stages, from a file that may hold its classifier too."""
+    way_out = "Give the state dict of timm's or torchvision's resnet50; mask-rcnn-lite needs no file."
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+        stages = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    except Exception as error:  # torch, pickle, timm and safetensors have one each for a file that is none
+        raise ModelError(
+            f"no weights of ResNet-50 can be read from this file ({type(error).__name__})",
+            value=path,
+            way_out=way_out,
+        ) from error
+    try:
+        body.load_state_dict(stages)
+    except RuntimeError as error:
+        raise ModelError(
+            f"these are not the weights of ResNet-50 ({shorten(str(error), 160)})",
+            value=path,
+            way_out=way_out,
+        ) from error

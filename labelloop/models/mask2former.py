@@ -110,7 +110,7 @@ class Mask2Former(nn.Module):
         """Losses ``class``, ``mask`` and ``dice``; see Coarse.
 
         Raises:
-            TrainingError: An image has more objects than there are queries.
+            TrainingError: An image has more annotated objects than there are queries.
         """
         scale = self.fit.input_scale / resized_by
         batch, _ = input_batch(images, scale=scale, mean=self.mean, std=self.std)
@@ -153,8 +153,8 @@ class Mask2Former(nn.Module):
 def query_target(target: Target, *, extent_xy: tuple[float, float], queries: int) -> QueryTarget:
     """A target as the criterion takes it.
 
-    Where there are more objects than queries, those that are less likely than not are left out, the least
-    sure ones first: pseudo-labels may hold many.
+    Where there are more pseudo-labels than queries, the least sure ones are left out: averaged over views
+    they may be many.
 
     Args:
         target: Of one image.
@@ -163,10 +163,9 @@ def query_target(target: Target, *, extent_xy: tuple[float, float], queries: int
     """
     filled = (target.masks > 127).flatten(1).any(1)
     counted = torch.where(filled & ~target.ignore)[0]
-    if len(counted) > queries:
+    if len(counted) > queries and not target.annotated:
         by_weight = counted[torch.argsort(target.weights[counted], descending=True, stable=True)]
-        sure = int((target.weights[counted] >= 0.5).sum())
-        counted = by_weight[: max(queries, sure)].sort().values
+        counted = by_weight[:queries].sort().values
     ignored = target.masks[target.ignore]
     return QueryTarget(
         masks=target.masks[counted],

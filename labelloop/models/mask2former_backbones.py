@@ -23,6 +23,7 @@ from transformers.utils import logging
 
 from labelloop.errors import ModelError
 from labelloop.models.mask2former_network import QueryNetwork, load_decoders
+from labelloop.plurals import plural
 
 DINO_STRIDE = 16  # input px per patch, after the input was resized for it
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -140,7 +141,8 @@ def _whole(kind: Any, source: str, **settings: Any) -> Any:
     added = ("hidden_states_norms.", "criterion.")
     missing = [name for name in sorted(about["missing_keys"]) if not name.startswith(added)]
     if missing:
-        raise RuntimeError(f"{len(missing)} of its tensors are missing, {missing[0]} among them")
+        tensors = plural(len(missing), "of its tensors is", "of its tensors are")
+        raise RuntimeError(f"{tensors} missing, {missing[0]} among them")
     return found
 
 

@@ -224,7 +224,7 @@ def _wanted(target: QueryTarget, objects: Tensor, points_MPXY: Tensor) -> tuple[
     wanted_MP = sample_masks(masks, points_MPXY)
     if target.ignored is None:
         return wanted_MP, torch.ones_like(wanted_MP)
-    undecided = 255 - (2 * masks.short() - 255).abs()
+    undecided = 255 - (2 * masks.int() - 255).abs()  # times 255 it is more than 16 bits hold
     left_out = (undecided * target.ignored // 255).byte()
     return wanted_MP, 1 - sample_masks(left_out, points_MPXY)
 

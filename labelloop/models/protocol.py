@@ -48,12 +48,14 @@ class Target:
         weights: float32 (n,), 0..1, how sure it is that the object is one; 1 for annotations. A model should
             give it this score; its box and mask count so much in the loss.
         ignore: bool (n,), objects that are neither positive nor background (crowds, middle confidence).
+        annotated: Whether people made them. Of pseudo-labels a model may leave out those it has no room for.
     """
 
     masks: Tensor
     labels: Tensor
     weights: Tensor
     ignore: Tensor
+    annotated: bool = True
 
     def to(self, device: torch.device) -> Target:
         """The same target on a device."""
@@ -62,6 +64,7 @@ class Target:
             labels=self.labels.to(device),
             weights=self.weights.to(device),
             ignore=self.ignore.to(device),
+            annotated=self.annotated,
         )
 
 

@@ -26,6 +26,7 @@ from labelloop.models.inputs import input_scale
 from labelloop.models.mask_rcnn import MaskRCNN, fit_to
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.models.roi_heads import HeadConfig
+from labelloop.plurals import plural
 
 TARGET_DIAMETER_PX = 64.0  # of the median object in the network's input, as for mask-rcnn-r50
 INPUT_SIDE_PX = 768
@@ -159,8 +160,9 @@ def _load(model: nn.Module, state: dict[str, Tensor], *, origin: str) -> None:
     except RuntimeError as error:
         wrong = [str(error).splitlines()[-1].strip()]
     if wrong:
+        tensors = plural(len(wrong), "tensor differs", "tensors differ")
         raise ModelError(
-            f"these are not the weights of this network ({len(wrong)} tensors differ, as {wrong[0]})",
+            f"these are not the weights of this network ({tensors}, as {wrong[0]})",
             value=origin,
             way_out="v1 and v2 have weights of their own.",
         )

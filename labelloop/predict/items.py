@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelloop.formats.records import SkippedFile
-from labelloop.paths import plain_path
+from labelloop.paths import plain_path, plain_paths
 from labelloop.predict.names import unique_names
 from labelloop.predict.writers import FORMATS
 from labelloop.project.finding import find_files
@@ -66,8 +67,8 @@ def path_items(
         records.setdefault(places.of(record.path), []).append(record)
         kinds[record.page, record.channel] += 1
     page, channel = kinds.most_common(1)[0][0] if kinds else (0, -1)
-    named = [plain_path(Path(text)) for text in paths]
-    folders = [path for path in named if path.is_dir()]
+    named = plain_paths(Path(text) for text in paths)
+    folders = [path for path in named if os.path.isdir(path)]
     found = find_files(paths, leave_out=[plain_path(out), *(plain_path(out) / name for name in FORMATS)])
     items: list[PredictItem] = []
     for path in found.files:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from labelloop.distill.interrupts import stops_interrupt
-from labelloop.distill.runs import choose_device, load_model
 from labelloop.errors import ImageError, LabelloopError, ProjectError, UsageError
 from labelloop.formats.records import SkippedFile
+from labelloop.interrupts import stops_interrupt
+from labelloop.plurals import plural
 from labelloop.predict.items import path_items, pool_items
 from labelloop.predict.pool import PredictReport, make_folder, predict_images, require_formats
 from labelloop.predict.sharing import help_predict
@@ -21,6 +21,7 @@ from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
 from labelloop.proposing import note_refusal
+from labelloop.runs.loading import choose_device, load_model
 from labelloop.team import ALONE, Team
 
 
@@ -138,7 +139,8 @@ def _predict(
             way_out="Fix these files or name others.",
         )
     if not report.changed:
-        progress.note(f"all {report.images} images were predicted before; nothing has changed in {out}")
+        images = plural(report.images, "image was", "images were")
+        progress.note(f"{images} predicted before; nothing has changed in {out}")
     return report
 
 

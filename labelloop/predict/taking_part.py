@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from labelloop.distill.interrupts import stops_interrupt
-from labelloop.distill.runs import choose_device, load_model
 from labelloop.errors import LabelloopError, TeamError
+from labelloop.interrupts import stops_interrupt
 from labelloop.predict.sharing import help_predict
 from labelloop.processes import take_part
 from labelloop.project.project import Project
+from labelloop.runs.loading import choose_device, load_model
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from labelloop.errors import OutputError
 from labelloop.images import render_8bit
 from labelloop.instances import Instances
 from labelloop.models.protocol import Prediction, to_instances
-from labelloop.report.overlays import draw_overlay
+from labelloop.overlays import draw_overlay
 from labelloop.whole_files import replacing
 
 FORMATS = ("coco", "label-tiff", "overlay")

@@ -6,30 +6,28 @@ Whatever interrupts it, the ledger holds all of the act or nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from labelloop.errors import ProjectError, UsageError
-from labelloop.formats.catalog import AUTO, LabelReader, read_labels
 from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
-from labelloop.paths import plain_path
+from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.classes import keep_classes
-from labelloop.project.finding import find_files, require_unicode
+from labelloop.project.finding import find_files
 from labelloop.project.grouping import Grouping
-from labelloop.project.known_images import KnownImages
+from labelloop.project.known_images import KnownImages, look_at_known
+from labelloop.project.label_source import LabelSource
 from labelloop.project.matching import with_images
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
 from labelloop.project.storing import NewClasses, Revisions
 from labelloop.project.tables import ImageRow
 
-__all__ = ["UNNAMED_CLASS", "AddReport", "SkippedFile", "add_images", "add_labels"]
+__all__ = ["UNNAMED_CLASS", "AddReport", "LabelSource", "SkippedFile", "add_images", "add_labels"]
 
 UNNAMED_CLASS = "object"  # the class of labels without names in a project without classes
 
@@ -104,6 +102,7 @@ def add_images(
     read, unusable = read_files(found.files, page=wanted[0], channel=wanted[1], progress=progress)
     added = replaced = 0
     if read:
+        look_at_known(project, read, progress)
         with project.ledger.write() as session:
             known = KnownImages(project, session, read)
             rows_of = known.exact if named else known.of_file
@@ -121,16 +120,12 @@ def add_images(
 
 def add_labels(
     project: Project,
-    path: str,
+    source: LabelSource,
     *,
-    format: str = AUTO,
-    images: str | None = None,
-    split: str | None = None,
     group_by: str | None = None,
-    leave_out: str | None = None,
     channel: int | None = None,
     page: int | None = None,
-    readers: Sequence[LabelReader] = (),
+    split: str | None = None,
     progress: Progress = _SILENT,
 ) -> AddReport:
     """Adds annotations, and their images where these are new.
@@ -140,18 +135,12 @@ def add_labels(
 
     Args:
         project: Where to.
-        path: A file or a folder of annotations.
-        format: A name of ``formats.catalog.FORMATS``, a reader's name, or ``auto``.
-        images: Folder of the images; if None, where the format's layout has them, else the annotations' own
-            folder, then the project's images.
-        split: train, val or test; None leaves known images where they are and puts new ones into train.
+        source: Where the annotations lie, and where their images do.
         group_by: As in ``add_images``.
-        leave_out: Labels of images whose names, as the annotations have them, match this regular expression
-            are passed over.
         channel: As in ``add_images``. Where neither it nor a page is given, labels of a file of which one
             channel or page was added are for that one.
         page: As in ``add_images``; None for the first.
-        readers: Of formats of other software.
+        split: train, val or test; None leaves known images where they are and puts new ones into train.
         progress: Is told of each image.
 
     Raises:
@@ -163,22 +152,18 @@ def add_labels(
     if split is not None:
         _require_split(split)
     grouping = Grouping.asked(group_by)
-    place = plain_path(Path(path))
-    require_unicode(place)
-    label_set = read_labels(place, format, readers=readers)
-    if leave_out is not None:
-        kept = tuple(r for r in label_set.records if not re.search(leave_out, r.image))
-        label_set = replace(label_set, records=kept)
-    classes, records = _in_classes(label_set, project.config.classes, path)
+    classes, label_set = _in_classes(source.read(), project.config.classes, source.path)
     wanted = (page or 0, -1 if channel is None else channel)
     named = page is not None or channel is not None
-    labelled, skipped = with_images(project, records, place, images, label_set, wanted, progress)
+    labelled, skipped = with_images(project, source, label_set, wanted, progress)
     if not labelled:
         return AddReport(skipped=(*label_set.skipped, *skipped))
+    files = [item.image for item in labelled]
+    look_at_known(project, files, progress)
     with NewClasses(project, classes) as new_classes, project.ledger.write() as session:
         keep_classes(session, classes)
-        known = KnownImages(project, session, [item.image for item in labelled])
-        revisions = Revisions(session, known, f"{label_set.format}:{place}")
+        known = KnownImages(project, session, files)
+        revisions = Revisions(session, known, f"{label_set.format}:{source.place}")
         rows = [_row_for_labels(known, item.image, split, named=named) for item in labelled]
         if grouping is not None:
             placed = [(row, item.image.path) for row, item in zip(rows, labelled, strict=True)]
@@ -214,16 +199,16 @@ def _row_for_labels(known: KnownImages, image: ReadFile, split: str | None, *, n
 
 def _note_replaced(replaced: int, progress: Progress) -> None:
     if replaced:
-        progress.note(
-            f"note: {replaced} images were replaced by other files of the same path; what was known of them"
-            " stays in the ledger, and is used no more"
+        images = plural(
+            replaced,
+            "image was replaced by another file of the same path; what was known of it",
+            "images were replaced by other files of the same path; what was known of them",
         )
+        progress.note(f"note: {images} stays in the ledger, and is used no more")
 
 
-def _in_classes(
-    label_set: LabelSet, classes: tuple[str, ...], path: str
-) -> tuple[tuple[str, ...], list[LabelledImage]]:
-    """The project's classes afterwards, and the records with labels that index them."""
+def _in_classes(label_set: LabelSet, classes: tuple[str, ...], path: str) -> tuple[tuple[str, ...], LabelSet]:
+    """The project's classes afterwards, and the same with labels that index them."""
     if label_set.classes is None:
         if len(classes) > 1:
             raise ProjectError(
@@ -231,10 +216,10 @@ def _in_classes(
                 value=", ".join(classes),
                 way_out="Add labels that name their classes, as COCO does, or use a project with one class.",
             )
-        return classes or (UNNAMED_CLASS,), list(label_set.records)
+        return classes or (UNNAMED_CLASS,), label_set
     names = label_set.classes
     if not classes:
-        return names, list(label_set.records)
+        return names, label_set
     used = {int(label) for record in label_set.records for label in np.unique(record.instances.labels)}
     used |= {outline.label for record in label_set.records for outline in record.outlines}
     unknown = [names[label] for label in sorted(used) if names[label] not in classes]
@@ -245,7 +230,8 @@ def _in_classes(
             way_out=f"Append them to the classes in labelloop.toml ({', '.join(classes)}), or rename them.",
         )
     position = np.asarray([classes.index(name) if name in classes else -1 for name in names], np.int64)
-    return classes, [_with_labels(record, position) for record in label_set.records]
+    records = tuple(_with_labels(record, position) for record in label_set.records)
+    return classes, replace(label_set, records=records)
 
 
 def _with_labels(record: LabelledImage, position: npt.NDArray[np.int64]) -> LabelledImage:

@@ -98,17 +98,18 @@ def read_config(path: Path) -> ProjectConfig:
 
 
 def config_text(config: ProjectConfig) -> str:
-    """The TOML text of a configuration (JSON strings and lists of strings are valid TOML)."""
-    lines = [
-        f"name = {json.dumps(config.name, ensure_ascii=False)}",
-        f"classes = {json.dumps(list(config.classes), ensure_ascii=False)}",
-    ]
+    """The TOML text of a configuration."""
+    lines = [f"name = {_toml(config.name)}", f"classes = {_toml(list(config.classes))}"]
     if config.pixel_size_um is not None:
         lines.append(f"pixel_size_um = {config.pixel_size_um}")
-    if config.label_studio is not None:
-        url = json.dumps(config.label_studio.url, ensure_ascii=False)
-        lines += ["", "[label_studio]", f"url = {url}", f"project = {config.label_studio.project}"]
+    if (studio := config.label_studio) is not None:
+        lines += ["", "[label_studio]", f"url = {_toml(studio.url)}", f"project = {studio.project}"]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | list[str]) -> str:
+    """JSON, which is TOML too but for one control character that TOML does not take as it is."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def write_config(path: Path, config: ProjectConfig) -> None:

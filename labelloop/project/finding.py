@@ -15,7 +15,7 @@ from labelloop.formats.label_image import bare_stem, image_files, made_from
 from labelloop.formats.layouts import images_of_labels
 from labelloop.formats.records import SkippedFile
 from labelloop.images import IMAGE_SUFFIXES
-from labelloop.paths import plain_path
+from labelloop.paths import plain_path, plain_paths
 
 # Files that people call images; those which cannot be read are named rather than passed over.
 _OTHER_IMAGE_SUFFIXES = frozenset(
@@ -34,6 +34,7 @@ class FoundFiles:
 
 PREDICTIONS = ".labelloop-predictions"  # how the names begin of what predict keeps beside its files
 _OUTPUT_FOLDERS = ("label-tiff", "overlay")
+_NOT_THERE = "there is no such file or folder"
 
 
 def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> FoundFiles:
@@ -50,11 +51,12 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
     """
     found: dict[Path, None] = {}
     skipped: list[SkippedFile] = []
-    places = [plain_path(Path(text)) for text in paths]
-    named = {place for place in places if place.exists()}
+    places = plain_paths(Path(text) for text in paths)
+    faults = [_fault(place) if text else _NOT_THERE for text, place in zip(paths, places, strict=True)]
+    named = {place for place, fault in zip(places, faults, strict=True) if fault is None}
     folders = _Folders(named, leave_out, skipped)
-    for text, place in zip(paths, places, strict=True):
-        if place in named:
+    for text, place, fault in zip(paths, places, faults, strict=True):
+        if fault is None:
             if not folders.hold_images(place):
                 continue
             if place.is_dir():
@@ -63,19 +65,19 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
                 found[place] = None
         elif glob.has_magic(text):
             pattern = os.path.expanduser(text)  # the working folder's name is none
-            matches = [plain_path(Path(match)) for match in sorted(glob.glob(pattern, recursive=True))]
+            matches = plain_paths(map(Path, sorted(glob.glob(pattern, recursive=True))))
             if not matches:
                 skipped.append(SkippedFile(path=text, reason="no file matches this pattern"))
             start = plain_path(_literal_folder(Path(text)))
             for match in matches:
                 if not folders.enter_all(match, below=start):
                     continue
-                if match.is_dir():
+                if os.path.isdir(match):  # False where nobody may look
                     found.update(dict.fromkeys(_in_folder(match, folders.enter, skipped)))
                 elif _is_wanted(match.name):
                     found[match] = None
         else:
-            skipped.append(SkippedFile(path=text, reason="there is no such file or folder"))
+            skipped.append(SkippedFile(path=text, reason=fault))
     neighbours = _Neighbours(named)
     usable = []
     for path in found:
@@ -89,6 +91,17 @@ def find_files(paths: Sequence[str], *, leave_out: Sequence[Path] = ()) -> Found
         else:
             skipped.append(SkippedFile(path=_shown(path), reason="its name is not Unicode text; rename it"))
     return FoundFiles(files=tuple(usable), skipped=tuple(skipped))
+
+
+def _fault(place: Path) -> str | None:
+    """Why a file or folder that was named cannot be tried, or None."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return _NOT_THERE
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return None
 
 
 def _literal_folder(pattern: Path) -> Path:
@@ -108,7 +121,8 @@ class _Folders:
     def __init__(
         self, named: Collection[Path], leave_out: Collection[Path], skipped: list[SkippedFile]
     ) -> None:
-        self._named, self._leave_out, self._skipped = named, leave_out, skipped
+        self._named, self._skipped = named, skipped
+        self._left_out = set(map(os.path.realpath, leave_out))  # whatever links lead there
         self._named_in = {parent for path in named for parent in (path, *path.parents)}
         self._images_of: dict[Path, Path | None] = {}  # by folder of labels
         self._entered: dict[Path, bool] = {}
@@ -135,12 +149,12 @@ class _Folders:
             match: A file or folder.
             below: The folder that the pattern begins with.
         """
-        folders = [match, *match.parents] if match.is_dir() else match.parents
+        folders = [match, *match.parents] if os.path.isdir(match) else match.parents
         between = list(takewhile(lambda folder: folder != below, folders))
         return all(map(self.enter, reversed(between)))
 
     def _is_entered(self, folder: Path) -> bool:
-        if folder in self._leave_out:
+        if os.path.realpath(folder) in self._left_out:
             return False
         if folder in self._named:
             return self.hold_images(folder)
@@ -170,8 +184,16 @@ def _labels_of(images: Path) -> str:
 def _is_result(folder: Path) -> bool:
     """Whether predict has written this folder."""
     return folder.name in _OUTPUT_FOLDERS and any(
-        name.startswith(PREDICTIONS) for name in os.listdir(folder.parent)
+        name.startswith(PREDICTIONS) for name in _names_in(folder.parent)
     )
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted; nothing where it may be entered, but not listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 class _Neighbours:
@@ -193,7 +215,7 @@ class _Neighbours:
         folder = path.parent
         if folder not in self._images:
             images: dict[str, list[str]] = defaultdict(list)
-            for name in sorted(os.listdir(folder)):
+            for name in _names_in(folder):
                 if _is_wanted(name) and made_from(Path(name)) is None:
                     images[bare_stem(name)].append(name)
             self._images[folder] = images

@@ -13,8 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from labelloop.errors import UsageError
+from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.ledger import scalars_with
+from labelloop.project.places import Places
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow
 
@@ -77,9 +79,13 @@ class Grouping:
             row.group = chosen[str(path.parent)]
         if moved:
             names_now = ", ".join(sorted(set(chosen.values())))
+            there = plural(
+                moved,
+                "image of these folders that was added before is",
+                "images of these folders that were added before are",
+            )
             progress.note(
-                f"note: {moved} images of these folders that were added before are now in the groups "
-                f"{names_now}; folders of one name no longer share a group"
+                f"note: {there} now in the groups {names_now}; folders of one name no longer share a group"
             )
 
 
@@ -128,12 +134,11 @@ class _FolderNames:
 
     def __init__(self, project: Project, session: Session) -> None:
         self._root, self._session = str(project.root), session
-        self._real: dict[str, str] = {}  # by path as it is named
+        self._real_path = Places().of_folder
         self._named: dict[str, set[str]] = defaultdict(set)  # real paths of folders, by name
         for path, group in session.execute(select(ImageRow.path, ImageRow.group)):
-            folder = self._folder(path)
-            if group is not None and _is_end(group, folder):
-                self._named[group].add(self._real_path(folder))
+            if group is not None and self._is_name(group, path):
+                self._named[group].add(self._real_path(self._folder(path)))
 
     def choose(self, folders: Collection[str]) -> dict[str, str]:
         """The name of each of these folders."""
@@ -164,20 +169,19 @@ class _FolderNames:
         ]
         n_renamed = 0
         for row in scalars_with(self._session, select(ImageRow), ImageRow.group, old):
-            folder = self._folder(row.path)
-            name = names.get(self._real_path(folder))
-            if row.id not in but and name is not None and _is_end(str(row.group), folder):
+            name = names.get(self._real_path(self._folder(row.path)))
+            if row.id not in but and name is not None and self._is_name(str(row.group), row.path):
                 n_renamed += row.group != name
                 row.group = name
         return n_renamed
 
+    def _is_name(self, group: str, stored_path: str) -> bool:
+        """Whether an image's group is its folder's name, which may begin with what the project was called."""
+        inside = os.path.dirname(stored_path)  # the whole folder where it lies elsewhere
+        return _is_end(group, self._folder(stored_path)) or bool(inside and group.endswith(f"/{inside}"))
+
     def _folder(self, stored_path: str) -> str:
         return os.path.dirname(os.path.join(self._root, stored_path))
-
-    def _real_path(self, folder: str) -> str:
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        return self._real[folder]
 
 
 def _ends(folder: str) -> list[str]:

@@ -7,12 +7,30 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from labelloop.progress import Progress
 from labelloop.project.ledger import rows_with, scalars_with
 from labelloop.project.places import Places
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
-from labelloop.project.recorded import is_at
+from labelloop.project.recorded import is_at, look_at
 from labelloop.project.tables import ImageRow, LabelRow, now
+
+
+def look_at_known(project: Project, files: Sequence[ReadFile], progress: Progress) -> None:
+    """Reads the files at other paths of the images that these files are, before the ledger is locked.
+
+    Args:
+        project: Whose ledger.
+        files: All that an act has read.
+        progress: Is told of each file that is read.
+    """
+    places = Places()
+    found = {places.of(file.path) for file in files}
+    columns = select(ImageRow.path).where(ImageRow.replaced_at.is_(None)).order_by(ImageRow.id)
+    with project.ledger.read() as session:
+        stored = scalars_with(session, columns, ImageRow.sha256, _contents(files))
+        paths = [project.root / path for path in stored]
+    look_at([path for path in paths if places.of(path) not in found], progress)
 
 
 class KnownImages:
@@ -41,8 +59,8 @@ class KnownImages:
         self._found = {self._places.of(file.path): file.sha256 for file in files}
         self._rows: dict[str, list[ImageRow]] = {}
         self.added = self.moved = 0
-        distinct = list(dict.fromkeys(file.sha256 for file in files))
-        for row in scalars_with(session, select(ImageRow).order_by(ImageRow.id), ImageRow.sha256, distinct):
+        rows = select(ImageRow).order_by(ImageRow.id)
+        for row in scalars_with(session, rows, ImageRow.sha256, _contents(files)):
             self._rows.setdefault(row.sha256, []).append(row)
         self.ids = [row.id for rows in self._rows.values() for row in rows]
         self._old = set(self.ids)
@@ -81,7 +99,7 @@ class KnownImages:
             sha256=image.sha256,
             page=image.page,
             channel=image.channel,
-            path=self._project.stored_path(image.path),
+            path=self._project.stored_path(image.path, self._places),
             file_name=image.path.name,
             height=image.size_hw[0],
             width=image.size_hw[1],
@@ -99,7 +117,7 @@ class KnownImages:
         return row.id in self._old
 
     def _renew(self, file: ReadFile) -> None:
-        path = self._project.stored_path(file.path)
+        path = self._project.stored_path(file.path, self._places)
         for row in self.of_file(file):
             if row.replaced_at is not None or (row.path != path and self._is_lost(row)):
                 row.path, row.file_name, row.replaced_at = path, file.path.name, None
@@ -124,3 +142,8 @@ class KnownImages:
             row.replaced_at = now()
             self._left[self._places.of(self._project.root / row.path)] = row
         return len(replaced)
+
+
+def _contents(files: Sequence[ReadFile]) -> list[str]:
+    """The hashes of files, each once."""
+    return list(dict.fromkeys(file.sha256 for file in files))

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from labelloop.project.project import Project
 from labelloop.project.tables import LookRow
@@ -37,12 +38,21 @@ class Look:
 def count_look(project: Project, *, run: str, which: str, n_images: int, metrics: Mapping[str, Any]) -> int:
     """Notes a look, unless the very same was seen before; how many there were with this one."""
     kept = {name: metrics[name] for name in KEPT if name in metrics}
-    before = looks(project)
-    if any((look.run, look.which, look.metrics) == (run, which, kept) for look in before):
-        return len(before)
+    with project.ledger.read() as session:  # a look that was seen before needs nothing to be written
+        known, count = _known(session, run, which, kept)
+    if known:
+        return count
     with project.ledger.write() as session:
-        session.add(LookRow(run=run, which=which, n_images=n_images, metrics=kept))
-    return len(before) + 1
+        known, count = _known(session, run, which, kept)  # another command may have looked meanwhile
+        if not known:
+            session.add(LookRow(run=run, which=which, n_images=n_images, metrics=kept))
+    return count + (not known)
+
+
+def _known(session: Session, run: str, which: str, metrics: Mapping[str, Any]) -> tuple[bool, int]:
+    """Whether this very look was counted, and how many were."""
+    rows = session.scalars(select(LookRow)).all()
+    return any((row.run, row.which, row.metrics) == (run, which, metrics) for row in rows), len(rows)
 
 
 def looks(project: Project) -> list[Look]:

@@ -14,6 +14,8 @@ from labelloop.formats.records import LabelledImage, LabelSet, SkippedFile
 from labelloop.paths import plain_path
 from labelloop.progress import Progress
 from labelloop.project.finding import folder_files
+from labelloop.project.label_source import LabelSource
+from labelloop.project.places import Places
 from labelloop.project.project import Project
 from labelloop.project.reading import read_files
 from labelloop.project.storing import LabelledFile
@@ -24,9 +26,7 @@ _SHOWN = 3
 
 def with_images(
     project: Project,
-    records: Sequence[LabelledImage],
-    place: Path,
-    images: str | None,
+    source: LabelSource,
     label_set: LabelSet,
     page_and_channel: tuple[int, int],
     progress: Progress,
@@ -34,11 +34,9 @@ def with_images(
     """The records whose images are found, usable and of the right size, and why the others are not.
 
     Args:
-        project: Whose images are searched too, unless ``images`` is given.
-        records: In the project's classes.
-        place: Where the annotations lie.
-        images: Folder of the images, as a person typed it.
-        label_set: What the records are of.
+        project: Whose images are searched too, unless the source has a folder of its own.
+        source: Where the annotations lie.
+        label_set: What they say, in the project's classes.
         page_and_channel: Of the files; (0, -1) for RGB as it is or the first channel.
         progress: Is told of each image.
 
@@ -47,8 +45,9 @@ def with_images(
     """
     skipped: list[SkippedFile] = []
     found: list[tuple[Path, LabelledImage]] = []
-    folder, indices = _places(project, place, images, label_set)
-    hint = f" ({folder}); give its folder with --images" if images is None else ""
+    folder, indices = _places(project, source, label_set)
+    hint = f" ({folder}); give its folder with --images" if source.images is None else ""
+    records = label_set.records
     for record, file in zip(records, match_images(records, indices), strict=True):
         if isinstance(file, Path):
             found.append((file, record))
@@ -76,21 +75,24 @@ def with_images(
     return labelled, [*skipped, *unusable]
 
 
-def _places(
-    project: Project, place: Path, images: str | None, label_set: LabelSet
-) -> tuple[Path, list[ImageIndex]]:
+def _places(project: Project, source: LabelSource, label_set: LabelSet) -> tuple[Path, list[ImageIndex]]:
     """The folder of the images, and where they are looked for."""
+    place = source.place
     folder = label_set.image_folder or (place if place.is_dir() else place.parent)
-    if images is not None:
-        folder = plain_path(Path(images))
+    if source.images is not None:
+        folder = plain_path(Path(source.images))
         if not folder.is_dir():
             raise UsageError(
-                "there is no such folder of images", value=images, way_out="Check the path of --images."
+                "there is no such folder of images",
+                value=source.images,
+                way_out="Check the path of --images.",
             )
-    index = ImageIndex((file for file in folder_files(folder) if file not in label_set.files), folder)
-    if images is not None:
+    places = Places()
+    of_labels = {places.of(file) for file in label_set.files}
+    index = ImageIndex((file for file in folder_files(folder) if places.of(file) not in of_labels), folder)
+    if source.images is not None:
         return folder, [index]
-    known = (image.path for image in project.images() if image.path not in label_set.files)
+    known = (image.path for image in project.images() if places.of(image.path) not in of_labels)
     return folder, [index, ImageIndex(known, project.root)]
 
 

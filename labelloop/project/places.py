@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 
@@ -13,11 +15,13 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self._real: dict[str, str] = {}  # by folder as it is named
+        self._real: Callable[[str], str] = cache(os.path.realpath)
 
     def of(self, path: Path) -> str:
         """The place of this file, there or not."""
         folder, name = os.path.split(path)
-        if folder not in self._real:
-            self._real[folder] = os.path.realpath(folder)
-        return os.path.join(self._real[folder], name)
+        return os.path.join(self._real(folder), name)
+
+    def of_folder(self, folder: Path | str) -> str:
+        """The real path of this folder, there or not."""
+        return self._real(str(folder))

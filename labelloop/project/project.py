@@ -16,6 +16,7 @@ from labelloop.paths import plain_path
 from labelloop.project.classes import hold_classes
 from labelloop.project.config import FILE_NAME, LabelStudioConfig, ProjectConfig, read_config, write_config
 from labelloop.project.ledger import Ledger, decode_instances, rows_with, sqlite_url
+from labelloop.project.places import Places
 from labelloop.project.tables import ImageRow, LabelRow, RunRow, is_newest_label, now
 
 SPLITS = ("train", "val", "test")
@@ -74,8 +75,8 @@ class Project:
         """Makes a project in a new or empty folder, or in one that holds no project yet.
 
         Raises:
-            ProjectError: There is a project already, the folder cannot be written, or its ledger has
-                labels of other classes.
+            ProjectError: There is a project already, the folder cannot be written, or its ledger cannot be
+                used or has labels of other classes.
         """
         root = plain_path(root)
         if (root / FILE_NAME).exists():
@@ -86,6 +87,7 @@ class Project:
             (root / ".labelloop").mkdir(parents=True, exist_ok=True)
             ledger = Ledger(sqlite_url(root / ".labelloop" / "ledger.db"))
             ledger.create()
+            ledger.check()
             hold_classes(ledger, config.classes)  # the ledger may be an old one
             write_config(root / FILE_NAME, config)
         except OSError as error:
@@ -163,13 +165,16 @@ class Project:
 
     def set_classes(self, classes: tuple[str, ...]) -> None:
         """Writes the class names into labelloop.toml."""
-        self.config = self.config.model_copy(update={"classes": classes})
-        write_config(self.root / FILE_NAME, self.config)
+        self._write(self.config.model_copy(update={"classes": classes}))
 
     def set_label_studio(self, settings: LabelStudioConfig) -> None:
         """Writes into labelloop.toml where reviews take place."""
-        self.config = read_config(self.root / FILE_NAME).model_copy(update={"label_studio": settings})
-        write_config(self.root / FILE_NAME, self.config)
+        self._write(read_config(self.root / FILE_NAME).model_copy(update={"label_studio": settings}))
+
+    def _write(self, config: ProjectConfig) -> None:
+        """Writes the settings, which hold from when the file has them."""
+        write_config(self.root / FILE_NAME, config)
+        self.config = config
 
     def images(
         self, *, split: str | None = None, labelled: bool | None = None, replaced: bool = False
@@ -237,12 +242,17 @@ class Project:
                 i: decode_instances(stored) for i, revision, stored in rows if revisions.get(i) == revision
             }
 
-    def stored_path(self, path: Path) -> str:
-        """How the ledger keeps a path: relative inside the project, so that a project can be moved."""
+    def stored_path(self, path: Path, places: Places) -> str:
+        """How the ledger keeps a path: relative inside the project, so that a project can be moved.
+
+        Args:
+            path: Of a file.
+            places: Follows the links that may lead inside.
+        """
         absolute = path.absolute()
         if absolute.is_relative_to(self.root):
             return str(absolute.relative_to(self.root))
-        real, root = absolute.parent.resolve() / absolute.name, self.root.resolve()  # a link may lead inside
+        real, root = Path(places.of(absolute)), places.of_folder(self.root)
         return str(real.relative_to(root)) if real.is_relative_to(root) else str(absolute)
 
     def runs(self) -> list[RunRecord]:

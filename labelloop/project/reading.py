@@ -14,10 +14,11 @@ from labelloop.errors import ImageError
 from labelloop.formats.records import SkippedFile
 from labelloop.images import read_image
 from labelloop.progress import Progress, stage
-from labelloop.project.recorded import file_sha256
+from labelloop.project.recorded import file_sha256, file_state
 
 _THREADS = 4  # each may hold one decoded image
 _AHEAD = 4 * _THREADS
+_CHANGED = "the file changed while it was read; add it again when it is complete"
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -70,12 +71,15 @@ def read_files(
 
 def _read(path: Path, page: int, channel: int) -> ReadFile | SkippedFile:
     try:
+        before = file_state(path)
         image = read_image(path, page=page, channel=-1 if channel == 0 else channel)
         if channel == 0 and image.pixels.ndim == 2:
             channel = -1  # without a channel the first one is read, and is known as such
         elif channel == 0:
             image = read_image(path, page=page, channel=0)
         sha256 = file_sha256(path)
+        if file_state(path) != before:
+            return SkippedFile(path=str(path), reason=_CHANGED)
     except ImageError as error:
         return SkippedFile(path=str(path), reason=error.what)
     except OSError as error:

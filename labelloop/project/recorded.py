@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from labelloop.errors import ChangedImageError, ImageError
 from labelloop.images import Micrograph, read_image
+from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord
 
-_KEPT_HASHES = 100_000  # files
+_SILENT: Progress = Silent()
+_HASHES: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what a file looked like when it was read
 _WAY_OUT = (
     "Put back what was added; or add what is there now with labelloop add images, and its labels with"
     " labelloop add labels."
@@ -56,13 +58,14 @@ def read_unchanged(image: ImageRecord) -> Micrograph:
     return read_recorded(image)
 
 
-def require_unchanged(images: Sequence[ImageRecord]) -> None:
+def require_unchanged(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> None:
     """Looks whether the files of images are the ones that were added; each file is read once.
 
     Raises:
         ChangedImageError: Some are not.
         ImageError: One cannot be read.
     """
+    look_at([image.path for image in images], progress)
     changed = list(dict.fromkeys(i.path for i in images if _known_hash(i.path) != i.sha256))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -73,12 +76,40 @@ def require_unchanged(images: Sequence[ImageRecord]) -> None:
         )
 
 
+def look_at(paths: Iterable[Path], progress: Progress) -> None:
+    """Reads those files whose content is not known as they are now, so that later questions cost no reading.
+
+    Those that cannot be read are left to whoever asks.
+
+    Args:
+        paths: Of the files.
+        progress: Is told of each file that is read.
+    """
+    unread = [path for path in dict.fromkeys(paths) if not _is_known(path)]
+    if unread:
+        with stage(progress, "checking files", len(unread)):
+            for path in unread:
+                with suppress(ImageError):
+                    _known_hash(path)
+                progress.advance()
+
+
 def is_at(path: Path, sha256: str) -> bool:
     """Whether a file can be read there and has this content."""
     try:
         return _known_hash(path) == sha256
     except ImageError:
         return False
+
+
+def file_state(path: Path) -> tuple[int, int, int]:
+    """What changes with the content of a file: its size in bytes, and two times in ns.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def file_sha256(path: Path) -> str:
@@ -94,12 +125,18 @@ def file_sha256(path: Path) -> str:
 def _known_hash(path: Path) -> str:
     """The hash of a file, read again only where its size or its times have changed."""
     try:
-        stat = path.stat()
-        return _hash_of(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        now = file_state(path)
+        then, sha256 = _HASHES.get(path, (None, ""))
+        if now != then:
+            sha256 = file_sha256(path)
+            _HASHES[path] = now, sha256
+        return sha256
     except OSError as error:
         raise ImageError(f"the file cannot be read ({error.strerror})", value=path) from error
 
 
-@lru_cache(maxsize=_KEPT_HASHES)
-def _hash_of(path: Path, _size: int, _modified_ns: int, _changed_ns: int) -> str:
-    return file_sha256(path)
+def _is_known(path: Path) -> bool:
+    try:
+        return path in _HASHES and _HASHES[path][0] == file_state(path)
+    except OSError:
+        return False

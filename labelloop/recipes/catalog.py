@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from labelloop.distill.recipe import BENCHMARK, BUILT_IN, base_of, packaged_names, recipe_document
+from labelloop.distill.recipe import BENCHMARK, benchmark_table, packaged_names, recipe_document
 from labelloop.errors import UsageError
 from labelloop.metrics.protocols import Protocol
 from labelloop.models.catalog import find_architecture
@@ -85,14 +85,8 @@ def find_benchmark(name: str) -> Benchmark | None:
     Raises:
         UsageError: There is no such recipe.
     """
-    seen: list[str] = []
-    while name not in seen and name not in BUILT_IN:
-        seen.append(name)
-        document = recipe_document(name)
-        if BENCHMARK in document:
-            return _benchmark(name, document[BENCHMARK])
-        name = base_of(name, str(document.get("base", "default")))
-    return None
+    found = benchmark_table(name)
+    return None if found is None else _benchmark(*found)
 
 
 def _tables() -> dict[str, dict[str, Any]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from labelloop.errors import ProjectError, UsageError
 from labelloop.formats import ade20k, cityscapes, coco, orgasegment
 from labelloop.paths import plain_path
+from labelloop.plurals import plural
 from labelloop.progress import Progress
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
 
@@ -140,11 +141,13 @@ def add_dataset(project: Project, dataset: Dataset, folder: Path, progress: Prog
             continue
         report = add_labels(
             project,
-            str(folder / part.labels),
-            format=dataset.format,
-            images=None if part.images is None else str(folder / part.images),
+            LabelSource(
+                path=str(folder / part.labels),
+                format=dataset.format,
+                images=None if part.images is None else str(folder / part.images),
+                leave_out=part.leave_out,
+            ),
             split=part.split,
-            leave_out=part.leave_out,
             progress=progress,
         )
         if not (report.added or report.known or report.revised):
@@ -152,7 +155,7 @@ def add_dataset(project: Project, dataset: Dataset, folder: Path, progress: Prog
             place = folder / part.labels
             raise ProjectError("no image of the data set can be used", value=place, way_out=reasons)
         left_out = f", {len(report.skipped)} skipped" if report.skipped else ""
-        progress.note(f"{part.split}: {report.added} images added from {part.labels}{left_out}")
+        progress.note(f"{part.split}: {plural(report.added, 'image')} added from {part.labels}{left_out}")
 
 
 def dataset_project(root: Path | None, dataset: Dataset) -> Project:

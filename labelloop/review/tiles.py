@@ -16,7 +16,7 @@ import numpy.typing as npt
 from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile, TileLayout, plan_tiles
 
-MAX_OBJECTS = 60  # shown in one task; an editor with 50 polygons opens in seconds, with 300 it does not
+MAX_OBJECTS = 40  # of a task, seen or expected: what a person can look at in one go
 MAX_SIDE_PX = 1536  # of a tile: a screen shows it at more than half its size
 OVERLAP_PER_BOX_SIDE = 1.25  # overlap over the objects' 95th percentile box side
 SHOWN_SHARE = 0.2  # a part of an object is shown from this share of it on,

@@ -30,14 +30,14 @@ import torch
 from scores import METRICS, Score, commit, mean_difference, measure, percent
 
 from labelloop.distill.assembly import trainer_of
-from labelloop.distill.checkpoint import RunFiles
 from labelloop.distill.recipe import recipe_from_dict
-from labelloop.distill.runs import read_run_config, restore_model, stats_from_dict
 from labelloop.distill.schedule import guided_schedule
 from labelloop.images import read_image
 from labelloop.predict.field import predict_array
 from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.runs.checkpoint import RunFiles
+from labelloop.runs.loading import read_run_config, restore_model, stats_from_dict
 
 DRAWN = 15
 RESULTS = Path(__file__).parent / "results" / "ablations"

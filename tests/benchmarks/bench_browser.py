@@ -37,7 +37,7 @@ from labelloop.instances import Instances
 from labelloop.integrations.label_studio.brush import encode_brush
 from labelloop.integrations.label_studio.connecting import connect
 from labelloop.integrations.label_studio.push import push
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -130,7 +130,7 @@ def _push(
         Image.fromarray(pixels).save(few / f"few-{seed}.png")
         Image.fromarray(labels).save(masks / f"few-{seed}.png")
     project = Project.init(root / "project", ProjectConfig(name="browser", classes=("organoid",)))
-    add_labels(project, str(masks), images=str(few))
+    add_labels(project, LabelSource(path=str(masks), images=str(few)))
     add_images(project, [str(pool)])
     run = str(train(project, TrainRequest(method="supervised", iterations=2))["run"])
     images = {image.id: image for image in project.images(split="train", labelled=False)}

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.distill.runs import load_model
 from labelloop.evaluating import predict_known_images
 from labelloop.instances import Instances
 from labelloop.metrics.calibration import Calibration, threshold_for_precision
@@ -26,6 +25,7 @@ from labelloop.metrics.matching import coco_match
 from labelloop.metrics.pairs import PairTable
 from labelloop.progress import Silent
 from labelloop.project.project import ImageRecord, Project
+from labelloop.runs.loading import load_model
 
 BINS = 15
 TARGETS = (0.8, 0.9, 0.95)

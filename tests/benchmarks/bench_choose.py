@@ -27,7 +27,7 @@ from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
 from labelloop.instances import Instances
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -42,7 +42,7 @@ def made_project(folder: Path, n_images: int) -> Project:
     """A project with a trained model and a pool of entries."""
     project = Project.init(folder / "pool", ProjectConfig(name="pool", classes=("organoid",)))
     write_micrographs(folder / "labelled", 3, seed=0, labels=folder / "labelled.json", size_hw=(96, 96))
-    add_labels(project, str(folder / "labelled.json"), images=str(folder / "labelled"))
+    add_labels(project, LabelSource(path=str(folder / "labelled.json"), images=str(folder / "labelled")))
     train(project, TrainRequest(iterations=4, name="made"))
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (512, 512)).astype(np.uint8)

@@ -29,13 +29,13 @@ import numpy.typing as npt
 from made_errors import KINDS, Error, with_errors
 from scipy import ndimage
 
-from labelloop.data.label_errors.find import find_label_errors
-from labelloop.data.label_errors.out_of_fold import OutOfFoldSettings, out_of_fold
-from labelloop.data.label_errors.suspects import Suspect
 from labelloop.formats.coco import coco_dataset, read_coco
 from labelloop.images import read_image
 from labelloop.instances import Instances
-from labelloop.project.adding import add_labels
+from labelloop.label_errors.find import find_label_errors
+from labelloop.label_errors.out_of_fold import OutOfFoldSettings, out_of_fold
+from labelloop.label_errors.suspects import Suspect
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
 
@@ -101,7 +101,7 @@ def project_with_errors(data: Path, work: Path, name: str) -> Project:
     path = work / f"{name}.json"
     path.write_text(json.dumps(coco_dataset(files, labels, CLASSES)))
     project = Project.init(root, ProjectConfig(name=root.name, classes=CLASSES))
-    add_labels(project, str(path), images=str(data / name / FILES[name][1]))
+    add_labels(project, LabelSource(path=str(path), images=str(data / name / FILES[name][1])))
     return project
 
 

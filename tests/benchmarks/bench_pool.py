@@ -16,8 +16,8 @@ from labelloop.data.label_draw import draw_labels
 from labelloop.distill.batches import epoch_order
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.status import project_status
 from labelloop.project.tables import ImageRow
+from labelloop.status import project_status
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from labelloop.distill.runs import load_model
 from labelloop.images import normalise, percentiles, read_image
 from labelloop.models.catalog import build_model
 from labelloop.models.precision import autocast_for
@@ -27,6 +26,7 @@ from labelloop.predict.field import BATCH_IMAGES, MIN_SCORE
 from labelloop.predict.items import PredictItem
 from labelloop.predict.pool import predict_images
 from labelloop.project.project import Project
+from labelloop.runs.loading import load_model
 
 
 def main() -> None:

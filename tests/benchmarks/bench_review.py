@@ -30,11 +30,12 @@ from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.distill.train import TrainRequest, train
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.client import LabelStudio
+from labelloop.integrations.label_studio.changes import FIELDS
 from labelloop.integrations.label_studio.connecting import connect
-from labelloop.integrations.label_studio.pull import FIELDS, pull
+from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
-from labelloop.project.adding import add_images, add_labels
+from labelloop.integrations.label_studio.transport import Transport
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -110,7 +111,7 @@ def _project(root: Path, tasks: int, masks: int) -> Project:
     for i in range(2):
         Image.fromarray(rng.integers(0, 255, (SIDE, SIDE), dtype=np.uint8)).save(few / f"few-{i}.png")
         Image.fromarray(labels).save(root / "labels" / f"few-{i}.png")
-    add_labels(project, str(root / "labels"), images=str(few))
+    add_labels(project, LabelSource(path=str(root / "labels"), images=str(few)))
     add_images(project, [str(pool)])
     run = str(train(project, TrainRequest(method="supervised", iterations=4))["run"])
     stored = [encode_instances(instances) for instances in truth]
@@ -140,17 +141,17 @@ def _discs(rng: np.random.Generator, n: int) -> Instances:
 def _recorded() -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
     """The requests that push makes, with their bodies."""
     made: list[tuple[str, str, dict[str, Any]]] = []
-    request = LabelStudio._request
+    request = Transport.request
 
-    def record(self: LabelStudio, method: str, path: str, **options: Any) -> Any:
+    def record(self: Transport, method: str, path: str, **options: Any) -> Any:
         made.append((method, path, options))
         return request(self, method, path, **options)
 
-    LabelStudio._request = record  # type: ignore[method-assign]
+    Transport.request = record  # type: ignore[method-assign]
     try:
         yield made
     finally:
-        LabelStudio._request = request  # type: ignore[method-assign]
+        Transport.request = request  # type: ignore[method-assign]
 
 
 def _send_again(url: str, project: Project, requests: list[tuple[str, str, dict[str, Any]]]) -> float:

@@ -20,12 +20,12 @@ import torch
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.batches import fitted, make_batch
 from labelloop.distill.recipe import REFERENCE
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, make_optimiser, train_step
 from labelloop.models.backbones import freeze_first_stages
 from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.runs.loading import read_run_config
 
 
 def main() -> None:

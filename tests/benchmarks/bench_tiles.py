@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from labelloop.distill.runs import load_model
 from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.predict.field import predict_array
 from labelloop.predict.tiles import plan_tiles, tile_layout
 from labelloop.project.project import Project
+from labelloop.runs.loading import load_model
 
 AGREEMENTS = (0.5, 0.75, 0.9)
 

@@ -40,11 +40,11 @@ from labelloop.budget.lanes_compared import (
 )
 from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
-from labelloop.distill.checkpoint import write_json
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
+from labelloop.runs.checkpoint import write_json
 
 RESULTS = Path(__file__).parent / "results" / "budget"
 STRATEGIES: tuple[Strategy, ...] = ("random", "auto", "diversity", "foreground-random")
@@ -93,11 +93,11 @@ def project_of(name: str, data: Path, work: Path) -> Project:
     drawn = data / name / labels if chosen.pool is None else root / "pool.json"
     if chosen.pool is not None:
         drawn.write_text(json.dumps(some_images(json.loads((data / name / labels).read_text()), chosen.pool)))
-    add_labels(project, str(drawn), images=str(data / name / images))
+    add_labels(project, LabelSource(path=str(drawn), images=str(data / name / images)))
     if chosen.unlabelled is not None:
         add_images(project, [str(data / name / chosen.unlabelled)])
     test = str(data / name / "test")
-    add_labels(project, str(data / name / "test.json"), images=test, split="test")
+    add_labels(project, LabelSource(path=str(data / name / "test.json"), images=test), split="test")
     return project
 
 

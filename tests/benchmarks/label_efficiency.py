@@ -28,10 +28,10 @@ from pathlib import Path
 
 from scores import METRICS, Score, commit, mean_difference, measure, percent
 
-from labelloop.distill.runs import load_model
 from labelloop.evaluating import predict_known_images
 from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.runs.loading import load_model
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("guided", "ceiling", "longer")

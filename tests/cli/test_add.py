@@ -85,7 +85,7 @@ def test_crowds_are_counted_and_said(labelloop, project: Path, tmp_path: Path) -
     (tmp_path / "labels.json").write_text(json.dumps(document), encoding="utf-8")
     ran = labelloop("add", "labels", tmp_path / "labels.json", "-C", project)
     assert ran.code == 0
-    assert "1 objects, 1 areas marked as crowd" in ran.out
+    assert "1 object, 1 area marked as crowd" in ran.out
     document["annotations"][0]["iscrowd"] = 1
     (tmp_path / "labels.json").write_text(json.dumps(document), encoding="utf-8")
     again = labelloop("add", "labels", tmp_path / "labels.json", "-C", project, "--json")
@@ -247,7 +247,7 @@ def test_a_file_that_replaced_another_is_counted_and_said(labelloop, project: Pa
     _write_images(tmp_path / "plate", 1, seed=5)
     ran = labelloop("add", "images", tmp_path / "plate", "-C", project, "--json")
     assert (ran.document["added"], ran.document["known"], ran.document["replaced"]) == (1, 1, 1)
-    assert "1 images were replaced by other files of the same path" in ran.err
+    assert "1 image was replaced by another file of the same path" in ran.err
     assert labelloop("status", "-C", project, "--json").document["images"]["total"] == 2
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from labelloop.data.label_errors import OutOfFoldSettings, suspects_of
 from labelloop.data.synthetic_set import write_micrographs
+from labelloop.label_errors import OutOfFoldSettings, suspects_of
 from labelloop.progress import Silent
 from labelloop.project.project import Project
 

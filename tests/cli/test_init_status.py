@@ -16,7 +16,6 @@ from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
-from labelloop.project.status import project_status
 from labelloop.project.tables import ImageRow, LabelRow, Meta
 from labelloop.proposing import GATE, PROPOSER
 from labelloop.review.choice import Choice
@@ -25,6 +24,7 @@ from labelloop.review.packing import pack_json
 from labelloop.review.rounds import move_rounds, plan_round, set_states
 from labelloop.review.tasks import SKIPPED, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
+from labelloop.status import project_status
 
 
 def test_the_next_command_can_be_pasted_where_the_folder_has_a_space(labelloop, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
         "labelloop pull   (1 tasks wait for review)"
     ]
     shown = labelloop("status", "-C", project).out
-    assert "1 tasks wait, about 2 minutes" in shown
+    assert "1 task waits, about 2 minutes" in shown
     assert "2 tasks wait at http://127.0.0.1:8080#1, which the project is not tied to now" in shown
 
 

@@ -33,6 +33,7 @@ def test_simulate_prints_the_object_of_the_contract_and_the_same_as_a_table(labe
     assert ran.code == 0, ran.out
     assert ran.document["metric"] == "coco_ap"
     assert ran.document["split"] == "test"
+    assert ran.document["baseline"] == "random"
     points = ran.document["strategies"]["random"]
     assert [point["round"] for point in points] == [0, 1]
     assert all({"round", "minutes", "images", "value", "low", "high"} <= set(point) for point in points)

@@ -53,8 +53,8 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
 def test_train_prints_the_object_of_the_contract(screen: tuple[Path, dict]) -> None:
     _, trained = screen
     assert {
-        "run", "labels", "model", "method", "seed", "iterations", "supervised", "guided", "difference",
-        "promoted", "verified", "split", "seconds", "device",
+        "run", "labels", "model", "method", "seed", "iterations", "length", "supervised", "guided",
+        "difference", "promoted", "verified", "split", "seconds", "device",
     } <= set(trained)  # fmt: skip
     assert trained["run"] == "first"
     assert trained["labels"] == {"requested": "2", "used": 2, "pool": 6}

@@ -62,7 +62,7 @@ def test_a_file_called_as_a_published_one_that_is_another_is_told(tmp_path):
     text = "ulm_000002_000019_gtFine_instanceIds.png\n"
     labels = named(tmp_path, text, "perc_5.txt")
     (note,) = labels.notes
-    assert "1 images instead of 144" in note
+    assert "1 image instead of 144" in note
     assert f"{hashlib.sha256(text.encode()).hexdigest()[:8]} instead of da09a92a" in note
     assert named(tmp_path, text, "mine.txt").notes == ()
 

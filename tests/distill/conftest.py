@@ -12,7 +12,7 @@ from labelloop.data.synthetic import organoid_micrograph
 from labelloop.distill.train import TrainRequest, train
 from labelloop.formats.coco import coco_dataset
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 
@@ -45,8 +45,10 @@ def project(tmp_path, write_set):
     made = Project.init(tmp_path / "project", ProjectConfig(name="tiny", classes=("organoid",)))
     write_set("labelled", 3, seed=1, truth=True)
     write_set("test", 2, seed=2, truth=True)
-    add_labels(made, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"))
-    add_labels(made, str(tmp_path / "test.json"), images=str(tmp_path / "test"), split="test")
+    add_labels(made, LabelSource(path=str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled")))
+    add_labels(
+        made, LabelSource(path=str(tmp_path / "test.json"), images=str(tmp_path / "test")), split="test"
+    )
     add_images(made, [str(write_set("pool", 4, seed=3, truth=False))])
     return made
 

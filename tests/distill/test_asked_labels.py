@@ -7,10 +7,10 @@ import json
 import pytest
 
 from labelloop.distill.asked_labels import asked_labels, word_for
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
+from labelloop.runs.loading import read_run_config
 
 
 def ids(project, *names):
@@ -34,7 +34,9 @@ def test_a_list_that_counts_counts_the_coco_file_of_the_labels(project, tmp_path
     asked = asked_labels(project, f"{tmp_path / 'seeds.txt'}@34%", images, seed=0)
     assert sorted(asked.image_ids) == ids(project, "labelled_1.png")
     assert asked.budget == 1
-    add_labels(project, str(tmp_path / "test.json"), images=str(tmp_path / "test"), split="train")
+    add_labels(
+        project, LabelSource(path=str(tmp_path / "test.json"), images=str(tmp_path / "test")), split="train"
+    )
     with pytest.raises(UsageError, match="not come from exactly one"):
         asked_labels(project, f"{tmp_path / 'seeds.txt'}@34%", project.images(split="train"), seed=0)
 

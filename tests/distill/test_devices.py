@@ -8,8 +8,8 @@ import pytest
 
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.request import require_work
-from labelloop.distill.runs import choose_device
 from labelloop.errors import UsageError
+from labelloop.runs.loading import choose_device
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from PIL import Image
 
 from labelloop.data.parts import whole
 from labelloop.data.pool import ImageLoader
-from labelloop.distill.checkpoint import RunFiles, load_predictions, save_predictions
 from labelloop.distill.labelling import Labelling
 from labelloop.distill.pseudo_labels import PseudoLabelConfig
 from labelloop.distill.recipe import Recipe
@@ -18,6 +17,7 @@ from labelloop.distill.schedule import Schedule
 from labelloop.models.protocol import Prediction
 from labelloop.progress import Silent
 from labelloop.project.project import ImageRecord
+from labelloop.runs.checkpoint import RunFiles, load_predictions, save_predictions
 
 
 def square(side: int, size_hw: tuple[int, int]) -> Prediction:

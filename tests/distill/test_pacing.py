@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from labelloop.distill import timing
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.pacing import rest_planned
-from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule
+from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, with_student
 from labelloop.distill.train import TrainRequest, train
+from labelloop.durations import parse_iterations
 from labelloop.errors import UsageError
 from labelloop.progress import Silent
+from labelloop.runs.checkpoint import write_json
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 
@@ -48,17 +51,19 @@ def test_a_run_whose_time_is_over_gets_the_shortest_student_and_goes_on_so(proje
     assert result["schedule"] == config["schedule"]
 
 
-def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_iterations_that_it_tells(
+def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_length_that_it_tells(
     project, begun, tmp_path
 ):
     record, trainer = begun
     rest_planned(project, record, trainer, time.monotonic() - 1)
     timed = train(project, TrainRequest(resume=True, name="timed"))
+    iterations, teacher_iterations = parse_iterations(timed["length"])
+    assert iterations == timed["iterations"]
     request = TrainRequest(
         model=CORE_NET,
         recipe=str(tmp_path / "quick.toml"),
-        iterations=timed["iterations"],
-        teacher_iterations=timed["schedule"]["teacher"],
+        iterations=iterations,
+        teacher_iterations=teacher_iterations,
         name="counted",
     )
     assert train(project, request)["schedule"] == timed["schedule"]
@@ -68,6 +73,30 @@ def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_iterations_t
             for run in ("timed", "counted")
         )
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_labelled_images_count_in_a_schedule_where_they_are_in_the_pool(project, tmp_path, interrupted):
+    recipe = tmp_path / "both.toml"
+    recipe.write_text("supervised_steps = [[1, 4]]\npool_includes_labelled = true\nlooks_per_label = 1\n")
+    request = TrainRequest(model=CORE_NET, recipe=str(recipe), iterations=40, name="both")
+    interrupted(project, request, "teacher")
+    config = project.run("both").config
+    schedule = Schedule(**config["schedule"])
+    trainer = trainer_of(project, config, schedule, "both", Silent(), parts=1)
+    assert schedule.cached_images == len(trainer.pool) == 3 + 4
+    pool = len(trainer.pool)  # by which a timed run is planned again
+    of_timed = with_student(
+        trainer.recipe, teacher=schedule.teacher, student=schedule.student, n_labels=3, pool=pool
+    )
+    assert of_timed == schedule
+
+
+def test_a_timed_run_of_before_there_were_folds_goes_on(project, begun, interrupted):
+    record, trainer = begun
+    config = {key: value for key, value in record.config.items() if key != "folds"}
+    project.save_run(dataclasses.replace(record, config=config))
+    write_json(trainer.files.config, config)
+    interrupted(project, TrainRequest(resume=True, name="timed"), "teacher")
 
 
 def test_a_teachers_iterations_leave_some_for_the_student(project):

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from labelloop.distill.assembly import trainer_of
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.runs.loading import read_run_config
 
 # Its loss is a mean over images, nothing in it is drawn at random, and it has no batch statistics.
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")

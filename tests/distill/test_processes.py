@@ -16,7 +16,6 @@ import torch
 
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.measuring import Asked, measured_costs
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.train import TrainRequest, train
 from labelloop.distill.trainer import Trainer
@@ -24,6 +23,7 @@ from labelloop.errors import UsageError
 from labelloop.processes import started
 from labelloop.progress import Silent
 from labelloop.project.project import Project
+from labelloop.runs.loading import read_run_config
 from labelloop.team import ALONE
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
@@ -120,7 +120,7 @@ STOPPED = """
 from dataclasses import replace
 from pathlib import Path
 from labelloop.distill.assembly import trainer_of
-from labelloop.distill.runs import read_run_config
+from labelloop.runs.loading import read_run_config
 from labelloop.distill.schedule import Schedule
 from labelloop.processes import take_part
 from labelloop.progress import Silent

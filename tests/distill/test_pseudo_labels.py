@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.distill.checkpoint import load_predictions, save_predictions
 from labelloop.distill.pseudo_labels import (
     ORIENTATIONS,
     PseudoLabelConfig,
@@ -18,6 +17,7 @@ from labelloop.distill.pseudo_labels import (
 from labelloop.distill.recipe import REFERENCE
 from labelloop.models.protocol import Prediction, to_instances
 from labelloop.models.query_masks import query_prediction
+from labelloop.runs.checkpoint import load_predictions, save_predictions
 
 
 def prediction(

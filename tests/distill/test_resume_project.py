@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from labelloop.distill.assembly import id_ranges
-from labelloop.distill.checkpoint import RunFiles, write_json
 from labelloop.distill.measured import scored_images_of
 from labelloop.distill.naming import claimed
-from labelloop.distill.runs import read_run_config
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import ImageError, TrainingError, UsageError
 from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.project import Project
+from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.loading import read_run_config
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 SHORT = TrainRequest(model=CORE_NET, iterations=8)
@@ -58,7 +58,11 @@ def test_an_image_that_a_run_has_learnt_does_not_measure_it_though_it_moved_sinc
     resume = interrupted(project, dataclasses.replace(SHORT, name="cut"), "pseudo-labels")
     learnt = project.run("cut").config["train_images"]
     assert len(learnt) == 3
-    add_labels(project, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"), split=split)
+    add_labels(
+        project,
+        LabelSource(path=str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled")),
+        split=split,
+    )
     assert len(project.images(split=split, labelled=True)) == {"val": 3, "test": 5}[split]
     result = train(project, resume, watching)
     assert result["split"] == "test"
@@ -72,7 +76,11 @@ def test_an_image_that_a_run_has_learnt_does_not_measure_it_though_it_moved_sinc
 
 def test_a_run_with_folds_is_measured_on_what_it_has_learnt_wherever_that_moved(project, tmp_path):
     train(project, dataclasses.replace(SHORT, method="supervised", iterations=1, folds=3, name="folds"))
-    add_labels(project, str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"), split="val")
+    add_labels(
+        project,
+        LabelSource(path=str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled")),
+        split="val",
+    )
     scored = scored_images_of(project, project.run("folds").config)
     assert (scored.split, len(scored.images)) == ("out-of-fold", 3)
 
@@ -138,7 +146,9 @@ def test_a_class_that_labels_have_got_since_is_measured(project, interrupted, tm
     toml = project.root / "labelloop.toml"
     toml.write_text(toml.read_text().replace('["organoid"]', '["organoid", "debris"]'))
     grown = Project.open(project.root)
-    add_labels(grown, str(tmp_path / "debris.json"), images=str(tmp_path / "debris"), split="val")
+    add_labels(
+        grown, LabelSource(path=str(tmp_path / "debris.json"), images=str(tmp_path / "debris")), split="val"
+    )
     result = train(grown, resume)
     assert result["split"] == "val"
     assert result["guided"]["recall_50"]["value"] == 0.0
@@ -150,12 +160,12 @@ def test_a_fold_with_all_the_objects_is_refused_before_the_first_step(project, t
     nothing = [Instances.from_dense(np.zeros((0, 96, 96), np.bool_))] * 3
     (tmp_path / "empty.json").write_text(json.dumps(coco_dataset(names, nothing, ("organoid",))))
     bare = Project.init(tmp_path / "bare", project.config)
-    add_labels(bare, str(tmp_path / "empty.json"), images=str(tmp_path / "empty"))
+    add_labels(bare, LabelSource(path=str(tmp_path / "empty.json"), images=str(tmp_path / "empty")))
     one = json.loads((tmp_path / "labelled.json").read_text())
     one["images"] = one["images"][:1]
     one["annotations"] = [a for a in one["annotations"] if a["image_id"] == one["images"][0]["id"]]
     (tmp_path / "one.json").write_text(json.dumps(one))
-    add_labels(bare, str(tmp_path / "one.json"), images=str(tmp_path / "labelled"))
+    add_labels(bare, LabelSource(path=str(tmp_path / "one.json"), images=str(tmp_path / "labelled")))
     with pytest.raises(TrainingError, match="one fold holds all objects"):
         train(bare, dataclasses.replace(SHORT, folds=2))
     assert bare.runs() == []

@@ -10,14 +10,14 @@ import torch
 from sqlalchemy import select
 
 from labelloop.cli.train import show_training
-from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
 from labelloop.evaluating import predict_known_images
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.ledger import decode_instances
 from labelloop.project.tables import PredictionRow
+from labelloop.runs.loading import load_model
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 SHORT = TrainRequest(model=CORE_NET, iterations=4, folds=2, name="folds")
@@ -100,7 +100,9 @@ def test_a_run_interrupted_again_and_again_in_its_folds_goes_on_to_the_same_numb
 
 def test_where_validation_images_decide_folds_are_refused(project, tmp_path, write_set):
     write_set("val", 1, seed=8, truth=True)
-    add_labels(project, str(tmp_path / "val.json"), images=str(tmp_path / "val"), split="val")
+    add_labels(
+        project, LabelSource(path=str(tmp_path / "val.json"), images=str(tmp_path / "val")), split="val"
+    )
     with pytest.raises(UsageError, match="validation images"):
         train(project, SHORT)
     assert project.runs() == []

@@ -216,5 +216,18 @@ def test_a_network_that_sees_a_tenth_is_shown_a_tenth_and_areas_count_in_the_pix
     (view, label, told), (strong, pseudo, also) = model.taught
     assert view == strong == (3, 120, 90)
     assert told == also == 0.1
+    assert label.annotated
+    assert not pseudo.annotated
     assert int((label.masks > 127).sum()) == 20 * 20
     assert [int((mask > 127).sum()) for mask in pseudo.masks] == [20 * 20] * (least_area < 200**2)
+
+
+@pytest.mark.parametrize("place", ["body", "backbone.body"])
+def test_a_module_named_body_learns_slower_wherever_it_lies(place):
+    pretrained, config = nn.Linear(2, 2), OptimiserConfig(backbone_lr_factor=0.1)
+    around = pretrained if place == "body" else nn.ModuleDict({"body": pretrained})
+    module = nn.ModuleDict({place.split(".")[0]: around, "bodywork": nn.Linear(2, 2)})
+    groups = make_optimiser(module, config).param_groups
+    rates = {id(parameter): group["peak_lr"] for group in groups for parameter in group["params"]}
+    slower = {name for name, p in module.named_parameters() if rates[id(p)] == 0.1 * config.lr}
+    assert slower == {f"{place}.weight", f"{place}.bias"}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.data.parts import parts_of
+from labelloop.data.parts import parts_of, whole
+from labelloop.data.views import GeometryConfig
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,
@@ -23,6 +24,7 @@ from labelloop.distill.timing import (
     enough_seconds,
     fit_iterations,
     planned_seconds,
+    px_per_view,
     read_px_per_part,
     refit_student,
 )
@@ -135,11 +137,48 @@ def test_processes_share_the_images_of_a_step_but_not_its_cost(iterations, proce
     assert alone / processes - 1e-6 <= shared <= alone * math.ceil(16 / processes) / 16 + 1e-6
 
 
-def test_the_reading_of_a_field_is_shared_by_its_parts_that_are_labelled():
-    images = [
+def images_of_sides(*sides: int) -> list[ImageRecord]:
+    return [
         ImageRecord(i, Path(), "", (side, side), "train", None, 0, -1, None, "0")
-        for i, side in ((1, 1000), (2, 100), (3, 100))
+        for i, side in enumerate(sides, 1)
     ]
+
+
+def test_views_cost_the_same_of_whatever_size_the_parts_are_that_they_are_cut_from():
+    config = GeometryConfig(crop_px=256, zoom=(0.5, 2.0))
+    small, large = ([whole(image) for image in images_of_sides(side, side)] for side in (512, 1024))
+    assert px_per_view(small, config) == px_per_view(large, config) == pytest.approx(256**2, rel=0.01)
+    tiny = [whole(image) for image in images_of_sides(64)]
+    assert 64**2 < px_per_view(tiny, config) < 128**2  # all of the image, by the zoom
+
+
+@pytest.mark.parametrize(("cached", "labels"), [(0, "cached"), (100, "online")])
+def test_a_step_that_is_labelled_online_costs_a_view_and_not_an_image_of_the_pool(cached, labels):
+    recipe = dataclasses.replace(RECIPE, cached_images=cached, distillation_labels=labels)
+
+    def seconds(students: int, prediction: float) -> float:
+        costs = dataclasses.replace(COSTS, prediction=prediction, online=0.02)
+        schedule = with_student(recipe, teacher=400, student=students, n_labels=15, pool=100)
+        return planned_seconds(recipe, schedule, costs.at_pace(1.0), supervised=False)
+
+    of_small, of_large = (seconds(4000, image) - seconds(3000, image) for image in (0.07, 0.28))
+    assert of_small == pytest.approx(of_large)
+    online = 900 if cached == 0 else 500
+    assert of_small == pytest.approx(1000 * 2 * COSTS.single_step + online * 0.02)
+
+
+def test_a_run_that_was_measured_by_an_older_version_is_planned_as_it_was():
+    recipe = dataclasses.replace(RECIPE, cached_images=0)
+    schedule = guided_schedule(recipe, iterations=1000, n_labels=15, pool=100)
+    of_image = dataclasses.replace(COSTS, online=COSTS.prediction)
+    for costs in (COSTS, COSTS.at_pace(2.0)):
+        factor = costs.prediction / COSTS.prediction
+        planned = planned_seconds(recipe, schedule, costs, supervised=False)
+        assert planned == planned_seconds(recipe, schedule, of_image.at_pace(factor), supervised=False)
+
+
+def test_the_reading_of_a_field_is_shared_by_its_parts_that_are_labelled():
+    images = images_of_sides(1000, 100, 100)
     parts = parts_of(images, side_px=100)
     assert read_px_per_part(parts) == (1000**2 + 2 * 100**2) / 102
     assert read_px_per_part(parts[:5]) == 1000**2 / 5

@@ -22,14 +22,14 @@ import labelloop.distill.trainer as trainer_module
 from labelloop.data.label_draw import draw_labels, parse_label_budget
 from labelloop.data.parts import image_of
 from labelloop.distill import naming
-from labelloop.distill.checkpoint import RunFiles, load_predictions
 from labelloop.distill.recipe import find_recipe
-from labelloop.distill.runs import load_model
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import ImageError, OutputError, TrainingError, UsageError
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.project import Project
+from labelloop.runs.checkpoint import RunFiles, load_predictions
+from labelloop.runs.loading import load_model
 
 SHORT = TrainRequest(iterations=6)
 
@@ -61,7 +61,7 @@ def test_result_has_the_contracts_fields_and_both_models_on_the_same_images(proj
 
 def test_one_validation_image_says_too_little_for_a_run_to_be_verified(project, write_set, tmp_path):
     folder = write_set("val", 1, seed=8, truth=True)
-    add_labels(project, str(tmp_path / "val.json"), images=str(folder), split="val")
+    add_labels(project, LabelSource(path=str(tmp_path / "val.json"), images=str(folder)), split="val")
     result = train(project, dataclasses.replace(SHORT, name="one"))
     assert (result["split"], result["verified"]) == ("val", False)
     assert "no interval from 1 image" in result["gate"]["reason"]
@@ -110,8 +110,7 @@ def test_labelled_images_that_have_changed_are_named_before_the_first_step(
 ):
     add_labels(
         project,
-        str(tmp_path / "more.json"),
-        images=str(write_set("more", 2, seed=8, truth=True)),
+        LabelSource(path=str(tmp_path / "more.json"), images=str(write_set("more", 2, seed=8, truth=True))),
         split=split,
     )
     images = project.images(split=split, labelled=True)[-2:]
@@ -122,6 +121,32 @@ def test_labelled_images_that_have_changed_are_named_before_the_first_step(
     assert caught.value.value == f"{images[0].path} and 1 more"
     assert "labelloop add images" in caught.value.way_out
     assert project.runs() == []
+
+
+class StagesUntil(Silent):
+    """Keeps the stages with their totals, and is interrupted where one starts."""
+
+    def __init__(self, last: str) -> None:
+        self.last, self.told = last, {}
+
+    def start(self, stage: str, total: int) -> None:
+        self.told[stage] = total
+        if stage == self.last:
+            raise KeyboardInterrupt
+
+
+def test_a_run_counts_the_files_that_it_looks_at_before_its_first_step(project):
+    stages = StagesUntil("pseudo-labels")
+    with pytest.raises(KeyboardInterrupt):
+        train(project, dataclasses.replace(SHORT, name="cut"), stages)
+    assert stages.told["checking files"] == 5
+    assert stages.told["looking for images"] == 4
+    for image in project.images(labelled=True):
+        image.path.touch()  # they may have been written since
+    stages = StagesUntil("pseudo-labels")
+    with pytest.raises(KeyboardInterrupt):
+        train(project, TrainRequest(resume=True, name="cut"), stages)
+    assert stages.told["checking files"] == 5
 
 
 def test_images_of_the_pool_that_have_another_size_now_end_the_run(project):
@@ -272,12 +297,12 @@ def test_a_supervised_run_trains_and_promotes_one_model(project):
 
 
 def test_a_project_without_unlabelled_images_still_trains(tmp_path, write_set):
-    from labelloop.project.adding import add_labels
+    from labelloop.project.adding import LabelSource, add_labels
     from labelloop.project.config import ProjectConfig
 
     project = Project.init(tmp_path / "few", ProjectConfig(name="few"))
     write_set("only", 1, seed=5, truth=True)
-    add_labels(project, str(tmp_path / "only.json"), images=str(tmp_path / "only"))
+    add_labels(project, LabelSource(path=str(tmp_path / "only.json"), images=str(tmp_path / "only")))
     result = train(project, dataclasses.replace(SHORT, iterations=4))
     assert result["split"] is None
     assert result["guided"] is None

@@ -49,3 +49,50 @@ def test_resnet_weights_that_are_not_there_are_a_clear_error(tmp_path):
         resnet50(weights=missing)
     assert caught.value.value == str(missing)
     assert "mask-rcnn-lite" in caught.value.way_out
+
+
+@pytest.fixture(scope="module")
+def resnet_state():
+    """Weights of a whole ResNet-50, not pretrained."""
+    return timm.create_model("resnet50", pretrained=False).half().state_dict()
+
+
+def test_a_file_of_resnet_weights_gives_every_tensor_of_the_backbone(resnet_state, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in resnet_state.items()}}, file)
+    body = resnet50(weights=file).state_dict()
+    assert resnet_state.keys() - body.keys() == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(tensor, resnet_state[name].to(tensor.dtype)) for name, tensor in body.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        pytest.param(lambda state: {f"encoder_q.{k}": v for k, v in state.items()}, "a.pth", id="prefix"),
+        pytest.param(
+            lambda state: {k: v for k, v in state.items() if not k.startswith("layer3")},
+            "a.pth",
+            id="a layer is missing",
+        ),
+        pytest.param(
+            lambda state: {**state, "layer3.6.conv1.weight": state["layer3.5.conv1.weight"]},
+            "a.pth",
+            id="a deeper network",
+        ),
+        pytest.param(lambda state: {"a": 1}, "a.pth", id="no tensors"),
+        pytest.param(lambda state: torch.zeros(3), "a.pth", id="a tensor"),
+        pytest.param(b"text", "a.pth", id="text"),
+        pytest.param(b"", "a.pth", id="empty"),
+        pytest.param(b"text", "a.safetensors", id="no safetensors"),
+    ],
+)
+def test_files_that_do_not_hold_all_resnet_weights_are_refused(resnet_state, tmp_path, content, name):
+    file = tmp_path / name
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content(resnet_state), file)
+    with pytest.raises(ModelError, match="ResNet-50") as caught:
+        resnet50(weights=file)
+    assert caught.value.value == str(file)
+    assert len(caught.value.what) < 250

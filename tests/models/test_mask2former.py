@@ -291,9 +291,18 @@ def test_more_annotated_objects_than_queries_are_an_error_that_names_the_way_out
 def test_doubtful_pseudo_labels_without_a_query_are_left_out(discs):
     target = discs([(8 + 12 * (i // 5), 8 + 12 * (i % 5), 4) for i in range(20)])
     weights = torch.linspace(0.05, 1.0, 20)
-    seen = query_target(dataclasses.replace(target, weights=weights), extent_xy=(1.0, 1.0), queries=12)
+    target = dataclasses.replace(target, weights=weights, annotated=False)
+    seen = query_target(target, extent_xy=(1.0, 1.0), queries=12)
     assert torch.equal(seen.weights, weights[8:])
     assert torch.equal(seen.masks, target.masks[8:])
+
+
+@pytest.mark.parametrize("weight", [0.6, 1.0], ids=["probable", "hard"])
+def test_pseudo_labels_beyond_the_queries_do_not_end_a_run_however_sure_they_are(discs, weight):
+    target = discs([(8 + 12 * (i // 5), 8 + 12 * (i % 5), 4) for i in range(20)])
+    pseudo = dataclasses.replace(target, weights=torch.full((20,), weight), annotated=False)
+    assert len(query_target(pseudo, extent_xy=(1.0, 1.0), queries=12).masks) == 12
+    assert not pseudo.to(torch.device("cpu")).annotated
 
 
 def test_crowds_and_empty_masks_are_no_objects(discs):

@@ -148,6 +148,18 @@ def test_where_a_mask_is_undecided_an_ignored_object_takes_its_pixels_out():
     assert without[2, 5] > 0.5 * with_them[2, 5] > 0
 
 
+@pytest.mark.parametrize("level", [127, 200, 60])
+def test_a_pixel_on_an_ignored_object_counts_by_how_decided_its_mask_is(level):
+    grads = []
+    for ignored in (None, (0, 0, 32, 32)):
+        output, target = output_of((0, 0, 8, 8)), target_of((0, 0, 32, 32), ignored=ignored)
+        target.masks[:] = level
+        losses([output], [target])["mask"].backward()
+        grads.append(output.masks_BQHW.grad[0, 0, 2:6, 2:6])  # not at the border
+    plain, counted = grads
+    assert torch.allclose(counted, plain * (abs(2 * level - 255) / 255), rtol=1e-3)
+
+
 def test_more_objects_than_queries_are_a_loud_error():
     with pytest.raises(TrainingError, match="more objects") as error:
         losses([output_of(SEEN[0], spare=0)], [target_of(ONE, TWO)])

@@ -105,3 +105,12 @@ def test_an_image_that_is_named_by_a_link_to_its_folder_is_read_as_it_was_added(
     items, _ = path_items([str(tmp_path / "link" / "data")], own, out=tmp_path / "out")
     assert [(item.name, item.page) for item in items] == [("0.tif", 2), ("1.tif", 2), ("2.tif", 1)]
     assert items[2].path == tmp_path / "link" / "data" / "2.tif"
+
+
+def test_a_name_that_nothing_can_have_is_told_and_the_rest_is_predicted(
+    project: Project, tmp_path: Path
+) -> None:
+    paths = [str(tmp_path / "test"), "A01.png " * 50]
+    items, skipped = path_items(paths, project, out=tmp_path / "out")
+    assert [item.path for item in items] == [tmp_path / "test" / "A01.png"]
+    assert [each.reason for each in skipped] == ["it cannot be read (File name too long)"]

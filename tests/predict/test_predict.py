@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from labelloop.distill.checkpoint import RunFiles, save_tensors, write_json
 from labelloop.errors import ImageError, ProjectError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats
@@ -23,6 +22,7 @@ from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
+from labelloop.runs.checkpoint import RunFiles, save_tensors, write_json
 
 
 @pytest.fixture

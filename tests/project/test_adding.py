@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 from labelloop.errors import FormatError, ProjectError, UsageError
 from labelloop.predict.store import STORE_NAME
 from labelloop.progress import Silent
-from labelloop.project.adding import add_images, add_labels
-from labelloop.project.config import ProjectConfig
+from labelloop.project.adding import LabelSource, add_images, add_labels
+from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
 
@@ -208,13 +208,15 @@ def test_labels_may_be_of_a_page_and_a_channel(project, tmp_path):
     path.parent.mkdir()
     tifffile.imwrite(path, stack, metadata={"axes": "ZCYX"})
     truth = coco(tmp_path / "truth.json", {path.name: [(square(2, 3), 1)]})
-    assert add_labels(project, truth, images=str(path.parent)).added == 1
-    assert add_labels(project, truth, images=str(path.parent), channel=1, page=2).added == 1
+    assert add_labels(project, LabelSource(path=truth, images=str(path.parent))).added == 1
+    assert add_labels(project, LabelSource(path=truth, images=str(path.parent)), channel=1, page=2).added == 1
     assert add_images(project, [str(path)], channel=1, page=2).known == 1
     found = project.images(labelled=True)
     assert {(r.page, r.channel) for r in found} == {(0, -1), (2, 1)}
-    assert add_labels(project, truth, images=str(path.parent), page=1).added == 1  # no other one's
-    refused = add_labels(project, truth, images=str(path.parent), channel=2)
+    assert (
+        add_labels(project, LabelSource(path=truth, images=str(path.parent)), page=1).added == 1
+    )  # no other one's
+    refused = add_labels(project, LabelSource(path=truth, images=str(path.parent)), channel=2)
     assert reasons(refused) == {path.name: "the image has no such channel (2, of 2 from 0)"}
 
 
@@ -264,7 +266,7 @@ def test_a_pattern_that_finds_no_group_at_all_is_refused_and_erases_none(project
     truth = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
     for act in (
         lambda: add_images(project, [str(pool)], group_by=pattern),
-        lambda: add_labels(project, truth, group_by=pattern),
+        lambda: add_labels(project, LabelSource(path=truth), group_by=pattern),
     ):
         with pytest.raises(UsageError, match="no group") as caught:
             act()
@@ -324,6 +326,15 @@ def test_pictures_of_runs_are_not_taken_into_the_pool(project):
     assert [record.file_name for record in project.images()] == ["x.png"]
 
 
+def test_pictures_of_runs_are_not_taken_by_way_of_a_link_to_the_project_either(project, tmp_path):
+    save(project.root / "runs" / "a" / "overlay.png", pixels(1))
+    save(project.root / "data" / "x.png", pixels(2))
+    (tmp_path / "link").symlink_to(project.root)
+    add_images(project, [str(tmp_path / "link")])
+    add_images(Project.open(tmp_path / "link"), [str(project.root)])
+    assert [record.file_name for record in project.images()] == ["x.png"]
+
+
 def test_nothing_is_added_of_nothing(project, tmp_path):
     (tmp_path / "empty").mkdir()
     report = add_images(project, [str(tmp_path / "empty")])
@@ -335,7 +346,7 @@ def test_nothing_is_added_of_nothing(project, tmp_path):
 
 def test_labels_bring_their_images(project, pool):
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1), (square(10, 8), 1)], "1.png": []})
-    report = add_labels(project, path, split="test")
+    report = add_labels(project, LabelSource(path=path), split="test")
     assert (report.added, report.known, report.revised, report.objects, report.empty) == (2, 0, 0, 2, 1)
     assert [(r.file_name, r.split) for r in project.images(labelled=True)] == [
         ("0.png", "test"),
@@ -347,19 +358,19 @@ def test_labels_bring_their_images(project, pool):
 
 def test_the_same_labels_again_change_nothing(project, pool):
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1), (square(10, 8), 1)]})
-    add_labels(project, path)
+    add_labels(project, LabelSource(path=path))
     before = counts(project)
     coco(pool / "labels.json", {"0.png": [(square(10, 8), 1), (square(2, 2), 1)]})  # in another order
-    again = add_labels(project, path)
+    again = add_labels(project, LabelSource(path=path))
     assert (again.added, again.known, again.revised, again.objects) == (0, 1, 0, 0)
     assert counts(project) == before
 
 
 def test_other_labels_are_the_next_revision_and_the_old_ones_stay(project, pool):
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
-    add_labels(project, path)
+    add_labels(project, LabelSource(path=path))
     coco(pool / "labels.json", {"0.png": [(square(9, 9), 1)]})
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert (report.added, report.known, report.revised, report.objects) == (0, 0, 1, 1)
     (image,) = project.images()
     assert project.newest_label_revisions([image.id]) == {image.id: 2}
@@ -367,20 +378,33 @@ def test_other_labels_are_the_next_revision_and_the_old_ones_stay(project, pool)
     assert project.labels([image.id])[image.id].boxes_xywh.tolist() == [[9, 9, 6, 6]]
 
 
+def test_labels_that_name_no_image_do_not_take_those_that_are_there(project, pool):
+    path = Path(coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)], "1.png": [(square(9, 9), 1)]}))
+    add_labels(project, LabelSource(path=str(path)))
+    before = counts(project)
+    document = json.loads(path.read_text())
+    for annotation in document["annotations"]:
+        annotation["image"] = annotation.pop("image_id")
+    path.write_text(json.dumps(document))
+    again = add_labels(project, LabelSource(path=str(path)))
+    assert (again.known, again.revised, again.empty, len(again.skipped)) == (0, 0, 0, 4)
+    assert counts(project) == before
+
+
 def test_labels_for_a_pool_image_are_its_first_revision(project, pool):
     add_images(project, [str(pool)])
-    report = add_labels(project, coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]}))
+    report = add_labels(project, LabelSource(path=coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})))
     assert (report.added, report.known, report.revised) == (0, 0, 1)
 
 
 def test_a_split_moves_known_images_only_when_given(project, pool):
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]})
     add_images(project, [str(pool / "0.png")], split="val")
-    add_labels(project, path)
+    add_labels(project, LabelSource(path=path))
     assert project.images()[0].split == "val"
-    assert add_labels(project, path, split="test").moved == 1
+    assert add_labels(project, LabelSource(path=path), split="test").moved == 1
     assert project.images()[0].split == "test"
-    assert add_labels(project, path, split="test").moved == 0
+    assert add_labels(project, LabelSource(path=path), split="test").moved == 0
 
 
 def test_what_labelloop_has_written_is_no_image_of_the_pool(project, tmp_path):
@@ -400,9 +424,10 @@ def test_images_are_found_by_relative_path_then_by_base_name(project, tmp_path):
     save(tmp_path / "images" / "b" / "y.png", pixels(3))
     objects = [(square(2, 2), 1)]
     path = coco(tmp_path / "l.json", {"a/x.png": objects, "b\\x.png": objects, "/old/y.png": objects})
-    assert add_labels(project, path, images=str(tmp_path / "images")).added == 3
+    assert add_labels(project, LabelSource(path=path, images=str(tmp_path / "images"))).added == 3
     ambiguous = add_labels(
-        project, coco(tmp_path / "m.json", {"x.png": objects}), images=str(tmp_path / "images")
+        project,
+        LabelSource(path=coco(tmp_path / "m.json", {"x.png": objects}), images=str(tmp_path / "images")),
     )
     assert "several images" in reasons(ambiguous)["x.png"]
 
@@ -412,7 +437,7 @@ def test_labels_of_a_missing_image_do_not_take_the_image_of_others(project, tmp_
     save(tmp_path / "plate2" / "A01.tif", pixels(1))
     wrong, right = [(square(2, 2), 1)], [(square(9, 9), 1)]
     names = {f"{prefix}plate1/A01.tif": wrong, f"{prefix}plate2/A01.tif": right}
-    report = add_labels(project, coco(tmp_path / "l.json", names))
+    report = add_labels(project, LabelSource(path=coco(tmp_path / "l.json", names)))
     assert (report.added, report.objects) == (1, 1)
     assert project.labels([1])[1].boxes_xywh.tolist() == [[9, 9, 6, 6]]
     (skipped,) = report.skipped
@@ -424,7 +449,7 @@ def test_label_images_of_a_missing_image_do_not_take_the_image_of_others(project
     save(tmp_path / "images" / "plate2" / "A01.png", pixels(1))
     label_image(tmp_path / "masks" / "plate1" / "A01.png")
     save(tmp_path / "masks" / "plate2" / "A01.png", np.eye(H, W, dtype=np.uint8))
-    report = add_labels(project, str(tmp_path / "masks"), images=str(tmp_path / "images"))
+    report = add_labels(project, LabelSource(path=str(tmp_path / "masks"), images=str(tmp_path / "images")))
     assert (report.added, report.objects) == (1, 1)
     assert "was not found" in reasons(report)["A01.png"]
 
@@ -434,10 +459,10 @@ def test_images_of_the_project_are_told_apart_by_their_folders(project, tmp_path
     add_images(project, [str(tmp_path / "plate2")])
     objects = [(square(2, 2), 1)]
     path = coco(tmp_path / "labels" / "l.json", {"plate1/A01.tif": objects, "plate2/A01.tif": objects})
-    assert "plate2/A01.tif" in add_labels(project, path).skipped[0].reason
+    assert "plate2/A01.tif" in add_labels(project, LabelSource(path=path)).skipped[0].reason
     save(tmp_path / "plate1" / "A01.tif", pixels(1))
     add_images(project, [str(tmp_path / "plate1")])
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert (report.revised, report.known, report.skipped) == (1, 1, ())
 
 
@@ -445,24 +470,26 @@ def test_an_image_that_several_labels_could_mean_gets_none_of_them(project, tmp_
     save(tmp_path / "flat" / "A01.tif", pixels(1))
     objects = [(square(2, 2), 1)]
     path = coco(tmp_path / "flat" / "l.json", {"plate1/A01.tif": objects, "plate2/A01.tif": objects})
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert report.added == 0
     assert ["could as well be the image of" in skipped.reason for skipped in report.skipped] == [True, True]
-    alone = add_labels(project, coco(tmp_path / "flat" / "one.json", {"plate1/A01.tif": objects}))
+    alone = add_labels(
+        project, LabelSource(path=coco(tmp_path / "flat" / "one.json", {"plate1/A01.tif": objects}))
+    )
     assert alone.added == 1
 
 
 def test_without_a_folder_the_images_of_the_project_are_searched(project, pool, tmp_path):
     add_images(project, [str(pool)])
     path = coco(tmp_path / "elsewhere" / "l.json", {"0.png": [(square(2, 2), 1)], "no.png": []})
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert report.revised == 1
     assert "--images" in reasons(report)["no.png"]
 
 
 def test_labels_that_do_not_fit_their_image_are_skipped(project, pool):
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)]}, size_hw=(H, W + 1))
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert (report.added, report.objects) == (0, 0)
     assert reasons(report) == {
         "0.png": f"its labels are for {W + 1} x {H} px, but the image has {W} x {H} px"
@@ -472,7 +499,7 @@ def test_labels_that_do_not_fit_their_image_are_skipped(project, pool):
 def test_the_labels_of_a_broken_image_are_skipped(project, pool):
     (pool / "0.png").write_bytes(b"")
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)], "1.png": [(square(2, 2), 1)]})
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert report.added == 1
     assert reasons(report) == {"0.png": "the file is empty"}
 
@@ -480,7 +507,7 @@ def test_the_labels_of_a_broken_image_are_skipped(project, pool):
 def test_one_image_under_two_names_keeps_its_first_labels(project, pool):
     save(pool / "copy.png", pixels(0))
     path = coco(pool / "labels.json", {"0.png": [(square(2, 2), 1)], "copy.png": [(square(9, 9), 1)]})
-    report = add_labels(project, path)
+    report = add_labels(project, LabelSource(path=path))
     assert (report.added, report.objects) == (1, 1)
     assert "same image as" in reasons(report)["copy.png"]
     assert "labels differ" in reasons(report)["copy.png"]
@@ -489,7 +516,7 @@ def test_one_image_under_two_names_keeps_its_first_labels(project, pool):
 def test_a_project_without_classes_takes_those_of_the_file_in_their_order(tmp_path, pool):
     project = Project.init(tmp_path / "open", ProjectConfig(name="p"))
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 2)]}, categories=("debris", "organoid", "bubble"))
-    add_labels(project, path)
+    add_labels(project, LabelSource(path=path))
     assert (
         Project.open(project.root).config.classes
         == project.config.classes
@@ -501,14 +528,14 @@ def test_a_project_without_classes_takes_those_of_the_file_in_their_order(tmp_pa
 def test_classes_are_matched_by_name(tmp_path, pool):
     project = Project.init(tmp_path / "two", ProjectConfig(name="p", classes=("debris", "organoid")))
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]}, categories=("organoid", "never used"))
-    add_labels(project, path)
+    add_labels(project, LabelSource(path=path))
     assert project.labels([1])[1].labels.tolist() == [1]
 
 
 def test_unknown_classes_are_named_and_nothing_is_added(project, pool):
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 2)]}, categories=("organoid", "cyst"))
     with pytest.raises(ProjectError, match=r"cyst.*labelloop\.toml") as caught:
-        add_labels(project, path)
+        add_labels(project, LabelSource(path=path))
     assert caught.value.value == "cyst"
     assert counts(project) == (0, 0)
 
@@ -532,7 +559,9 @@ def label_image(path: Path):
 def test_label_images_find_their_images(project, tmp_path, image, label):
     save(tmp_path / image, pixels(1))
     label_image(tmp_path / label)
-    report = add_labels(project, str(tmp_path / label.split("/")[0]), images=str(tmp_path / "images"))
+    report = add_labels(
+        project, LabelSource(path=str(tmp_path / label.split("/")[0]), images=str(tmp_path / "images"))
+    )
     assert (report.added, report.objects, report.skipped) == (1, 2, ())
     assert project.labels([1])[1].areas.tolist() == [36, 64]
     assert project.images()[0].file_name == Path(image).name
@@ -540,21 +569,33 @@ def test_label_images_find_their_images(project, tmp_path, image, label):
 
 def test_a_label_image_is_never_taken_for_its_own_image(project, tmp_path):
     label_image(tmp_path / "labels" / "x.png")
-    report = add_labels(project, str(tmp_path / "labels"))
+    report = add_labels(project, LabelSource(path=str(tmp_path / "labels")))
     assert report.added == 0
     assert "--images" in reasons(report)["x.png"]
     save(tmp_path / "images" / "x.png", pixels(1))
     add_images(project, [str(tmp_path / "images")])
-    assert add_labels(project, str(tmp_path / "labels")).revised == 1
+    assert add_labels(project, LabelSource(path=str(tmp_path / "labels"))).revised == 1
 
 
 def test_an_image_of_the_project_is_never_its_own_label_image(project, tmp_path):
     for plate in ("a", "b"):
         save(tmp_path / plate / "x.png", pixels(ord(plate)) % 5)
     add_images(project, [str(tmp_path / "a")])
-    report = add_labels(project, str(tmp_path / "a"), format="label-image")
+    report = add_labels(project, LabelSource(path=str(tmp_path / "a"), format="label-image"))
     assert (report.revised, report.objects) == (0, 0)
     assert "was not found" in reasons(report)["x.png"]
+
+
+@pytest.mark.parametrize("way", ["images", "labels"])
+def test_a_label_image_that_is_reached_by_a_link_is_never_taken_for_its_own_image(project, tmp_path, way):
+    label_image(tmp_path / "data" / "x.png")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    labels, images = ("link", "data") if way == "labels" else ("data", "link")
+    source = LabelSource(path=str(tmp_path / labels), images=str(tmp_path / images), format="label-image")
+    assert "was not found" in reasons(add_labels(project, source))["x.png"]
+    add_images(project, [str(tmp_path / images)])
+    report = add_labels(project, LabelSource(path=str(tmp_path / labels), format="label-image"))
+    assert (report.revised, report.known) == (0, 0)
 
 
 @pytest.mark.parametrize("parents", [["train", "test"], [""]])
@@ -563,7 +604,7 @@ def test_images_added_before_get_the_label_images_of_the_folder_beside_theirs(pr
         save(tmp_path / "data" / parent / "images" / "x.png", pixels(len(parent)))
         label_image(tmp_path / "data" / parent / "masks" / "x.png")
     add_images(project, [str(tmp_path / "data")])
-    report = add_labels(project, str(tmp_path / "data"))
+    report = add_labels(project, LabelSource(path=str(tmp_path / "data")))
     assert (report.revised, report.objects, report.skipped) == (len(parents), 2 * len(parents), ())
 
 
@@ -574,7 +615,7 @@ def test_folders_of_masks_find_their_images(project, tmp_path):
             mask = np.zeros((H, W), np.uint8)
             mask[2 + i : 9 + i, 3:9] = 255
             save(tmp_path / "data" / name / "masks" / f"{i}.png", mask)
-    report = add_labels(project, str(tmp_path / "data"))
+    report = add_labels(project, LabelSource(path=str(tmp_path / "data")))
     assert (report.added, report.objects, report.skipped) == (2, 6, ())
     assert [r.file_name for r in project.images()] == ["x.png", "y.png"]
 
@@ -589,7 +630,7 @@ def test_labels_whose_name_is_no_unicode_are_refused(project, pool, tmp_path, na
         pytest.skip("this file system takes no such name")
     coco(path, {"0.png": [(square(2, 2), 1)]})
     with pytest.raises(FormatError, match=r"not Unicode text.*x\\xff.*[Rr]ename"):
-        add_labels(project, str(path), images=str(pool))
+        add_labels(project, LabelSource(path=str(path), images=str(pool)))
     assert counts(project) == (0, 0)
 
 
@@ -598,27 +639,27 @@ def test_labels_without_names_need_a_project_with_one_class(tmp_path):
     label_image(tmp_path / "x_masks.png")
     several = Project.init(tmp_path / "two", ProjectConfig(name="p", classes=("a", "b")))
     with pytest.raises(ProjectError, match="several classes"):
-        add_labels(several, str(tmp_path))
+        add_labels(several, LabelSource(path=str(tmp_path)))
     none = Project.init(tmp_path / "none", ProjectConfig(name="p"))
-    assert add_labels(none, str(tmp_path)).added == 1
+    assert add_labels(none, LabelSource(path=str(tmp_path))).added == 1
     assert none.config.classes == ("object",)
 
 
 def test_a_wrong_request_is_an_error_that_changes_nothing(project, pool, tmp_path):
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
-    for arguments in (
-        {"split": "dev"},
-        {"images": str(tmp_path / "no")},
-        {"format": "voc"},
-        {"group_by": "["},
+    for source, arguments in (
+        ({}, {"split": "dev"}),
+        ({"images": str(tmp_path / "no")}, {}),
+        ({"format": "voc"}, {}),
+        ({}, {"group_by": "["}),
     ):
         with pytest.raises(UsageError):
-            add_labels(project, path, **arguments)
+            add_labels(project, LabelSource(path=path, **source), **arguments)
     with pytest.raises(FormatError, match="no such file"):
-        add_labels(project, str(tmp_path / "none.json"))
+        add_labels(project, LabelSource(path=str(tmp_path / "none.json")))
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(FormatError):
-        add_labels(project, str(tmp_path / "broken.json"))
+        add_labels(project, LabelSource(path=str(tmp_path / "broken.json")))
     assert counts(project) == (0, 0)
 
 
@@ -642,7 +683,7 @@ def test_an_interrupt_while_reading_adds_nothing(project, pool):
         add_images(project, [str(pool)], progress=Interrupting(2))
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)], "1.png": []})
     with pytest.raises(KeyboardInterrupt):
-        add_labels(project, path, progress=Interrupting(1))
+        add_labels(project, LabelSource(path=path), progress=Interrupting(1))
     assert counts(project) == (0, 0)
 
 
@@ -650,7 +691,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.project import Project
 
 project = Project.open(Path(sys.argv[1]))
@@ -661,7 +702,7 @@ def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)
 
 event.listen(project.ledger.engine, moment, die)
-add_labels(project, sys.argv[2])
+add_labels(project, LabelSource(path=sys.argv[2]))
 """
 
 
@@ -672,7 +713,7 @@ def test_a_kill_in_the_transaction_adds_nothing_and_the_next_call_adds_all(tmp_p
     killed = subprocess.run([sys.executable, "-c", KILLED, str(project.root), path, moment], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert counts(project) == (0, 0)
-    report = add_labels(Project.open(project.root), path)
+    report = add_labels(Project.open(project.root), LabelSource(path=path))
     assert (report.added, report.objects) == (4, 4)
 
 
@@ -711,7 +752,10 @@ def test_a_full_disk_is_a_project_error_and_the_ledger_stays_whole(small_disk, t
                 file.write(b"\0" * 4096)
         except OSError:
             pass
-    for act in (lambda: add_labels(project, path), lambda: add_images(project, [str(many)])):
+    for act in (
+        lambda: add_labels(project, LabelSource(path=path)),
+        lambda: add_images(project, [str(many)]),
+    ):
         with pytest.raises(ProjectError, match=r"full|space|I/O|cannot be used|cannot be written"):
             act()
         assert counts(project) == before
@@ -726,7 +770,10 @@ def test_a_project_that_cannot_be_written_is_a_project_error(tmp_path, pool):
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
     mounted(project.root, ["--bind", str(project.root)], ["-o", "remount,ro,bind"])
     try:
-        for act in (lambda: add_labels(project, path), lambda: add_images(project, [str(pool)])):
+        for act in (
+            lambda: add_labels(project, LabelSource(path=path)),
+            lambda: add_images(project, [str(pool)]),
+        ):
             with pytest.raises(ProjectError, match=r"writable|can be written"):
                 act()
             assert counts(project) == (0, 0)
@@ -749,8 +796,23 @@ def test_classes_are_taken_back_when_the_ledger_cannot_commit(tmp_path, pool):
 
     event.listen(project.ledger.engine, "commit", full)
     with pytest.raises(ProjectError, match="Free space"):
-        add_labels(project, path)
+        add_labels(project, LabelSource(path=path))
     event.remove(project.ledger.engine, "commit", full)
     assert Project.open(project.root).config.classes == project.config.classes == ()
     assert counts(project) == (0, 0)
-    assert add_labels(project, path).added == 1
+    assert add_labels(project, LabelSource(path=path)).added == 1
+
+
+def test_classes_that_cannot_be_written_are_not_said_to_be_there(tmp_path, pool):
+    project = Project.init(tmp_path / "project", ProjectConfig(name="p"))
+    path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
+    in_the_way = project.root / ".labelloop.toml.partial"
+    in_the_way.mkdir()
+    with pytest.raises(ProjectError, match="cannot be written") as caught:
+        add_labels(project, LabelSource(path=path))
+    assert getattr(caught.value, "__notes__", []) == []
+    with pytest.raises(OSError, match="directory"):
+        project.set_label_studio(LabelStudioConfig(url="http://lab", project=1))
+    assert project.config == ProjectConfig(name="p")
+    in_the_way.rmdir()
+    assert add_labels(project, LabelSource(path=path)).added == 1

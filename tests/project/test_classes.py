@@ -13,7 +13,7 @@ from PIL import Image
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
 from labelloop.project import ledger
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig, write_config
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
@@ -117,7 +117,9 @@ def coco_file(folder: Path) -> str:
 
 def test_the_first_labels_say_what_indices_mean(tmp_path: Path) -> None:
     project = Project.init(tmp_path / "p", ProjectConfig(name="p"))
-    add_labels(project, coco_file(tmp_path))  # and nobody opens the project before the file is edited
+    add_labels(
+        project, LabelSource(path=coco_file(tmp_path))
+    )  # and nobody opens the project before the file is edited
     with pytest.raises(ProjectError, match="debris, cell, not cell, debris"):
         open_with(project.root, "debris", "cell")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ def made(*names: str) -> list[str]:
 def found(here: Path, *paths: str, leave_out: tuple[str, ...] = ()) -> tuple[set[str], dict[str, str]]:
     """What is found, and the reasons why something is not; names start from the working folder."""
     files = find_files(paths, leave_out=[here / name for name in leave_out])
-    reasons = {str(Path(each.path).relative_to(here)): each.reason for each in files.skipped}
+    reasons = {os.path.relpath(each.path, here): each.reason for each in files.skipped}
     assert len(reasons) == len(files.skipped)
     return {str(file.relative_to(here)) for file in files.files}, reasons
 
@@ -129,3 +132,62 @@ def test_a_pattern_finds_files_in_a_working_folder_whose_name_looks_like_one(
     made("plate [1]/a/x.png")
     monkeypatch.chdir("plate [1]")
     assert found(here, "*/x.png")[0] == {"plate [1]/a/x.png"}
+
+
+@pytest.mark.parametrize("way", [".", "link", "way", "link/*", "*"])
+@pytest.mark.parametrize("left_out", ["screen/runs", "link/runs"])
+def test_what_is_left_out_is_left_out_by_whatever_links_it_is_reached(
+    here: Path, way: str, left_out: str
+) -> None:
+    made("screen/data/b.png", "screen/runs/r1/test.png")
+    Path("link").symlink_to("screen")
+    Path("way").symlink_to(here / "screen")
+    files, reasons = found(here, way, leave_out=(left_out,))
+    assert {Path(file).name for file in files} == {"b.png"}
+    assert reasons == {}
+
+
+def test_a_name_that_nothing_can_have_is_skipped_and_the_rest_is_found(here: Path) -> None:
+    [name] = made("a.png")
+    Path("loop.png").symlink_to("loop.png")
+    files = find_files([name, "", "b.png " * 50, "loop.png"])
+    assert [file.name for file in files.files] == ["a.png"]
+    assert [each.reason for each in files.skipped] == [
+        "there is no such file or folder",
+        "it cannot be read (File name too long)",
+        "it cannot be read (Too many levels of symbolic links)",
+    ]
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder of somebody who is not root, who may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        monkeypatch.chdir(folder)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for child in folder.iterdir():
+                child.chmod(0o700)
+
+
+def test_an_image_that_is_named_in_a_folder_that_cannot_be_listed_is_found(guarded: Path) -> None:
+    names = made("plates/a.png", "plates/a_masks.png")
+    (guarded / "plates").chmod(0o300)
+    assert found(guarded, *names) == (set(names), {})
+
+
+def test_what_may_not_be_looked_at_is_skipped_and_the_rest_is_found(guarded: Path) -> None:
+    names = made("plates/a.png", "others/b.png")
+    (guarded / "plates").chmod(0o600)
+    assert found(guarded, *names) == (
+        {"others/b.png"}, {"plates/a.png": "it cannot be read (Permission denied)"}
+    )  # fmt: skip
+    assert found(guarded, "*/*.png")[0] == set(names)  # reading tells why not

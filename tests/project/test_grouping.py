@@ -137,3 +137,17 @@ def test_folders_that_shared_a_group_in_an_older_version_part_whole_and_it_is_sa
     assert "2 images" in told
     group(project, tmp_path / "p2")
     assert {image.file_name: image.group for image in project.images()} == named
+
+
+def test_a_folder_in_a_project_that_was_renamed_stays_one_group(project: Project, tmp_path: Path) -> None:
+    group(project, save(tmp_path / "other" / "data", "a"))
+    group(project, save(project.root / "data", "b"))
+    group(project, save(tmp_path / "other" / "deep" / "data", "c"))
+    before = groups(project, tmp_path)
+    moved = Project.open(project.root.rename(tmp_path / "renamed"))
+    group(moved, save(moved.root / "data", "d"))
+    group(moved, save(tmp_path / "other" / "data", "e"))
+    after = groups(moved, tmp_path)
+    assert after["renamed/data/b"] == after["renamed/data/d"] == before["screen/data/b"]
+    assert after["other/data/a"] == after["other/data/e"] == before["other/data/a"]
+    assert len(set(after.values())) == 3

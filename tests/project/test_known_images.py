@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from labelloop.instances import Instances
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import AddReport, LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -88,7 +91,7 @@ def test_labels_find_all_pages_of_a_moved_file_too(project: Project, tmp_path: P
     for page in (1, 2):
         add_images(project, [str(path)], page=page)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert add_labels(project, labels(tmp_path / "b"), page=2).revised == 1
+    assert add_labels(project, LabelSource(path=labels(tmp_path / "b")), page=2).revised == 1
     assert {image.path for image in project.images()} == {tmp_path / "b" / "mc.tif"}
 
 
@@ -118,7 +121,7 @@ def test_the_first_channel_of_a_labelled_stack_is_no_image_of_the_pool(
     project: Project, tmp_path: Path
 ) -> None:
     path = stack(tmp_path / "data" / "mc.tif")
-    add_labels(project, labels(path.parent), split="test")
+    add_labels(project, LabelSource(path=labels(path.parent)), split="test")
     assert add_images(project, [str(path)], channel=0).added == 0
     assert [(image.split, image.channel) for image in project.images()] == [("test", -1)]
 
@@ -154,7 +157,7 @@ def test_an_older_ledger_that_holds_the_first_channel_as_channel_0_keeps_it(
     for channel in (None, 0):
         report = add_images(project, [str(path)], channel=channel)
         assert (report.added, report.known) == (0, 1)
-        report = add_labels(project, labels(path.parent), channel=channel, split="test")
+        report = add_labels(project, LabelSource(path=labels(path.parent)), channel=channel, split="test")
         assert (report.added, report.revised + report.known) == (0, 1)
     assert planes(project) == [(0, 0), (0, -1)][: 1 + both]
     assert {image.split for image in project.images()} == {"test"}
@@ -175,7 +178,7 @@ def test_labels_of_the_first_channel_stay_one_where_an_older_ledger_has_it_twice
         session.flush()
         nothing = encode_instances(Instances(size_hw=(H, W)))
         session.add(LabelRow(image_id=twin.id, revision=1, source="x", n_objects=0, instances=nothing))
-    report = add_labels(project, labels(path.parent))
+    report = add_labels(project, LabelSource(path=labels(path.parent)))
     assert (report.added, report.revised) == (0, 1)
     assert [image.channel for image in project.images(labelled=True)] == [0]
 
@@ -212,3 +215,59 @@ def test_a_link_in_the_project_to_a_file_elsewhere_is_kept_as_a_link(
     add_images(project, [str(tmp_path / "link" / "mc.tif")])
     with project.ledger.read() as session:
         assert session.get_one(ImageRow, 1).path == "mc.tif"
+
+
+# --- reading
+
+
+def test_no_file_is_read_while_the_ledger_is_locked(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stack(tmp_path / "a" / "mc.tif")
+    add_images(project, [str(path)])
+    copy = tmp_path / "b" / "mc.tif"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    path.touch()  # it may have been written since
+    digest = hashlib.file_digest
+    read: list[str] = []
+
+    def beside_another_command(opened: Any, name: str) -> Any:
+        other = sqlite3.connect(project.root / ".labelloop" / "ledger.db", timeout=0)
+        other.execute("BEGIN IMMEDIATE")
+        other.close()
+        read.append(opened.name)
+        return digest(opened, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", beside_another_command)
+    assert add_images(project, [str(copy)]).known == 1
+    assert add_labels(project, LabelSource(path=labels(copy.parent))).revised == 1
+    assert str(path) in read
+    assert {image.path for image in project.images()} == {path}
+
+
+@pytest.mark.parametrize("add", ["images", "labels"])
+def test_a_file_that_changes_while_it_is_read_is_skipped_and_added_the_next_time(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, add: str
+) -> None:
+    path = stack(tmp_path / "data" / "mc.tif", pages=1)
+    digest = hashlib.file_digest
+
+    def after_another_has_written(opened: Any, name: str) -> Any:
+        stack(path, seed=9, pages=2)
+        return digest(opened, name)
+
+    def act() -> AddReport:
+        if add == "images":
+            return add_images(project, [str(path)])
+        return add_labels(project, LabelSource(path=labels(path.parent)))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", after_another_has_written)
+        report = act()
+    assert [(each.path, each.reason) for each in report.skipped] == [
+        (str(path), "the file changed while it was read; add it again when it is complete")
+    ]
+    assert project.images() == []
+    assert act().added == 1
+    assert project.images()[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

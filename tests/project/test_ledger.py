@@ -140,6 +140,9 @@ def test_a_ledger_of_a_newer_labelloop_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(ProjectError, match="another version"):
         Project.open(tmp_path)
+    (tmp_path / "labelloop.toml").unlink()
+    with pytest.raises(ProjectError, match="another version"):
+        Project.init(tmp_path, ProjectConfig(name="new"))
 
 
 def test_where_reviews_take_place_is_kept_in_labelloop_toml(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from labelloop.errors import ChangedImageError, ImageError
+from labelloop.progress import Silent
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded, read_unchanged, require_unchanged
 
@@ -102,3 +103,30 @@ def test_a_file_is_read_once_whatever_its_pages_and_however_often_it_is_asked_ab
     os.utime(file, ns=(1, 1))  # it may have been written since
     require_unchanged(images)
     assert len(read) == 2
+
+
+class Counting(Silent):
+    """Keeps the stages with their totals, and how far they came."""
+
+    def __init__(self) -> None:
+        self.stages: list[list[Any]] = []
+
+    def start(self, stage: str, total: int) -> None:
+        self.stages.append([stage, total, 0])
+
+    def advance(self, steps: int = 1, **facts: float | str) -> None:
+        self.stages[-1][2] += steps
+
+
+def test_files_that_are_read_to_be_compared_are_counted_and_no_others(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{number}.tif", seed=20 + number) for number in range(4)]
+    images = [record(file, page=page) for file in files for page in range(3)]
+    told = Counting()
+    require_unchanged(images[:6], told)
+    require_unchanged(images, told)
+    require_unchanged(images, told)
+    assert told.stages == [["checking files", 2, 2], ["checking files", 2, 2]]
+    write(files[3], seed=9)
+    with pytest.raises(ChangedImageError):
+        require_unchanged(images, told)
+    assert told.stages[2:] == [["checking files", 1, 1]]

@@ -14,10 +14,9 @@ from PIL import Image
 
 from labelloop.errors import UsageError
 from labelloop.instances import Instances
-from labelloop.project.adding import add_images, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
-from labelloop.project.status import project_status
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.known import new_labels
@@ -27,6 +26,7 @@ from labelloop.review.records import store_pull
 from labelloop.review.rounds import current_round, images_by_id, plan_round, rounds
 from labelloop.review.tasks import TaskRecord, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
+from labelloop.status import project_status
 
 H, W = 24, 32
 LAB = LabelStudioConfig(url="http://lab", project=1)
@@ -79,7 +79,7 @@ def screen(tmp_path: Path) -> Screen:
     project = Project.init(tmp_path / "project", ProjectConfig(name="p", classes=("organoid",)))
     for number in range(4):
         save(tmp_path / "pool" / f"{number}.png", pixels(number))
-    add_labels(project, coco(tmp_path / "pool" / "labels.json", ["0.png", "1.png"]))
+    add_labels(project, LabelSource(path=coco(tmp_path / "pool" / "labels.json", ["0.png", "1.png"])))
     add_images(project, [str(tmp_path / "pool")])
     return Screen(project=project, folder=tmp_path / "pool")
 
@@ -93,7 +93,7 @@ def test_another_file_of_a_path_replaces_the_image_that_lay_there(screen: Screen
     ]  # fmt: skip
     assert [image.file_name for image in screen.project.images(labelled=True)] == ["1.png"]
     assert watching.told == [
-        "note: 1 images were replaced by other files of the same path; what was known of them stays in the"
+        "note: 1 image was replaced by another file of the same path; what was known of it stays in the"
         " ledger, and is used no more"
     ]
 
@@ -112,7 +112,7 @@ def test_labels_of_another_file_of_a_path_are_not_labels_of_the_image_that_lay_t
     save(screen.path(0), pixels(10))
     save(screen.path(1), pixels(11))
     path = coco(screen.folder / "labels.json", ["0.png", "1.png"], at=9)
-    report = add_labels(screen.project, path, progress=watching)
+    report = add_labels(screen.project, LabelSource(path=path), progress=watching)
     assert (report.added, report.revised, report.replaced) == (2, 0, 2)
     assert [told for told in watching.told if "2 images were replaced by other files" in told]
     labelled = screen.project.images(labelled=True)
@@ -156,15 +156,15 @@ def test_an_image_is_found_where_it_was_saved_before_its_file_was_written_over(
 
 def test_what_replaces_a_test_image_is_a_test_image_of_its_group(screen: Screen) -> None:
     labels = str(screen.folder / "labels.json")
-    add_labels(screen.project, labels, split="test", group_by="folder")
+    add_labels(screen.project, LabelSource(path=labels), split="test", group_by="folder")
     save(screen.path(0), pixels(10))
     add_images(screen.project, [str(screen.path(0))])
     [new] = [image for image in screen.project.images() if image.file_name == "0.png"]
     assert (new.split, new.group) == ("test", "pool")
-    add_labels(screen.project, labels)
+    add_labels(screen.project, LabelSource(path=labels))
     assert len(screen.project.images(split="test", labelled=True)) == 2
     save(screen.path(1), pixels(11))
-    add_labels(screen.project, labels, split="train")
+    add_labels(screen.project, LabelSource(path=labels), split="train")
     assert screen.project.images(split="test") == []
 
 
@@ -211,7 +211,7 @@ def test_sources_of_labels_are_those_of_images_that_are_used(screen: Screen) -> 
     save(screen.path(0), pixels(10))
     save(screen.path(1), pixels(11))
     path = coco(screen.folder / "new.json", ["0.png", "1.png"])
-    add_labels(screen.project, path)
+    add_labels(screen.project, LabelSource(path=path))
     assert screen.project.label_sources(split="train") == [f"coco:{path}"]
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.data.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.errors import ImageError
 from labelloop.formats.coco import coco_dataset
+from labelloop.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
 from labelloop.progress import Silent
-from labelloop.project.adding import add_labels
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 
@@ -52,7 +52,7 @@ def labelled(tmp_path: Path, count: int = 4) -> Project:
         images.append((f"{i}.png", (64, 64)))
         truth.append(objects)
     (tmp_path / "labels.json").write_text(json.dumps(coco_dataset(images, truth, ("organoid",))))
-    add_labels(project, str(tmp_path / "labels.json"), images=str(folder))
+    add_labels(project, LabelSource(path=str(tmp_path / "labels.json"), images=str(folder)))
     return project
 
 
@@ -72,7 +72,7 @@ def test_predictions_are_made_once_and_again_only_where_labels_changed(tmp_path:
     document = json.loads((tmp_path / "labels.json").read_text())
     document["annotations"] = document["annotations"][1:]  # of the first image
     (tmp_path / "labels.json").write_text(json.dumps(document))
-    add_labels(project, str(tmp_path / "labels.json"), images=str(tmp_path / "images"))
+    add_labels(project, LabelSource(path=str(tmp_path / "labels.json"), images=str(tmp_path / "images")))
     out_of_fold(project, SETTINGS, third)
     assert third.steps == {"training on the other labels": 2, "predicting labelled images": 2}
 

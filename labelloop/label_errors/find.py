@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.data.label_errors.evidence import Evidence, Floats, Ints, stacked
-from labelloop.data.label_errors.suspects import Kind, Suspect
 from labelloop.instances import Instances
+from labelloop.label_errors.evidence import Evidence, Floats, Ints, stacked
+from labelloop.label_errors.suspects import Kind, Suspect
 from labelloop.metrics.calibration import Calibration
 
 FOUND = 0.3  # presence from which the model sees something of a label

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from labelloop.distill.scoring import ScoredImages, worth_of_scores
 from labelloop.instances import Instances
 from labelloop.metrics.calibration import Calibration
 from labelloop.project.project import ImageRecord
+from labelloop.runs.scoring import ScoredImages, worth_of_scores
 
 N_IMAGES, SIDE = 30, 40
 

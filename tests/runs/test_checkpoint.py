@@ -6,42 +6,12 @@ import resource
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 
-from labelloop.distill import checkpoint
-from labelloop.distill.checkpoint import checkpoint_due, fitting, load_tensors, save_tensors
-from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import OutputError, TrainingError
-from labelloop.progress import Silent
-
-
-class Watching(Silent):
-    """Counts the steps of a run, and how many different checkpoints were there after them."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.steps = 0
-        self.checkpoints: set[int] = set()
-
-    def advance(self, steps: int = 1, **facts: float | str) -> None:
-        if "loss" in facts:
-            self.steps += steps
-            if self.file.exists():
-                self.checkpoints.add(self.file.stat().st_mtime_ns)
-
-
-def test_what_a_checkpoint_takes_decides_when_the_next_one_is_made(project, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_PAUSE", 1e6)
-    watching = Watching(project.runs_dir / "run" / "checkpoint.pt")
-    train(project, TrainRequest(name="run", iterations=5, method="supervised"), watching)
-    assert watching.steps == 5
-    assert (
-        len(watching.checkpoints) == 2
-    )  # the first one, of which nobody knew what it takes, and the last one
+from labelloop.runs.checkpoint import checkpoint_due, fitting, load_tensors, save_tensors
 
 
 @pytest.mark.parametrize(("took_s", "least_s"), [(0.0, 60.0), (0.1, 60.0), (2.0, 60.0), (20.0, 600.0)])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.data.label_errors.find import find_label_errors
-from labelloop.data.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
-from labelloop.data.label_errors.suspects import Suspect
+from labelloop.label_errors.find import find_label_errors
+from labelloop.label_errors.out_of_fold import OutOfFold, OutOfFoldSettings, out_of_fold
+from labelloop.label_errors.suspects import Suspect
 from labelloop.progress import Progress
 from labelloop.project.project import Project
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from labelloop.distill.checkpoint import RunFiles, fitting, load_tensors
 from labelloop.errors import ProjectError, TrainingError, UsageError
 from labelloop.models.catalog import build_model
 from labelloop.models.protocol import DataStats, InstanceModel
 from labelloop.project.project import Project
+from labelloop.runs.checkpoint import RunFiles, fitting, load_tensors
 
 
 @dataclass(frozen=True, kw_only=True)

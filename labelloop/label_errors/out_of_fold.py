@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labelloop.data.folds import cut_folds
-from labelloop.distill.checkpoint import RunFiles, write_whole
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
 from labelloop.distill.trainer import Trainer
@@ -25,6 +24,7 @@ from labelloop.locks import wait_for_lock
 from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
+from labelloop.runs.checkpoint import RunFiles, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.data.label_errors.find import find_label_errors
-from labelloop.data.label_errors.suspects import KINDS, Suspect
 from labelloop.instances import Instances
+from labelloop.label_errors.find import find_label_errors
+from labelloop.label_errors.suspects import KINDS, Suspect
 
 Squares = Callable[..., Instances]
 SPOILT = 3  # the image that gets the error

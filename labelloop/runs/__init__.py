@@ -1,0 +1,1 @@
+"""Runs: the files of one, its models, and how good they are."""
