@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from labelloop.budget.audit import audit_rounds
 from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.data.label_draw import FEWEST_FOR_VALIDATION
+from labelloop.plurals import plural
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import CurvePointRow, ImageRow, LabelRow, is_newest_label
 from labelloop.proposing import last_gate, proposer, refusal
@@ -195,9 +196,8 @@ def _next_steps(
         ]
     if newest is not None:
         if new:
-            steps.append(
-                f"labelloop train --labels all   ({new} images have labels from review that no run has seen)"
-            )
+            have = plural(new, "image has", "images have")
+            steps.append(f"labelloop train --labels all   ({have} labels from review that no run has seen)")
         steps.append("labelloop predict --out masks")
         if not images["test"]:
             steps.append("labelloop add labels PATH --split test   (for numbers that nothing was chosen by)")
@@ -209,8 +209,12 @@ def _next_reviews(
 ) -> list[str]:
     there = tied_rounds(project, reviewed)
     unsent, waiting = (sum(record.tasks.get(state, 0) for record in there) for state in (PLANNED, SENT))
-    steps = [f"labelloop push   (continues: {unsent} tasks are not sent yet)"] if unsent else []
-    steps += [f"labelloop pull   ({waiting} tasks wait for review)"] if waiting else []
+    steps = []
+    if unsent:
+        left = plural(unsent, "task is", "tasks are")
+        steps.append(f"labelloop push   (continues: {left} not sent yet)")
+    if waiting:
+        steps.append(f"labelloop pull   ({plural(waiting, 'task waits', 'tasks wait')} for review)")
     if steps:
         return steps
     tied = project.config.label_studio is not None

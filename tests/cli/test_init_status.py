@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.connecting import server_name
+from labelloop.plurals import plural
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project, RunRecord
@@ -243,8 +244,10 @@ def test_status_says_to_go_on_with_a_push_that_was_cut_off(labelloop, project: P
     found = labelloop("status", "-C", project, "--json").document
     assert (found["waiting"]["tasks"], found["waiting"]["minutes"]) == (sent, 2.0 * sent)
     steps = [step for step in found["next"] if "push" in step or "pull" in step]
-    assert steps[0] == f"labelloop push   (continues: {3 - sent} tasks are not sent yet)"
-    assert steps[1:] == ["labelloop pull   (1 tasks wait for review)"] * sent
+    assert (
+        steps[0] == f"labelloop push   (continues: {plural(3 - sent, 'task is', 'tasks are')} not sent yet)"
+    )
+    assert steps[1:] == ["labelloop pull   (1 task waits for review)"] * sent
 
 
 def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest(
@@ -261,7 +264,7 @@ def test_status_counts_what_waits_where_the_project_is_tied_to_and_says_the_rest
     assert (waiting["tasks"], waiting["minutes"]) == (1, 2.0)
     assert waiting["elsewhere"] == {"http://127.0.0.1:8080#1": 2}
     assert [step for step in found["next"] if "pull" in step] == [
-        "labelloop pull   (1 tasks wait for review)"
+        "labelloop pull   (1 task waits for review)"
     ]
     shown = labelloop("status", "-C", project).out
     assert "1 task waits, about 2 minutes" in shown
