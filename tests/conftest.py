@@ -53,6 +53,20 @@ def pytest_report_header() -> list[str]:
     return [f"{platform.platform()}", ", ".join(f"{name} {version(name)}" for name in SHOWN)]
 
 
+@pytest.fixture
+def lstat_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The paths that were looked at with ``os.lstat``, as what resolves links does."""
+    paths: list[Any] = []
+    lstat = os.lstat
+
+    def counted(path: Any, **options: Any) -> os.stat_result:
+        paths.append(path)
+        return lstat(path, **options)
+
+    monkeypatch.setattr(os, "lstat", counted)
+    return paths
+
+
 class Watching(Silent):
     """Keeps what a person who watches is told."""
 

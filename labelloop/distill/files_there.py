@@ -12,21 +12,19 @@ from labelloop.project.recorded import require_unchanged
 MOST_LEFT_OUT = 0.1
 """Share of a pool; where more is gone, a folder was moved or a drive is not there."""
 
-_SILENT: Progress = Silent()
 
-
-def require_files(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> None:
+def require_files(images: Sequence[ImageRecord], progress: Progress | None = None) -> None:
     """Looks whether the files of labelled images are there, and are those that were added.
 
     Args:
         images: Whose files.
-        progress: Is told of each file that is read.
+        progress: Where progress is reported, if files have to be read.
 
     Raises:
         TrainingError: A file is gone.
         ImageError: A file has changed since it was added: its labels are those of another image.
     """
-    gone = _gone(images)
+    gone = _gone(images, Silent())
     if gone:
         raise _error(gone)
     require_unchanged(images, progress)
@@ -50,7 +48,7 @@ def pool_there(pool: Sequence[ImageRecord], progress: Progress) -> tuple[ImageRe
     return tuple(image for image in pool if image.id not in left_out)
 
 
-def _gone(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> list[ImageRecord]:
+def _gone(images: Sequence[ImageRecord], progress: Progress) -> list[ImageRecord]:
     gone = []
     for image in images:
         if not image.path.is_file():

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from labelloop.data.label_draw import draw_labels
-from labelloop.distill.asked_labels import asked_labels
+from labelloop.data.label_draw import LabelDraw, draw_labels
+from labelloop.distill.asked_labels import AskedLabels, asked_labels
 from labelloop.distill.assembly import images_of_run
 from labelloop.distill.execution import execute
 from labelloop.distill.files_there import pool_there, require_files
@@ -171,20 +171,7 @@ def _new_run(
     draw = draw_labels(
         images, asked.image_ids, budget=asked.budget, seed=request.seed, validation_share=share
     )
-    if asked.budget is not None and asked.budget > len(asked.image_ids):
-        wanted = plural(asked.budget, "label was", "labels were")
-        progress.note(f"{wanted} asked for, {plural(len(asked.image_ids), 'is', 'are')} there: all are used")
-    unused = min(asked.budget or len(asked.image_ids), len(asked.image_ids)) - len(draw.train) - len(draw.val)
-    if unused:
-        spared = plural(
-            unused,
-            "labelled image is used without its labels, since others of its group are",
-            "labelled images are used without their labels, since others of their group are",
-        )
-        progress.note(
-            f"note: {spared} used for validation; labelloop add labels --split val adds validation images"
-            " instead"
-        )
+    _tell_of_draw(draw, asked, progress)
     judges = [*project.images(split="val", labelled=True), *project.images(split="test", labelled=True)]
     require_files([*draw.train, *draw.val, *judges], progress)
     draw = replace(draw, pool=pool_there(draw.pool, progress))
@@ -208,6 +195,24 @@ def _new_run(
     )
     _begin(project, record)
     return record
+
+
+def _tell_of_draw(draw: LabelDraw, asked: AskedLabels, progress: Progress) -> None:
+    """Notes where fewer labels are used than were asked for."""
+    if asked.budget is not None and asked.budget > len(asked.image_ids):
+        wanted = plural(asked.budget, "label was", "labels were")
+        progress.note(f"{wanted} asked for, {plural(len(asked.image_ids), 'is', 'are')} there: all are used")
+    unused = min(asked.budget or len(asked.image_ids), len(asked.image_ids)) - len(draw.train) - len(draw.val)
+    if unused:
+        spared = plural(
+            unused,
+            "labelled image is used without its labels, since others of its group are",
+            "labelled images are used without their labels, since others of their group are",
+        )
+        progress.note(
+            f"note: {spared} used for validation; labelloop add labels --split val adds validation images"
+            " instead"
+        )
 
 
 def _begin(project: Project, record: RunRecord) -> None:

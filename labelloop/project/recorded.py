@@ -12,7 +12,6 @@ from labelloop.images import Micrograph, read_image
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord
 
-_SILENT: Progress = Silent()
 _HASHES: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what a file looked like when it was read
 _WAY_OUT = (
     "Put back what was added; or add what is there now with labelloop add images, and its labels with"
@@ -58,14 +57,14 @@ def read_unchanged(image: ImageRecord) -> Micrograph:
     return read_recorded(image)
 
 
-def require_unchanged(images: Sequence[ImageRecord], progress: Progress = _SILENT) -> None:
+def require_unchanged(images: Sequence[ImageRecord], progress: Progress | None = None) -> None:
     """Looks whether the files of images are the ones that were added; each file is read once.
 
     Raises:
         ChangedImageError: Some are not.
         ImageError: One cannot be read.
     """
-    look_at([image.path for image in images], progress)
+    look_at([image.path for image in images], progress or Silent())
     changed = list(dict.fromkeys(i.path for i in images if _known_hash(i.path) != i.sha256))
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""

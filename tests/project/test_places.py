@@ -63,20 +63,12 @@ def test_the_ledger_keeps_each_of_many_paths_as_it_would_alone_whatever_links_ar
 
 @pytest.mark.parametrize("way", ["folder", "pattern", "names", "../pool", "link"])
 def test_adding_more_images_of_a_folder_follows_no_more_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lstat_calls: list[Any], way: str
 ) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "pool").mkdir()
     (tmp_path / "here" / "link").symlink_to(tmp_path / "pool")
     monkeypatch.chdir(tmp_path / "here")
-    looks: list[Any] = []
-    lstat = os.lstat
-
-    def counted(path: Any, **options: Any) -> os.stat_result:
-        looks.append(path)
-        return lstat(path, **options)
-
-    monkeypatch.setattr(os, "lstat", counted)
     counts = []
     for n_files in (3, 30):
         files = [str(tmp_path / "pool" / f"{number}.png") for number in range(n_files)]
@@ -90,9 +82,9 @@ def test_adding_more_images_of_a_folder_follows_no_more_links(
             "../pool": [f"../pool/{number}.png" for number in range(n_files)],
             "link": ["link"],
         }[way]
-        looks.clear()
+        lstat_calls.clear()
         for _ in range(2):  # new ones, and known ones
             add_images(project, typed, group_by="folder")
         assert len(project.images()) == n_files
-        counts.append(len(looks))
+        counts.append(len(lstat_calls))
     assert counts[0] == counts[1]

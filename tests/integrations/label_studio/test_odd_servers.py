@@ -613,9 +613,8 @@ def test_rounds_stay_where_they_are_when_a_project_without_their_tasks_is_named(
     assert record.server == server_name(tied)
 
 
-def test_a_task_to_be_done_again_in_a_closed_round_shows_its_objects(
-    screen: Screen, server: SmallServer
-) -> None:
+def tasks_of_a_closed_round(screen: Screen, server: SmallServer) -> tuple[int, int]:
+    """The numbers of two tasks that were reviewed, and a round after theirs."""
     screen.plan(1, 2)
     screen.push()
     first, second = server.tasks
@@ -625,6 +624,13 @@ def test_a_task_to_be_done_again_in_a_closed_round_shows_its_objects(
     pull(screen.project)
     screen.plan(3)
     screen.push()
+    return first, second
+
+
+def test_a_task_to_be_done_again_in_a_closed_round_shows_its_objects(
+    screen: Screen, server: SmallServer
+) -> None:
+    first, second = tasks_of_a_closed_round(screen, server)
     assert not server.tasks[first]["predictions"]  # of a model that nobody is shown any more
     for again in (first, second):
         before = server.tasks[again]["annotations"]
@@ -645,15 +651,7 @@ def test_a_task_to_be_done_again_in_a_closed_round_shows_its_objects(
 def test_a_closed_round_with_a_task_to_be_done_again_is_not_looked_at_in_every_push(
     screen: Screen, server: SmallServer
 ) -> None:
-    screen.plan(1, 2)
-    screen.push()
-    first, second = server.tasks
-    for task in (first, second):
-        server.annotate(task)
-        server.later(minutes=1)
-    pull(screen.project)
-    screen.plan(3)
-    screen.push()
+    first, _ = tasks_of_a_closed_round(screen, server)
     server.asked.clear()
     screen.push()
     only_the_newest = server.asked.count("GET /api/tasks")
