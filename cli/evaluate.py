@@ -17,7 +17,7 @@ from labelloop.cli.options import (
     open_project,
     parse_min_score,
 )
-from labelloop.cli.output import format_estimate, print_json, print_table, say
+from labelloop.cli.output import Numbers, print_json, print_table, say
 from labelloop.cli.progress import shown_progress
 from labelloop.errors import UsageError
 from labelloop.plurals import plural
@@ -168,7 +168,7 @@ def show_evaluation(result: dict[str, Any]) -> None:
     )
     for note in result["notes"]:
         say(f"note: {note}")
-    numbers = _Numbers(starred=not _are_few(result))
+    numbers = Numbers(starred=not _are_few(result))
     for title, names in _SECTIONS.items():
         say("", title)
         rows = ((f"  {name}", numbers.text(metrics[name]), _unit(name, metrics[name])) for name in names)
@@ -176,24 +176,11 @@ def show_evaluation(result: dict[str, Any]) -> None:
     _show_protocol(result["protocol"], numbers)
     _show_scores(result.get("scores"))
     _show_parts(result, numbers)
-    if numbers.any_starred:
-        say("", "* unreliable: too few images or groups tell of it, or it is the same in all of them")
+    for note in numbers.footnotes():
+        say("", note)
 
 
-class _Numbers:
-    """Writes estimates, with a star behind an unreliable interval; none where all of them are unreliable."""
-
-    def __init__(self, *, starred: bool) -> None:
-        self._starred = starred
-        self.any_starred = False
-
-    def text(self, estimate: dict[str, Any]) -> str:
-        star = self._starred and not estimate.get("reliable", True)
-        self.any_starred |= star
-        return format_estimate(estimate) + (" *" if star else "")
-
-
-def _show_protocol(protocol: dict[str, Any] | None, numbers: _Numbers) -> None:
+def _show_protocol(protocol: dict[str, Any] | None, numbers: Numbers) -> None:
     """The numbers of a protocol, and those of each class where there are several and not too many to read."""
     if protocol is None:
         return
@@ -241,7 +228,7 @@ def _unit(name: str, estimate: dict[str, Any]) -> str:
     return estimate.get("unit") or _UNITS.get(name, "")
 
 
-def _show_parts(result: dict[str, Any], numbers: _Numbers) -> None:
+def _show_parts(result: dict[str, Any], numbers: Numbers) -> None:
     """A few metrics of each class, size and group, where there are several and not too many to read."""
     for kind, title in _PARTS.items():
         parts = result["by"][kind]

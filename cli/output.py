@@ -91,6 +91,33 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
+_STAR = "* unreliable: too few images or groups tell of it, or it is the same in all of them"
+_FEW = "Too few images or groups were measured: the intervals are unreliable."
+_ALIKE = "Where all images are alike, an interval has no width and is unreliable."
+
+
+class Numbers:
+    """Writes estimates, with a star behind an unreliable interval where not all of them are.
+
+    Args:
+        starred: Whether stars are set; where all intervals are unreliable, one sentence is enough.
+    """
+
+    def __init__(self, *, starred: bool) -> None:
+        self._starred, self._any = starred, False
+
+    def text(self, estimate: Mapping[str, Any] | None, *, signed: bool = False) -> str:
+        """As ``format_estimate`` has it, and the star."""
+        found = estimate or {}
+        star = self._starred and _has_interval(found) and not found.get("reliable", True)
+        self._any |= star
+        return format_estimate(estimate, signed=signed) + (" *" if star else "")
+
+    def footnotes(self) -> list[str]:
+        """What a star means, if there is one."""
+        return [_STAR] if self._any else []
+
+
 def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable[str] = ()) -> None:
     """Prints metrics, one row each, with one column per set of estimates; null sets are left out.
 
@@ -103,23 +130,26 @@ def print_estimates(columns: Mapping[str, Estimates | None], *, signed: Iterable
     plus = set(signed)
     shown = {title: estimates for title, estimates in columns.items() if estimates}
     names = list(dict.fromkeys(name for estimates in shown.values() for name in estimates))
-    rows = [
-        [
-            name,
-            *(
-                format_estimate(estimates.get(name), signed=title in plus)
-                for title, estimates in shown.items()
-            ),
-        ]
-        for name in names
-    ]
-    print_table(["", *shown], rows)
     all_estimates = [each for estimates in shown.values() for each in estimates.values()]
-    unreliable = [each for each in all_estimates if not each.get("reliable", True)]
-    if any(each.get("low") != each.get("high") for each in unreliable):
-        say("Too few images or groups were measured: the intervals are unreliable.")
-    elif unreliable:
-        say("Where all images are alike, an interval has no width and is unreliable.")
+    none_reliable = not any(each.get("reliable", True) for each in all_estimates if _has_interval(each))
+    numbers = Numbers(starred=not none_reliable)
+    print_table(
+        ["", *shown],
+        (
+            [name, *(numbers.text(found.get(name), signed=title in plus) for title, found in shown.items())]
+            for name in names
+        ),
+    )
+    notes = numbers.footnotes()
+    if none_reliable and any(_has_interval(each) for each in all_estimates):
+        few = any(each["low"] != each["high"] for each in all_estimates if _has_interval(each))
+        notes = [_FEW if few else _ALIKE]
+    if notes:
+        say(*notes)
+
+
+def _has_interval(estimate: Mapping[str, Any]) -> bool:
+    return estimate.get("low") is not None and estimate.get("high") is not None
 
 
 def headline(columns: Mapping[str, Estimates | None]) -> dict[str, Estimates | None]:

@@ -39,6 +39,26 @@ def test_intervals_of_too_few_images_are_said_to_be_unreliable(capsys: pytest.Ca
     assert "unreliable" in capsys.readouterr().out
 
 
+def test_where_most_intervals_are_reliable_only_the_others_are_starred(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    enough = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 60}
+    few = {**enough, "reliable": False}
+    print_estimates(
+        {"supervised": {"coco_ap": enough, "sq": enough}, "guided": {"coco_ap": enough, "sq": few}}
+    )
+    said = capsys.readouterr().out
+    [ap, sq] = [line for line in said.splitlines() if line.startswith(("coco_ap", "sq"))]
+    assert (ap.count("*"), sq.count("*")) == (0, 1)
+    assert sq.rstrip().endswith("*")
+    assert "* unreliable" in said
+    assert "Too few" not in said
+    print_estimates({"guided": {"coco_ap": few, "sq": few}})
+    said = capsys.readouterr().out
+    assert "Too few images" in said
+    assert "*" not in said
+
+
 def test_an_interval_without_width_is_not_blamed_on_the_number_of_images(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
