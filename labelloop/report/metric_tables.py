@@ -55,7 +55,7 @@ def metrics_table(caption: str, estimates: Estimates, names: Iterable[str]) -> M
             _name(words_for(name)),
             [
                 number(words_for(name), estimates[name]),
-                _without_width(estimates[name]),
+                _why_unreliable(estimates[name], beside=estimates),
                 _strip(name, estimates[name]),
             ],
         ]
@@ -90,6 +90,7 @@ def comparison_table(
                     "span",
                     number(words, difference[name], signed=True, with_unit=False),
                     _verdict(verdict),
+                    _why_unreliable(difference[name], beside=difference),
                 ),
             ]
         )
@@ -113,15 +114,18 @@ def _number_of_part(name: str, estimate: Estimate) -> Child:
 
 
 def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
-    """``n = 12: unreliable`` where the intervals come from too few images or groups."""
-    unreliable = [estimate for estimate in document["metrics"].values() if is_unreliable(estimate)]
+    """``n = 12: unreliable`` where all intervals come from too few images or groups.
+
+    Where some do not, or where it is the width that an interval lacks, it stands beside the number.
+    """
+    estimates, groups = document["metrics"].values(), document.get("n_groups")
+    unreliable = [estimate for estimate in estimates if is_unreliable(estimate)]
     if not unreliable:
         return None
-    groups = document.get("n_groups")
     n = f"n = {document['n_images']}" if groups is None else f"n = {plural(groups, 'group')}"
     if (groups or document["n_images"]) >= FEW_UNITS:
-        if not any(map(has_width, unreliable)):
-            return None  # such an interval says so itself
+        if any(map(_is_reliable, estimates)) or not any(map(has_width, unreliable)):
+            return None
         n = "few images with objects, or few groups"  # how many was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
 
@@ -164,10 +168,19 @@ def _no_interval(estimate: Estimate) -> Markup | None:
     return tag("span", f" {reason}", class_="why") if reason else None
 
 
-def _without_width(estimate: Estimate) -> Markup | None:
-    """What is said of an interval that no image widens; of few images all are called unreliable together."""
-    said = is_unreliable(estimate) and not has_width(estimate) and int(estimate.get("n", 0)) >= FEW_UNITS
-    return tag("span", " the same in all images: unreliable", class_="why") if said else None
+def _is_reliable(estimate: Estimate) -> bool:
+    return estimate.get("low") is not None and not is_unreliable(estimate)
+
+
+def _why_unreliable(estimate: Estimate, *, beside: Estimates) -> Markup | None:
+    """What is said at an interval itself; where all are of few images, ``reliability_tag`` says so once."""
+    if not is_unreliable(estimate):
+        return None
+    if has_width(estimate):
+        why = "few images tell of it" if any(map(_is_reliable, beside.values())) else None
+    else:
+        why = "the same in all images" if int(estimate.get("n", 0)) >= FEW_UNITS else None
+    return tag("span", f" {why}: unreliable", class_="why") if why else None
 
 
 def _strip(name: str, estimate: Estimate) -> Markup | None:

@@ -85,6 +85,22 @@ def test_an_interval_without_width_says_so_and_makes_no_others_unreliable(measur
     assert "the same in all images: unreliable" in page
 
 
+def test_an_interval_of_few_images_says_so_and_makes_no_others_unreliable(measurement) -> None:
+    sure = {name: {**e, "n": 300, "reliable": True} for name, e in measurement.document["metrics"].items()}
+    sure["boundary_error"] = {
+        "value": 2.0,
+        "low": 1.0,
+        "high": 3.0,
+        "n": 300,
+        "reliable": False,
+        "unit": "px",
+    }
+    document = {**measurement.document, "metrics": sure, "n_images": 300, "by": {}}
+    page = measurement_page(replace(measurement, document=document), title="x")
+    assert page.count("unreliable") == page.count("few images tell of it: unreliable") > 0
+    assert "few groups: unreliable" not in page
+
+
 def test_predictions_without_any_share_are_said_to_be_measured(measurement) -> None:
     page = measurement_page(
         replace(measurement, document={**measurement.document, "metrics": {}}, images=()), title="x"
