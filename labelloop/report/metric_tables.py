@@ -28,6 +28,7 @@ from labelloop.report.metric_words import (
 
 Estimates = Mapping[str, Estimate]
 MOST_PARTS = 30  # rows of classes or groups
+_STAR = "* from too few images or groups, or the same in all: unreliable"
 OF_PARTS = ("recall_50", "precision_50", "coco_ap50", "pq", "area_bias")
 
 
@@ -77,6 +78,10 @@ def comparison_table(
 ) -> Markup:
     """Baseline, guided model, and their paired difference with what it says."""
     rows = []
+    starred = any(map(_is_reliable, difference.values()))  # else all are called so at once
+    names = list(names)
+    if starred and any(is_unreliable(difference[name]) for name in names):
+        caption = f"{caption}; {_STAR}"
     for name in names:
         words = words_for(name)
         nearer = _nearer(words, baseline[name], guided[name])
@@ -90,7 +95,7 @@ def comparison_table(
                     "span",
                     number(words, difference[name], signed=True, with_unit=False),
                     _verdict(verdict),
-                    _why_unreliable(difference[name], beside=difference),
+                    " *" if starred and is_unreliable(difference[name]) else None,
                 ),
             ]
         )
@@ -104,7 +109,7 @@ def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence
     if len(shown) < len(parts):
         caption = f"{caption}; the first {len(shown)} of {len(parts)}"
     if any(is_unreliable(parts[part][name]) for part in shown for name in known):
-        caption = f"{caption}; * from too few images or groups, or the same in all: unreliable"
+        caption = f"{caption}; {_STAR}"
     rows = [[part, *(_number_of_part(name, parts[part][name]) for name in known)] for part in shown]
     return table(caption, ["", *(words_for(name).title for name in known)], rows, class_="num")
 

@@ -101,6 +101,16 @@ def test_an_interval_of_few_images_says_so_and_makes_no_others_unreliable(measur
     assert "few groups: unreliable" not in page
 
 
+def test_a_difference_of_few_images_is_starred_and_no_other() -> None:
+    sure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 90}
+    models = {"recall_50": sure, "boundary_error": sure}
+    differences = {"recall_50": sure, "boundary_error": {**sure, "reliable": False}}
+    shown = str(comparison_table("Paired", models, models, differences, [*models]))
+    assert shown.count(" *<") == 1
+    assert "* from too few images" in shown
+    assert "*" not in str(comparison_table("Paired", models, models, models, [*models]))
+
+
 def test_predictions_without_any_share_are_said_to_be_measured(measurement) -> None:
     page = measurement_page(
         replace(measurement, document={**measurement.document, "metrics": {}}, images=()), title="x"
