@@ -14,7 +14,6 @@ from labelloop.errors import ImageError, ProjectError
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
 from labelloop.metrics.protocols import Protocol, evaluate_protocol
-from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances, rows_with
 from labelloop.project.looks import count_look
@@ -205,6 +204,8 @@ def _predictions(
     absent = set(team.tell([image.id for image in images if image.id not in known]))
     missing = [image for image in images if image.id in absent]
     if missing:
+        from labelloop.predict.field import predict_array  # which loads torch
+
         at_once = STORE_EVERY * team.size
         with stage(progress, f"evaluating {loaded.which}", len(missing)):
             for start in range(0, len(missing), at_once):

@@ -20,8 +20,9 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed.rendezvous import rendezvous
 
+from labelloop.channel import PATIENCE, member
 from labelloop.errors import LabelloopError, TeamError, UsageError
-from labelloop.team import PATIENCE, REASON_WITHIN_S, Team, member
+from labelloop.team import REASON_WITHIN_S, Team
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store, TCPStore

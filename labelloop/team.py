@@ -12,25 +12,47 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from labelloop.errors import LabelloopError, TeamError
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from torch._C._distributed_c10d import Store
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)  # with a process that does not answer; the first one may measure for a while
 REASON_WITHIN_S = 5.0  # a process that fails says why before its connections close
 MEET_EVERY_S = 0.5  # processes that work apart
 _REASON = "reason"
 _DONE, _AT_WORK, _FAILED = range(3)  # of several processes the greatest counts
+
+
+class Channel(Protocol):
+    """How the processes of a team reach each other; all call the same methods in the same order.
+
+    Raises:
+        RuntimeError: From each method, where another process is gone.
+    """
+
+    def device(self, device: torch.device, local_rank: int) -> torch.device:
+        """The device of a process, of which this is the kind: of several GPUs each takes its own."""
+
+    def tell(self, value: T) -> T:
+        """The leader's value."""
+
+    def gather(self, value: T, size: int) -> list[T]:
+        """The values of so many processes, by rank."""
+
+    def greatest(self, number: int) -> int:
+        """The greatest of all numbers."""
+
+    def add(self, tensor: Tensor) -> None:
+        """The tensor becomes the sum of all."""
+
+    def copy_leader(self, tensors: Sequence[Tensor]) -> None:
+        """The tensors become the leader's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +64,14 @@ class Team:
         size: How many there are.
         local_rank: Which one of its machine.
         store: Where a process that fails leaves the reason; None for one process alone.
+        channel: Through which they speak; None for one process alone.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     store: Store | None = None
+    channel: Channel | None = None
 
     @property
     def leads(self) -> bool:
@@ -56,9 +80,7 @@ class Team:
 
     def device(self, device: torch.device) -> torch.device:
         """The device of this process: of several GPUs each takes its own."""
-        if self.size == 1 or device.type != "cuda":
-            return device
-        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+        return device if self.channel is None else self.channel.device(device, self.local_rank)
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """What of a list is this process's; every item is one process's."""
@@ -66,45 +88,36 @@ class Team:
 
     def tell(self, value: T) -> T:
         """The leader's value, in every process."""
-        if self.size == 1:
+        if self.channel is None:
             return value
-        told: list[T] = [value]
-        with self._together():
-            dist.broadcast_object_list(told, src=0)
-        return told[0]
+        with self.together():
+            return self.channel.tell(value)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in every process, by rank."""
-        if self.size == 1:
+        if self.channel is None:
             return [value]
-        values: list[T] = [value] * self.size
-        with self._together():
-            dist.all_gather_object(values, value)
-        return values
+        with self.together():
+            return self.channel.gather(value, self.size)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        if self.size == 1:
+        if self.channel is None:
             return flag
-        votes = torch.tensor([int(flag)])
-        with self._together():
-            dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+        with self.together():
+            return bool(self.channel.greatest(int(flag)))
 
     def add(self, tensor: Tensor) -> None:
         """Every process's tensor becomes the sum of all."""
-        if self.size > 1:
-            with self._together():
-                dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        if self.channel is not None:
+            with self.together():
+                self.channel.add(tensor)
 
     def copy_leader(self, tensors: Sequence[Tensor]) -> None:
         """Every process's tensors become the leader's."""
-        if self.size > 1:
-            with self._together():
-                for tensor in tensors:
-                    whole = tensor.detach().contiguous()
-                    dist.broadcast(whole, src=0)
-                    tensor.detach().copy_(whole)
+        if self.channel is not None:
+            with self.together():
+                self.channel.copy_leader(tensors)
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -116,10 +129,10 @@ class Team:
 
         Nothing is told in the block. That another process has failed, or is gone, is reported at its end.
         """
-        if self.size == 1:
+        if self.channel is None:
             yield
             return
-        company = _Company()
+        company = _Company(self.channel)
         try:
             yield
             company.say(_DONE)
@@ -140,7 +153,8 @@ class Team:
                 return  # the leader is gone, and nobody is left to tell
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
+        """What all processes of the team do at the same time; that one has ended is said as it was meant."""
         try:
             yield
         except RuntimeError as error:
@@ -175,12 +189,16 @@ class _Company:
 
     So each meeting is soon over, and ends with an error where a process is gone.
 
+    Args:
+        channel: Of the team.
+
     Attributes:
         heard: The greatest of what all said last.
         error: Of a meeting that came to nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self.heard = _AT_WORK
         self.error: RuntimeError | None = None
         self._says = _AT_WORK
@@ -201,48 +219,9 @@ class _Company:
         try:
             while self.heard == _AT_WORK:
                 self._news.wait(MEET_EVERY_S)  # who has nothing new waits for the others in the meeting
-                said = torch.tensor([self._says])
-                dist.all_reduce(said, op=dist.ReduceOp.MAX)
-                self.heard = int(said.item())
+                self.heard = self._channel.greatest(self._says)
         except RuntimeError as error:
             self.error = error
-
-
-@contextmanager
-def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: str) -> Iterator[Team]:
-    """This process as one of several, for as long as the block runs.
-
-    Args:
-        store: Where they find each other.
-        rank: Of this process.
-        size: Of the team.
-        local_rank: Of this process on its machine.
-        device_type: cpu or cuda; gradients of GPUs go from GPU to GPU.
-
-    Raises:
-        TeamError: Another one ended before they had found each other, or later.
-    """
-    prefixed = dist.PrefixStore  # type: ignore[attr-defined]
-    team = Team(rank=rank, size=size, local_rank=local_rank, store=prefixed("team", store))
-    if device_type == "cuda":
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-    group = prefixed("group", store)
-    with team._together():
-        try:
-            dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
-        except RuntimeError:
-            # The group's number is part of its keys. torch sets it back only after a group that was whole,
-            # and with another number this process would never find the next team it is in.
-            dist.distributed_c10d._world.group_count = 0
-            raise
-    try:
-        yield team
-    except BaseException as error:  # whatever it is, the others must not wait for this process
-        team.fail(error)
-        raise
-    finally:
-        dist.destroy_process_group()
 
 
 def _as_reason(rank: int, error: BaseException) -> dict[str, object]:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from labelloop.cli.app import app
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.models.catalog import build_model, find_architecture
-from labelloop.models.protocol import DataStats, Target, to_instances
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import Target, to_instances
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "examples" / "extending" / "core_net.py"

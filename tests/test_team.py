@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from labelloop.channel import PATIENCE
 from labelloop.errors import TeamError
 from labelloop.processes import outside_place, started
-from labelloop.team import ALONE, PATIENCE, Team
+from labelloop.team import ALONE, Team
 
 
 def pair(tmp_path: Path, others_part: str, *, patience: timedelta = PATIENCE):
@@ -85,7 +86,7 @@ def test_a_team_that_did_not_come_together_says_so_and_the_next_one_does(tmp_pat
     def closed(*_: object, **__: object) -> None:
         raise RuntimeError("Gloo connectFullMesh failed: Connection closed by peer")
 
-    monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=20))
+    monkeypatch.setattr("labelloop.channel.PATIENCE", timedelta(seconds=20))
     with monkeypatch.context() as broken:
         broken.setattr("torch.distributed.distributed_c10d.ProcessGroupGloo", closed)
         with pytest.raises(TeamError, match="ended without a message"), pair(tmp_path, "team.wait()"):
@@ -113,7 +114,7 @@ def test_who_has_ended_its_part_waits_for_the_others_longer_than_for_an_answer(t
         team.gather("other")
     """
     patience = timedelta(seconds=6)
-    monkeypatch.setattr("labelloop.team.PATIENCE", patience)
+    monkeypatch.setattr("labelloop.channel.PATIENCE", patience)
     with pair(tmp_path, others, patience=patience) as team:
         began = time.monotonic()
         with team.apart():

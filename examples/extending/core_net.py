@@ -15,8 +15,9 @@ from torchvision.transforms.functional import normalize
 
 from labelloop.models.architecture import Architecture
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid, efficientnet_lite0
+from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import input_scale, resized
-from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.protocol import Prediction, Target
 
 
 class CoreNet(nn.Module):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from labelloop.errors import ModelError
 from labelloop.models.architecture import Architecture
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel
 
 # detectron2 has no release that works with today's PyTorch; this state of its repository does. Without
 # --no-build-isolation its build does not find the installed PyTorch.

@@ -11,8 +11,8 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from labelloop.errors import ModelError
+from labelloop.models.data_stats import DataStats
 from labelloop.models.mask_rcnn import MaskRCNNConfig, fit_to
-from labelloop.models.protocol import DataStats
 from labelloop.models.roi_heads import HeadConfig
 
 LEVELS_FITTED = 5  # fit_to counts the proposals of each of so many levels

@@ -26,9 +26,10 @@ from labelloop.integrations.detectron2.configs import (
     weights_of,
 )
 from labelloop.integrations.detectron2.soft_heads import as_instances, soften
+from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import STRIDE, resized
 from labelloop.models.mask_rcnn import USUAL_INPUT_PX, MaskRCNNConfig
-from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.protocol import Prediction, Target
 from labelloop.models.regions import prediction_of_boxes, roi_target
 
 logger = logging.getLogger(__name__)

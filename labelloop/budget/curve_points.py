@@ -21,19 +21,12 @@ from typing import Any
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
 from labelloop.distill.recipe import find_recipe
-from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
-from labelloop.distill.trainer import Trainer
-from labelloop.instances import Instances
 from labelloop.locks import wait_for_lock
 from labelloop.metrics.matched import METRICS
-from labelloop.metrics.panel import evaluate
 from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import CurvePointRow
-from labelloop.runs.checkpoint import RunFiles
-from labelloop.runs.scoring import ScoredImages, working_thresholds
-
-REPLICATES = 200  # for standard errors, which weigh the points
+from labelloop.runs.files import RunFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,27 +166,13 @@ def _make(
     project: Project, plan: PointPlan, settings: CurveSettings, key: str, folder: Path, progress: Progress
 ) -> None:
     """Trains, measures and stores one point; its files are gone afterwards, those of its base stay."""
-    labels, classes = project.labels([i.id for i in (*plan.train, *plan.measured)]), project.config.classes
-    files = RunFiles(folder=folder / key[:16])
-    files.folder.mkdir(parents=True, exist_ok=True)
-    base = RunFiles(folder=folder)
-    if not base.weights("supervised").exists():
-        first = SmallTraining(
-            model=settings.model, steps=settings.base_steps, seed=plan.seed, device=settings.device
-        )
-        small_trainer(plan.base, labels, first, classes=classes, files=base, progress=progress).run(
-            supervised_only=True
-        )
-    training = SmallTraining(
-        model=settings.model,
-        steps=settings.steps(len(plan.train)),
-        seed=plan.seed,
-        device=settings.device,
-        start=base,
+    from labelloop.budget.curve_training import train_point  # which loads torch
+
+    labels = project.labels([i.id for i in (*plan.train, *plan.measured)])
+    files, base = RunFiles(folder=folder / key[:16]), RunFiles(folder=folder)
+    metrics = train_point(
+        plan, labels, settings, classes=project.config.classes, files=files, base=base, progress=progress
     )
-    trainer = small_trainer(plan.train, labels, training, classes=classes, files=files, progress=progress)
-    trainer.run(supervised_only=True)
-    metrics = _measure(plan, labels, trainer)
     row = CurvePointRow(
         key=key,
         n_images=len(plan.train),
@@ -204,19 +183,6 @@ def _make(
     with project.ledger.write() as session:
         session.merge(row)
     shutil.rmtree(files.folder, ignore_errors=True)
-
-
-def _measure(plan: PointPlan, labels: Mapping[int, Instances], trainer: Trainer) -> dict[str, Any]:
-    """The metrics panel on the measured images, at the working threshold of best F1 there, as of a run."""
-    seen = list(predictions_of(trainer, plan.measured))
-    truth = tuple(labels[image.id] for image in plan.measured)
-    scored = ScoredImages(split="val", images=plan.measured, truth=truth)
-    n_classes = len(trainer.stats.classes)
-    threshold = working_thresholds(scored, {"supervised": seen}, n_classes=n_classes)["supervised"]
-    panel = evaluate(
-        truth, seen, n_classes=n_classes, groups=scored.groups, min_score=threshold, replicates=REPLICATES
-    )
-    return {name: estimate.as_dict() for name, estimate in panel.metrics.items()}
 
 
 def _stored(project: Project, key: str) -> MeasuredPoint | None:

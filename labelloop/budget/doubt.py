@@ -23,7 +23,6 @@ from labelloop.errors import ImageError
 from labelloop.evaluating import predict_readable_images
 from labelloop.formats.rle import counts_to_runs, runs_to_counts
 from labelloop.instances import Instances
-from labelloop.predict.field import predict_array
 from labelloop.progress import Progress, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.recorded import read_recorded
@@ -158,6 +157,8 @@ def _turned(loaded: LoadedModel, image: ImageRecord) -> Instances:
     Raises:
         ImageError: It cannot be read.
     """
+    from labelloop.predict.field import predict_array  # which loads torch
+
     pixels = read_recorded(image).pixels
     turned = np.ascontiguousarray(pixels[::-1, ::-1])
     return turn_round(predict_array(loaded.model, turned, stats=loaded.stats))

@@ -27,7 +27,7 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.rounds import rounds
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 from labelloop.runs.loading import load_model
 
 SERVER = "simulated"

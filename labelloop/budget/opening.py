@@ -18,7 +18,6 @@ from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.proposer import Proposer, Unit
 from labelloop.budget.sendable import choose_readable, named, reading_faults
 from labelloop.budget.strategies import NEED_A_MODEL, NEED_DOUBT, Budget, Pool, Strategy
-from labelloop.budget.suspects_round import open_suspects_round
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.plurals import plural
 from labelloop.progress import Progress
@@ -68,6 +67,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         UsageError: The strategy needs a model and there is none.
     """
     if request.suspects:
+        from labelloop.budget.suspects_round import open_suspects_round  # which trains, with torch
+
         return open_suspects_round(project, server, request.budget, progress)
     asked, partly = asked_boxes(project, server), partly_reviewed(project, server)
     images = _askable(project, set(asked), partly, request.only)

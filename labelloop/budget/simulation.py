@@ -26,7 +26,7 @@ from labelloop.locks import wait_for_lock
 from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 LOCK = ".lock"
 FEWEST_TEST_IMAGES = 3

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.data.parts import Part
-from labelloop.data.views import GeometryConfig
+from labelloop.data.view_settings import GeometryConfig
 from labelloop.errors import TrainingError
 from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded

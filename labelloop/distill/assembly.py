@@ -17,7 +17,7 @@ from labelloop.errors import TrainingError
 from labelloop.models.precision import fabric_precision
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord, Project
-from labelloop.runs.checkpoint import RunFiles
+from labelloop.runs.files import RunFiles
 from labelloop.runs.loading import stats_from_dict
 from labelloop.team import ALONE, Team
 

@@ -18,15 +18,8 @@ from torch import Tensor
 from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import image_of
 from labelloop.data.pool import ImageLoader
-from labelloop.data.views import (
-    Geometry,
-    GeometryConfig,
-    PhotometryConfig,
-    change_photometry,
-    draw_geometry,
-    view_image,
-    view_objects,
-)
+from labelloop.data.view_settings import GeometryConfig, PhotometryConfig
+from labelloop.data.views import Geometry, change_photometry, draw_geometry, view_image, view_objects
 from labelloop.models.protocol import InstanceModel, Target, grid_scale
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from labelloop.metrics.gate import GateDecision, decide
 from labelloop.progress import Progress
 from labelloop.project.looks import count_look
 from labelloop.project.project import Project, RunRecord
-from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.files import RunFiles, write_json
 from labelloop.runs.loading import read_run_config
 from labelloop.runs.scoring import ScoredImages, compare, working_thresholds, worth_of_scores
 from labelloop.team import ALONE, Team

@@ -18,7 +18,8 @@ from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.models.protocol import InstanceModel, Prediction, grid_scale
 from labelloop.progress import Progress
-from labelloop.runs.checkpoint import CHECKPOINT_EVERY_S, RunFiles, load_predictions, save_predictions
+from labelloop.runs.checkpoint import load_predictions, save_predictions
+from labelloop.runs.files import CHECKPOINT_EVERY_S, RunFiles
 from labelloop.team import ALONE, Team
 
 LABELLED_AT_ONCE = 2  # images; of one size where possible, so that none is padded

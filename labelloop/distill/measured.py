@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from labelloop.distill.trainer import Trainer
@@ -81,11 +82,15 @@ def seen_by_models(
     for which in ["supervised"] if record.method == "supervised" else ["supervised", "guided"]:
         seen[which] = []
         if images:
-            model = restore_model(
-                trainer.files, which, model=trainer.model, stats=trainer.stats, device=trainer.device
-            )
             loaded = LoadedModel(
-                model=model,
+                network=partial(
+                    restore_model,
+                    trainer.files,
+                    which,
+                    model=trainer.model,
+                    stats=trainer.stats,
+                    device=trainer.device,
+                ),
                 stats=trainer.stats,
                 classes=trainer.stats.classes,
                 min_score=0.5,

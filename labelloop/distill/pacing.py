@@ -16,7 +16,7 @@ from labelloop.distill.schedule import Schedule
 from labelloop.distill.timing import Costs, refit_student
 from labelloop.distill.trainer import Trainer
 from labelloop.project.project import Project, RunRecord
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 
 def rest_planned(

@@ -18,7 +18,7 @@ import labelloop
 from labelloop.data.folds import cut_folds
 from labelloop.data.label_draw import LabelDraw
 from labelloop.data.pool import data_stats
-from labelloop.data.views import GeometryConfig
+from labelloop.data.view_settings import GeometryConfig
 from labelloop.distill.asked_labels import AskedLabels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.measuring import Asked, measured_costs
@@ -35,7 +35,7 @@ from labelloop.distill.timing import POOR_SHARE, Costs, enough_seconds, fit_iter
 from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.plurals import plural
 from labelloop.progress import Progress
 from labelloop.project.project import Project

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from labelloop.data.views import STRONG, GeometryConfig, PhotometryConfig, ZoomDraw
-from labelloop.distill.pseudo_labels import ORIENTATIONS, PseudoLabelConfig, Thresholded
+from labelloop.data.view_settings import STRONG, GeometryConfig, PhotometryConfig, ZoomDraw
+from labelloop.distill.pseudo_settings import ORIENTATIONS, PseudoLabelConfig, Thresholded
 from labelloop.errors import UsageError
 
 T = TypeVar("T")

@@ -19,7 +19,8 @@ from labelloop.predict.field import predict_array
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded
-from labelloop.runs.checkpoint import RunFiles, fitting, load_tensors
+from labelloop.runs.checkpoint import fitting, load_tensors
+from labelloop.runs.files import RunFiles
 from labelloop.runs.loading import choose_device, restore_model
 
 

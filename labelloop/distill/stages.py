@@ -17,7 +17,8 @@ from labelloop.data.pool import ImageLoader
 from labelloop.distill.averaging import average
 from labelloop.distill.batches import Batch, BatchPlan, fitted, make_batches, prefetched
 from labelloop.distill.ema import ema_update
-from labelloop.distill.pseudo_labels import PseudoLabelConfig, pseudo_objects
+from labelloop.distill.pseudo_labels import pseudo_objects
+from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.errors import NonFiniteLossError
 from labelloop.models.protocol import InstanceModel, Paced, Target, loss_of, seen_by

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from labelloop.data.parts import Part
-from labelloop.data.views import GeometryConfig, draw_geometry
+from labelloop.data.view_settings import GeometryConfig
+from labelloop.data.views import draw_geometry
 from labelloop.distill.batches import fitted, make_batches
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (

@@ -33,7 +33,7 @@ from labelloop.processes import outside_place, placed, started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project, RunRecord
 from labelloop.project.tables import now
-from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.files import RunFiles, write_json
 from labelloop.runs.loading import choose_device, read_run_config
 from labelloop.team import ALONE, Team
 

@@ -25,10 +25,12 @@ from labelloop.distill.schedule import Schedule
 from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
 from labelloop.interrupts import interrupts_held
 from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
-from labelloop.runs.checkpoint import RunFiles, checkpoint_due, fitting, load_tensors, save_tensors
+from labelloop.runs.checkpoint import fitting, load_tensors, save_tensors
+from labelloop.runs.files import RunFiles, checkpoint_due
 from labelloop.runs.loading import restore_model
 from labelloop.team import ALONE, Team
 

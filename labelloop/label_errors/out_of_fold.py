@@ -24,7 +24,7 @@ from labelloop.locks import wait_for_lock
 from labelloop.progress import OneOfMany, Progress, Silent, stage
 from labelloop.project.ledger import decode_instances, encode_instances
 from labelloop.project.project import ImageRecord, Project
-from labelloop.runs.checkpoint import RunFiles, write_whole
+from labelloop.runs.files import RunFiles, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

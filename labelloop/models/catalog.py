@@ -14,6 +14,7 @@ from pathlib import Path
 
 from labelloop.errors import ModelError, UsageError
 from labelloop.models.architecture import Architecture
+from labelloop.models.data_stats import DataStats
 from labelloop.models.mask2former_sizes import (
     mask2former_dinov2_b,
     mask2former_dinov2_l,
@@ -24,7 +25,7 @@ from labelloop.models.mask2former_sizes import (
     mask2former_swin_t,
 )
 from labelloop.models.mask_rcnn_sizes import mask_rcnn_lite, mask_rcnn_r50
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.protocol import InstanceModel
 from labelloop.models.torchvision_mask_rcnn import torchvision_r50, torchvision_r50_v2
 
 ENTRY_POINTS = "labelloop.architectures"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 
 STRIDE = 32  # inputs are padded to a multiple of it
 MOST_ENLARGED = 1.5  # larger inputs show hardly more and cost as much more time as they have pixels

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import STRIDE, input_batch, input_scale
 from labelloop.models.mask2former_criterion import CriterionConfig, QueryOutput, QueryTarget, query_losses
-from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.protocol import Prediction, Target
 from labelloop.models.query_masks import query_prediction
 
 MASK_STRIDE = 4  # input px per cell of the masks

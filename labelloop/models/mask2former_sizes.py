@@ -13,9 +13,10 @@ from timm.layers import freeze_batch_norm_2d
 from labelloop.errors import ModelError
 from labelloop.models.architecture import Architecture
 from labelloop.models.backbones import efficientnet_lite0, freeze_first_stages, lite0_weights_file, resnet50
+from labelloop.models.data_stats import DataStats
 from labelloop.models.mask2former import Mask2Former, Mask2FormerFit, fit_to
 from labelloop.models.mask2former_criterion import CriterionConfig
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.protocol import InstanceModel
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 
 from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
+from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import STRIDE, input_batch, input_scale
-from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.protocol import Prediction, Target
 from labelloop.models.regions import prediction_of_boxes, roi_target, rpn_target
 from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads
 

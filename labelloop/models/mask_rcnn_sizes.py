@@ -17,8 +17,9 @@ from labelloop.models.backbones import (
     lite0_weights_file,
     resnet50,
 )
+from labelloop.models.data_stats import DataStats
 from labelloop.models.mask_rcnn import MaskRCNN, MaskRCNNConfig, fit_to
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.protocol import InstanceModel
 from labelloop.models.roi_heads import HeadConfig
 
 

@@ -22,9 +22,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from labelloop.errors import ModelError
 from labelloop.models.architecture import Architecture
+from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import input_scale
 from labelloop.models.mask_rcnn import MaskRCNN, fit_to
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.protocol import InstanceModel
 from labelloop.models.roi_heads import HeadConfig
 from labelloop.plurals import plural
 

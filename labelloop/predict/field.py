@@ -13,14 +13,9 @@ from torch import Tensor
 
 from labelloop.images import normalise, percentiles
 from labelloop.instances import Instances
+from labelloop.models.data_stats import DataStats
 from labelloop.models.precision import autocast_for
-from labelloop.models.protocol import (
-    DataStats,
-    InstanceModel,
-    Prediction,
-    rank_by_mask_quality,
-    to_instances,
-)
+from labelloop.models.protocol import InstanceModel, Prediction, rank_by_mask_quality, to_instances
 from labelloop.predict.stitch import Piece, pieces_of, stitch
 from labelloop.predict.tiles import Tile, TileLayout, plan_tiles, tile_layout
 from labelloop.progress import Progress

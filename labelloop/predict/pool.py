@@ -11,7 +11,8 @@ from typing import Any
 from labelloop.errors import UsageError
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel
 from labelloop.predict.items import PredictItem
 from labelloop.predict.reading import Outputs, Reader
 from labelloop.predict.sharing import Shares, left_to_do, predict_shares

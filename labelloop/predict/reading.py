@@ -14,7 +14,7 @@ from torch import Tensor
 from labelloop.errors import ImageError
 from labelloop.formats.records import SkippedFile
 from labelloop.images import Micrograph, normalise, percentiles, read_image
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.predict.field import BATCH_IMAGES
 from labelloop.predict.items import PredictItem
 from labelloop.predict.store import FileStamp, PredictionStore, file_hash, image_key

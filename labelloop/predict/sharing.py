@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelloop.errors import ProjectError
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel
 from labelloop.predict.items import PredictItem
 from labelloop.predict.names import output_stems
 from labelloop.predict.reading import Outputs, Reader

@@ -20,7 +20,8 @@ import torch
 
 from labelloop.errors import OutputError
 from labelloop.instances import Instances
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel
 from labelloop.predict.tiles import TileLayout
 from labelloop.project.finding import PREDICTIONS
 from labelloop.project.ledger import decode_instances, encode_instances

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from labelloop.models.protocol import DataStats, InstanceModel
+    from labelloop.models.data_stats import DataStats
+    from labelloop.models.protocol import InstanceModel
 
 OVERLAP_PER_BOX_SIDE = 1.75  # overlap over the objects' 95th percentile box side; larger ones are merged
 UNTILED_RATIO = 1.5  # an image up to this many tile sides long is predicted whole

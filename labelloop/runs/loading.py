@@ -1,29 +1,37 @@
-"""Finished runs: their models, ready to predict."""
+"""Finished runs: their models, ready to predict.
+
+What a run says of its model is in its record; the network itself, and torch with it, is loaded when it is
+first asked for: what the ledger holds already needs neither.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from labelloop.errors import ProjectError, TrainingError, UsageError
-from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.data_stats import DataStats
 from labelloop.project.project import Project
-from labelloop.runs.checkpoint import RunFiles, fitting, load_tensors
+from labelloop.runs.files import RunFiles
+
+if TYPE_CHECKING:
+    import torch
+
+    from labelloop.models.protocol import InstanceModel
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedModel:
     """A trained model.
 
     Attributes:
-        model: In evaluation mode, on its device.
+        network: Loads it.
         stats: The labelled data it was fitted to.
         classes: Class names; the index is the label.
         min_score: Its working threshold: best F1 on validation, else 0.5.
@@ -31,12 +39,21 @@ class LoadedModel:
         which: guided or supervised.
     """
 
-    model: InstanceModel
+    network: Callable[[], InstanceModel]
     stats: DataStats
     classes: tuple[str, ...]
     min_score: float
     run: str
     which: str
+
+    @cached_property
+    def model(self) -> InstanceModel:
+        """In evaluation mode, on its device.
+
+        Raises:
+            TrainingError: Its weights are damaged.
+        """
+        return self.network()
 
 
 def choose_device(name: str) -> torch.device:
@@ -45,6 +62,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UsageError: There is no such device.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -91,6 +110,11 @@ def restore_model(
     Raises:
         TrainingError: The weights are missing or damaged.
     """
+    import torch
+
+    from labelloop.models.catalog import build_model
+    from labelloop.runs.checkpoint import fitting, load_tensors
+
     built = build_model(model, stats, pretrained=False)
     with fitting(files.weights(which)):
         built.module().load_state_dict(load_tensors(files.weights(which))["model"])
@@ -112,7 +136,7 @@ def load_model(
     Raises:
         UsageError: There is no such run.
         ProjectError: It has not finished.
-        TrainingError: Its files are missing or damaged.
+        TrainingError: Its files are missing, or its configuration is damaged.
     """
     record = project.run(run)
     if record.state != "finished" or record.promoted is None:
@@ -128,10 +152,18 @@ def load_model(
         raise UsageError(
             "the run has no guided model", value=record.name, way_out="Train with --method guided."
         )
+    if not files.weights(chosen).is_file():
+        raise TrainingError(
+            "a file of the run is missing", value=files.weights(chosen), way_out="Train again."
+        )
+    if device not in ("auto", "cpu"):
+        choose_device(device)  # a wrong name is an error even where nothing is left to predict
     stats = stats_from_dict(config["stats"])
     thresholds = (record.result or {}).get("min_score", {})
     return LoadedModel(
-        model=restore_model(files, chosen, model=config["model"], stats=stats, device=choose_device(device)),
+        network=lambda: restore_model(
+            files, chosen, model=config["model"], stats=stats, device=choose_device(device)
+        ),
         stats=stats,
         classes=stats.classes,
         min_score=float(thresholds.get(chosen, 0.5)),

@@ -36,7 +36,7 @@ from labelloop.images import read_image
 from labelloop.predict.field import predict_array
 from labelloop.progress import Silent
 from labelloop.project.project import Project
-from labelloop.runs.checkpoint import RunFiles
+from labelloop.runs.files import RunFiles
 from labelloop.runs.loading import read_run_config, restore_model, stats_from_dict
 
 DRAWN = 15

@@ -20,8 +20,9 @@ import torch
 
 from labelloop.images import normalise, percentiles, read_image
 from labelloop.models.catalog import build_model
+from labelloop.models.data_stats import DataStats
 from labelloop.models.precision import autocast_for
-from labelloop.models.protocol import DataStats, InstanceModel
+from labelloop.models.protocol import InstanceModel
 from labelloop.predict.field import BATCH_IMAGES, MIN_SCORE
 from labelloop.predict.items import PredictItem
 from labelloop.predict.pool import predict_images

@@ -19,16 +19,11 @@ import numpy as np
 import torch
 
 from labelloop.data.objects import SoftObjects
-from labelloop.data.views import (
-    STRONG,
-    GeometryConfig,
-    change_photometry,
-    draw_geometry,
-    view_image,
-    view_objects,
-)
+from labelloop.data.view_settings import STRONG, GeometryConfig
+from labelloop.data.views import change_photometry, draw_geometry, view_image, view_objects
 from labelloop.models.catalog import build_model, training_view_px
-from labelloop.models.protocol import DataStats, InstanceModel, grid_scale, loss_of
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import InstanceModel, grid_scale, loss_of
 
 MODEL, SIDE_PX, LEAST_VISIBLE = "mask-rcnn-lite", 6000, 0.15
 

@@ -44,7 +44,7 @@ from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "budget"
 STRATEGIES: tuple[Strategy, ...] = ("random", "auto", "diversity", "foreground-random")

@@ -37,7 +37,7 @@ from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import ImageRecord, Project
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "forecast"
 METRICS = ("coco_ap", "coco_ap50", "pq")

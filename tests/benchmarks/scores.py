@@ -19,7 +19,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.panel import MatchedModel
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 REPLICATES = 1000
 METRICS = ("coco_ap", "coco_ap50", "coco_ap75", "f1_50", "precision_50", "recall_50", "pq")

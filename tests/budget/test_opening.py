@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,25 @@ def test_doubts_and_embeddings_are_computed_once(trained: Project) -> None:
     open_round(trained, "second", RoundRequest(budget=Budget(tasks=1)), watching)
     assert stored() == before == (8, 10)
     assert watching.stages == []
+
+
+def test_a_round_of_what_is_known_is_opened_without_torch(trained: Project) -> None:
+    """Neither its memory nor its seconds are needed where predictions, doubts and embeddings are kept."""
+    open_round(trained, "warm", RoundRequest(budget=Budget(tasks=1)), Silent())
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from labelloop.budget.opening import RoundRequest, open_round\n"
+        "from labelloop.budget.strategies import Budget\n"
+        "from labelloop.progress import Silent\n"
+        "from labelloop.project.project import Project\n"
+        "project = Project.open(Path(sys.argv[1]))\n"
+        "record = open_round(project, 'cool', RoundRequest(budget=Budget(tasks=2)), Silent())\n"
+        "print(record.run, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, str(trained.root)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ran.stdout.split() == ["first", "False"]
 
 
 def test_a_round_in_minutes_costs_about_so_many(trained: Project) -> None:

@@ -17,7 +17,7 @@ from labelloop.budget.strategies import Pick
 from labelloop.budget.timed_tasks import edit_records, timed_tasks
 from labelloop.instances import Instances
 from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.progress import Silent
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
@@ -30,7 +30,8 @@ from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
-from labelloop.runs.checkpoint import RunFiles, save_tensors, write_json
+from labelloop.runs.checkpoint import save_tensors
+from labelloop.runs.files import RunFiles, write_json
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5

@@ -43,6 +43,20 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        "labelloop.status", "labelloop.budget.next_hour", "labelloop.evaluating", "labelloop.promotion",
+        "labelloop.report.page", "labelloop.data.checks.check", "labelloop.doctor",
+        "labelloop.integrations.label_studio.push", "labelloop.integrations.label_studio.pull",
+    ],
+)  # fmt: skip
+def test_what_may_need_no_network_loads_torch_only_when_it_does(module: str) -> None:
+    script = f"import sys, {module}\nprint('torch' in sys.modules)\n"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
+
+
 def test_help_answers_at_once() -> None:
     """Best of five; the processor's time, which a busy machine does not stretch."""
     seconds = []

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.data.pool import data_stats
-from labelloop.data.views import GeometryConfig
+from labelloop.data.view_settings import GeometryConfig
 from labelloop.formats.rle import runs_to_counts
 from labelloop.instances import Instances
 

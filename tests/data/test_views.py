@@ -12,15 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.data.objects import SoftObjects
-from labelloop.data.views import (
-    STRONG,
-    Geometry,
-    GeometryConfig,
-    change_photometry,
-    draw_geometry,
-    view_image,
-    view_objects,
-)
+from labelloop.data.view_settings import STRONG, GeometryConfig
+from labelloop.data.views import Geometry, change_photometry, draw_geometry, view_image, view_objects
 
 
 def soft_objects(crop: np.ndarray, at: tuple[int, int], size_hw: tuple[int, int], *, crowd: bool):

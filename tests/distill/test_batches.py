@@ -10,7 +10,8 @@ from PIL import Image
 from labelloop.data.objects import SoftObjects, objects_of
 from labelloop.data.parts import image_of, parts_of, whole
 from labelloop.data.pool import ImageLoader
-from labelloop.data.views import GeometryConfig, PhotometryConfig, draw_geometry, view_image, view_objects
+from labelloop.data.view_settings import GeometryConfig, PhotometryConfig
+from labelloop.data.views import draw_geometry, view_image, view_objects
 from labelloop.distill.batches import (
     PARTS_AT_ONCE,
     BatchPlan,
@@ -240,7 +241,8 @@ def test_a_crowd_of_every_class_is_seen_once():
 def test_photometry_stays_in_range_and_off_changes_nothing():
     import torch
 
-    from labelloop.data.views import STRONG, change_photometry
+    from labelloop.data.view_settings import STRONG
+    from labelloop.data.views import change_photometry
 
     image = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
     off = PhotometryConfig(jitter=0.0, gamma=0.0, jitter_p=0.0)

@@ -11,13 +11,14 @@ from PIL import Image
 from labelloop.data.parts import whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.labelling import Labelling
-from labelloop.distill.pseudo_labels import PseudoLabelConfig
+from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import Schedule
 from labelloop.models.protocol import Prediction
 from labelloop.progress import Silent
 from labelloop.project.project import ImageRecord
-from labelloop.runs.checkpoint import RunFiles, load_predictions, save_predictions
+from labelloop.runs.checkpoint import load_predictions, save_predictions
+from labelloop.runs.files import RunFiles
 
 
 def square(side: int, size_hw: tuple[int, int]) -> Prediction:

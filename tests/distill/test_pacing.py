@@ -18,7 +18,7 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.durations import parse_iterations
 from labelloop.errors import UsageError
 from labelloop.progress import Silent
-from labelloop.runs.checkpoint import write_json
+from labelloop.runs.files import write_json
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 

@@ -6,14 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelloop.distill.pseudo_labels import (
-    ORIENTATIONS,
-    PseudoLabelConfig,
-    merge_views,
-    predict_views,
-    pseudo_objects,
-    turn_back,
-)
+from labelloop.distill.pseudo_labels import merge_views, predict_views, pseudo_objects, turn_back
+from labelloop.distill.pseudo_settings import ORIENTATIONS, PseudoLabelConfig
 from labelloop.distill.recipe import REFERENCE
 from labelloop.models.protocol import Prediction, to_instances
 from labelloop.models.query_masks import query_prediction

@@ -20,7 +20,7 @@ from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
 from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.project import Project
-from labelloop.runs.checkpoint import RunFiles, write_json
+from labelloop.runs.files import RunFiles, write_json
 from labelloop.runs.loading import read_run_config
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")

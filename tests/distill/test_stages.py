@@ -14,9 +14,9 @@ from torch import nn
 from labelloop.data.objects import SoftObjects
 from labelloop.data.parts import whole
 from labelloop.data.pool import ImageLoader
-from labelloop.data.views import GeometryConfig, PhotometryConfig
+from labelloop.data.view_settings import GeometryConfig, PhotometryConfig
 from labelloop.distill.batches import Batch, BatchPlan
-from labelloop.distill.pseudo_labels import PseudoLabelConfig
+from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage, train_step
 from labelloop.errors import NonFiniteLossError

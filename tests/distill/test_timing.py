@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelloop.data.parts import parts_of, whole
-from labelloop.data.views import GeometryConfig
+from labelloop.data.view_settings import GeometryConfig
 from labelloop.distill.recipe import Recipe
 from labelloop.distill.schedule import (
     SHORTEST_STUDENT,

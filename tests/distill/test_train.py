@@ -28,7 +28,8 @@ from labelloop.errors import ImageError, OutputError, TrainingError, UsageError
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.project import Project
-from labelloop.runs.checkpoint import RunFiles, load_predictions
+from labelloop.runs.checkpoint import load_predictions
+from labelloop.runs.files import RunFiles
 from labelloop.runs.loading import load_model
 
 SHORT = TrainRequest(iterations=6)

@@ -15,7 +15,8 @@ from labelloop.errors import TrainingError
 from labelloop.models.catalog import build_model
 from labelloop.progress import Silent
 from labelloop.runs import checkpoint
-from labelloop.runs.checkpoint import RunFiles, save_tensors
+from labelloop.runs.checkpoint import save_tensors
+from labelloop.runs.files import RunFiles
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
 

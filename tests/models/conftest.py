@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from labelloop.models.protocol import DataStats, Target
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import Target
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ FIT = Mask2FormerFit(n_classes=2, input_scale=1.0, queries=12)
 
 @pytest.fixture(scope="module")
 def lite_stats():
-    from labelloop.models.protocol import DataStats
+    from labelloop.models.data_stats import DataStats
 
     return DataStats(
         classes=("organoid",),

@@ -9,7 +9,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from labelloop.models.protocol import DataStats, Prediction, Target
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import Prediction, Target
 
 
 class Components(nn.Module):

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from labelloop.errors import OutputError, UsageError
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.predict.items import PredictItem
 from labelloop.predict.pool import PredictReport, predict_images
 from labelloop.predict.store import STORE_NAME, PredictionStore
@@ -217,7 +217,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("predict_conftest", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.predict.items import PredictItem
 from labelloop.predict.pool import predict_images
 

@@ -16,13 +16,14 @@ from PIL import Image
 
 from labelloop.errors import ImageError, ProjectError
 from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.predict.predict import predict
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project, RunRecord
-from labelloop.runs.checkpoint import RunFiles, save_tensors, write_json
+from labelloop.runs.checkpoint import save_tensors
+from labelloop.runs.files import RunFiles, write_json
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ import numpy as np
 import torch
 from torch import nn
 from labelloop import team
-from labelloop.models.protocol import DataStats, Prediction
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import Prediction
 from labelloop.predict.sharing import help_predict
 from labelloop.processes import take_part
 
@@ -109,7 +110,7 @@ def partner(stats, *, threshold: float, seconds: int) -> str:
 def test_a_share_that_takes_much_longer_than_another_is_waited_for(
     items, components, stats, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("labelloop.team.PATIENCE", timedelta(seconds=6))
+    monkeypatch.setattr("labelloop.channel.PATIENCE", timedelta(seconds=6))
     program = partner(stats, threshold=0.25, seconds=12)
     with started(["-c", program], size=2, device_type="cpu", logs=tmp_path, way_out="") as team:
         settings = {"stats": stats, "classes": ("organoid",), "team": team}

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labelloop.instances import Instances
-from labelloop.models.protocol import DataStats, Prediction
+from labelloop.models.data_stats import DataStats
+from labelloop.models.protocol import Prediction
 from labelloop.predict.field import predict_array
 from labelloop.predict.stitch import pieces_of, stitch
 from labelloop.predict.tiles import TileLayout, plan_tiles

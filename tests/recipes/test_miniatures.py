@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from labelloop.cli.app import app
 from labelloop.distill.train import TrainRequest, train
 from labelloop.models.catalog import build_model
-from labelloop.models.protocol import DataStats
+from labelloop.models.data_stats import DataStats
 from labelloop.progress import Silent
 from labelloop.recipes.catalog import list_benchmarks
 from labelloop.recipes.datasets import find_dataset

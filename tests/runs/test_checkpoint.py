@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from labelloop.errors import OutputError, TrainingError
-from labelloop.runs.checkpoint import checkpoint_due, fitting, load_tensors, save_tensors
+from labelloop.runs.checkpoint import fitting, load_tensors, save_tensors
+from labelloop.runs.files import checkpoint_due
 
 
 @pytest.mark.parametrize(("took_s", "least_s"), [(0.0, 60.0), (0.1, 60.0), (2.0, 60.0), (20.0, 600.0)])
