@@ -86,7 +86,7 @@ def _corrections(project: Project) -> list[Work]:
         some = _some(sorted(pool.intersection(kept)))
         statement = select(PredictionRow.instances).where(*mine, PredictionRow.image_id.in_(some))
         seen = [decode_instances(stored) for stored in session.scalars(statement)]
-    rates, known = EditRates.fit(edit_records(project)), _known_share(project)
+    rates, known = EditRates.fit(edit_records(project, newest.name)), _known_share(project)
     return [
         rates.expect(each.scores, MIN_SCORE, outline_px=mean_outline_px(each.above(MIN_SCORE))).part(known)
         for each in seen

@@ -102,7 +102,7 @@ class Proposer:
             images = [image for image in images if image.id in found]
             doubts = [found[image.id] for image in images]
             prior = missed_prior(_objects_known(project), *_mean_look(doubts, self.min_score))
-            self._rates = EditRates.fit(edit_records(project), prior)
+            self._rates = EditRates.fit(edit_records(project, self._loaded.run), prior)
         self.units = self._units(images, doubts)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,11 @@ from labelloop.review.edits import EditKind, KeyedInstances
 from labelloop.review.tasks import TaskRecord, is_known_key, proposal, task_record
 
 CHOSEN_WEIGHT = 0.25  # of a task that was not drawn at random: it was chosen for what its model gets wrong
+# Of what was found of the model before the one that proposes; of the model before that, the square.
+# Measured on simulated rounds about nuclei (6 lanes, rounds 2 to 4): predicted minutes were a fifth too long
+# with 1, as each model was better than the last, and 5 % with this; their error (of the log) fell from 0.37
+# to 0.32.
+ANOTHER_MODEL = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +122,23 @@ def timed_tasks(project: Project) -> list[TimedTask]:
     ]
 
 
-def edit_records(project: Project) -> list[EditRecord]:
-    """What ``EditRates.fit`` learns from: reviewed tasks of the rounds in which a model proposed."""
+def edit_records(project: Project, run: str | None = None) -> list[EditRecord]:
+    """What ``EditRates.fit`` learns from: reviewed tasks of the rounds in which a model proposed.
+
+    Args:
+        project: Whose rounds.
+        run: Whose model will propose: the earlier the models of other rounds, the less they tell about it.
+            None for no matter which.
+    """
     with project.ledger.read() as session:
         reviewed = _reviewed(session)
         images = sorted({each.task.image_id for each in reviewed})
         models = {
-            round_id: (run, which, min_score)
-            for round_id, run, which, min_score in session.execute(
-                select(RoundRow.id, RoundRow.run, RoundRow.which, RoundRow.min_score)
+            round_id: (name, which, min_score)
+            for round_id, name, which, min_score in session.execute(
+                select(RoundRow.id, RoundRow.run, RoundRow.which, RoundRow.min_score).order_by(RoundRow.id)
             )
-            if run is not None
+            if name is not None
         }
         wanted = {
             (*models[each.task.round_id][:2], each.task.image_id)
@@ -144,18 +155,33 @@ def edit_records(project: Project) -> list[EditRecord]:
             for row in scalars_with(session, select(DoubtRow), DoubtRow.image_id, images)
             if (row.run, row.which, row.image_id) in wanted
         }
+    told = _told_by([name for name, _, _ in models.values()], run)
     records = []
     for each in reviewed:
         if each.task.round_id in models:
-            run, which, min_score = models[each.task.round_id]
-            look = (run, which, each.task.image_id)
+            name, which, min_score = models[each.task.round_id]
+            look = (name, which, each.task.image_id)
             seen = detections.get(look)
             unshown = unmatched = 0.0
             if seen is not None:
                 unshown = _unshown(seen, each.task, min_score)
                 unmatched = lone.get(look, 0.0) * _own_share(each.task, seen.size_hw)
-            records.append(_edit_record(each, unshown, unmatched))
+            record = _edit_record(each, unshown, unmatched)
+            records.append(replace(record, weight=record.weight * told[name]))
     return records
+
+
+def _told_by(runs: Sequence[str], run: str | None) -> dict[str, float]:
+    """How much each run's rounds tell about the edits of another run's objects.
+
+    Args:
+        runs: Of each round, in order.
+        run: The other; None for no matter which.
+    """
+    order = list(dict.fromkeys(each for each in runs if each != run))
+    if run is None:
+        return dict.fromkeys(order, 1.0)
+    return {run: 1.0, **{each: ANOTHER_MODEL**age for age, each in enumerate(reversed(order), 1)}}
 
 
 def _reviewed(session: Session) -> list[ReviewedTask]:

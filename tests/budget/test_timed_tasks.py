@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def plan(
     image: int = 0,
     model: bool = True,
     arm: str = "random",
+    run: str = "r1",
 ) -> list[TaskRecord]:
     proposed = SEEN.above(MIN_SCORE) if model else Instances(size_hw=SIZE_HW)
     choice = Choice(
@@ -81,7 +83,7 @@ def plan(
     record = plan_round(
         project,
         [choice],
-        run="r1" if model else None,
+        run=run if model else None,
         which="guided" if model else None,
         server="s",
         min_score=MIN_SCORE,
@@ -218,6 +220,18 @@ def test_tasks_that_were_not_drawn_at_random_count_a_quarter(project: Project) -
         (task,) = plan(project, whole(), image=image, arm=arm)
         pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
     assert sorted(record.weight for record in edit_records(project)) == [0.25, 0.25, 1.0]
+
+
+def test_rounds_of_earlier_models_tell_less_about_the_one_that_proposes(project: Project) -> None:
+    project.save_run(replace(project.run("r1"), name="r2"))
+    for image, run in enumerate(("r1", "r2", "r2")):
+        (task,) = plan(project, whole(), image=image, run=run)
+        pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
+    told = {run: [record.weight for record in edit_records(project, run)] for run in (None, "r1", "r2", "r3")}
+    assert told[None] == [1, 1, 1]
+    assert told["r3"] == [1 / 16, 1 / 4, 1 / 4]
+    assert told["r2"] == [1 / 4, 1, 1]
+    assert told["r1"] == [1, 1 / 4, 1 / 4]
 
 
 def test_a_tile_counts_the_detections_of_its_own_part_of_the_image(project: Project) -> None:
