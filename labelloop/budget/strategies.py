@@ -7,11 +7,10 @@
 - ``uncertainty``: those that the model doubts most.
 - ``diversity``: those that cover the pool, typical ones first.
 - ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
-  and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
-  arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
-  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
-  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
-  Near-duplicates are not taken, even where part of the budget is left unspent.
+  and for the rest, those that stand for most of what the model doubts in the pool, per minute of work
+  (``herding``). Without a model the rest covers the pool, group by group. What is left of the budget is
+  filled from what they all left: no random draw from the pool, so an arm of its own. Near-duplicates are not
+  taken, even where part of the budget is left unspent.
 
 All of them take images in turns: a second tile of one only when every image was asked about once.
 """
@@ -26,7 +25,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
+from labelloop.budget.diversity import Vectors, is_near_duplicate, typical_first
+from labelloop.budget.herding import believed_doubt, herd
 from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
@@ -41,8 +41,6 @@ FILLED_BEFORE = "drawn at random, to fill the budget"  # why, in rounds in which
 RANDOM_SHARE = 0.25  # of auto's budget
 EMPTY_SHARE = 0.05  # of auto's budget, for images in which the model sees nothing
 FOREGROUND_SHARE = 2 / 3
-FOREMOST = 4  # candidates per task among which auto looks for variety
-NOISE = 0.5  # of the logarithm of doubt per minute, in the first round; it fades with the root of the round
 
 Floats = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -109,9 +107,7 @@ class Pick:
     why: str
 
 
-def choose(
-    pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Generator, *, round_number: int = 1
-) -> list[Pick]:
+def choose(pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Generator) -> list[Pick]:
     """Fills a budget; one image at least, as long as the pool holds one.
 
     Args:
@@ -119,7 +115,6 @@ def choose(
         budget: What it may cost.
         strategy: How to choose.
         rng: Same generator, same pool, same choice.
-        round_number: From 1; auto trusts its scores more from round to round.
     """
     picking = _Picking(pool, budget, rng)
     if strategy == "random":
@@ -132,11 +127,11 @@ def choose(
     elif strategy == "diversity":
         picking.fill(_covering(picking), strategy, lambda i: "typical of images like it")
     else:
-        _auto(picking, round_number)
+        _auto(picking)
     return picking.picks
 
 
-def _auto(picking: _Picking, round_number: int) -> None:
+def _auto(picking: _Picking) -> None:
     pool, why = picking.pool, "drawn at random, to compare with"
     picking.fill(_random(picking), RANDOM_ARM, lambda i: why, share=RANDOM_SHARE, fair=True)
     if pool.doubt is None:
@@ -145,8 +140,8 @@ def _auto(picking: _Picking, round_number: int) -> None:
     else:
         empty = [i for i in _random(picking) if pool.shown[i] == 0]
         picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
-        order = _doubt_then_variety(picking, round_number)
-        picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
+        stands = _doubted(pool, "stands for images like it: ")
+        picking.fill(_standing_for_doubt(picking), "auto", stands, no_duplicates=True)
     order, why = _random(picking), "drawn from what was left, to fill the budget"
     picking.fill(order, FILL_ARM, lambda i: why, no_duplicates=True)
     if not picking.picks:  # everything looks like something known
@@ -295,30 +290,26 @@ def _covering_groups(picking: _Picking) -> list[int]:
     return picking.in_turns(np.array([index for _, index in sorted(turns)], np.int64))
 
 
-def _doubt_then_variety(picking: _Picking, round_number: int) -> list[int]:
-    """The best of each cluster of the foremost candidates, best first; then the others of them."""
-    pool, free, rng = picking.pool, picking.free(), picking.rng
+def _standing_for_doubt(picking: _Picking) -> list[int]:
+    """Those that stand for most of the pool's doubt, per minute; what was picked is known by then."""
+    pool, free = picking.pool, picking.free()
     assert pool.doubt is not None
-    if not len(free):
-        return []
-    gain = np.log((pool.doubt[free] + 1e-3) / pool.minutes[free])
-    gain += rng.gumbel(size=len(free)) * NOISE / math.sqrt(round_number)
-    wanted = min(picking.wanted(), len(free))
-    order = free[np.argsort(-gain, kind="stable")]
-    foremost = np.array(picking.in_turns(order)[: FOREMOST * wanted], np.int64)
-    label = clusters(pool.vectors[foremost], min(wanted, len(foremost)), rng)
-    seen: dict[int, int] = {}
-    turns = []
-    for place, (index, cluster) in enumerate(zip(foremost.tolist(), label.tolist(), strict=True)):
-        turns.append((seen.get(cluster, 0), place, index))
-        seen[cluster] = seen.get(cluster, 0) + 1
-    return picking.in_turns(np.array([index for _, _, index in sorted(turns)], np.int64))
+    order = herd(
+        pool.vectors[free],
+        np.concatenate([pool.known, pool.vectors[[pick.index for pick in picking.picks]]]),
+        believed_doubt(pool.doubt[free], len(pool.known)),
+        pool.minutes[free],
+        picking.rng,
+        wanted=picking.wanted(),
+    )
+    return picking.in_turns(free[np.array(order, np.int64)])
 
 
-def _doubted(pool: Pool) -> Callable[[int], str]:
+def _doubted(pool: Pool, before: str = "") -> Callable[[int], str]:
     """Says how much the model doubts an image."""
     doubt = pool.doubt
     assert doubt is not None
     return lambda i: (
-        f"about {doubt[i]:.1f} of the model's decisions may be wrong ({plural(int(pool.shown[i]), 'object')})"
+        f"{before}about {doubt[i]:.1f} of the model's decisions may be wrong"
+        f" ({plural(int(pool.shown[i]), 'object')})"
     )

@@ -5,8 +5,8 @@ Run by hand; it can be stopped at any time and goes on when called again:
     python tests/benchmarks/budget_study.py DATA WORK --set m-orgaquant --seeds 0-2
 
 DATA holds the sets as folders with COCO files; WORK keeps projects and simulations. Results go to
-tests/benchmarks/results/budget: SET.json and SET.md, and the curve of each finished lane below SET/, so that
-WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
+tests/benchmarks/results/budget: a .json and a .md for each set and length of rounds, and the curve of each
+finished lane below SET/, so that WORK is not needed for seeds that are done. ``--collect`` keeps the lanes that are finished and trains
 nothing. The labelled training images, or a draw of them, are the pool, their truth hidden; the test images
 measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at
 once: what the best choice could come to. ``--truth`` trains on the images of each lane's last round with
@@ -60,7 +60,7 @@ class StudySet:
         classes: Of its project.
         train: Labels and images, as in DATA.
         unlabelled: Further images, or None.
-        minutes: Budget of each round.
+        minutes: Budget of each round: so many that a training of minutes still learns from the last of them.
         start: Labelled images before the first round.
         pool: So many of the training images are the pool, drawn once; None for all.
     """
@@ -75,10 +75,10 @@ class StudySet:
 
 SETS = {
     "m-orgaquant": StudySet(
-        classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=10.0
+        classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=4.0
     ),
     "dsb2018": StudySet(
-        classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=30.0, pool=140
+        classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=15.0, pool=140
     ),
 }
 
@@ -133,11 +133,11 @@ def table(result: dict[str, Any]) -> str:
         "| strategy | mean AP over the minutes | difference | at the end | share of the minutes |",
         "|---|---|---|---|---|",
     ]
-    for name, each in result["compared"].items():
-        share = each["minutes_share"]
-        spans = [_points(each[key]) if each[key] else "-" for key in ("area", "difference", "at_the_end")]
-        shares = ["never" if share[key] is None else f"{share[key]:.0%}" for key in ("value", "low", "high")]
-        lines.append(f"| {name} | {' | '.join(spans)} | {shares[0]} [{shares[1]}, {shares[2]}] |")
+    lines += [_compared(name, each) for name, each in result["compared"].items()]
+    if result["auto_against"]:
+        lines += ["", "| auto against | its mean AP | difference | at the end | share of the minutes |"]
+        lines += ["|---|---|---|---|---|"]
+        lines += [_compared(name, each) for name, each in result["auto_against"].items()]
     if result[CEILING]:
         ceiling, more = (_points(result[CEILING][key]) for key in ("value", "more_than_random"))
         lines += ["", f"All labels at once: {ceiling}, which is {more} more than random at the end."]
@@ -150,6 +150,13 @@ def table(result: dict[str, Any]) -> str:
     for seed, audit in result["audits"].items():
         lines += ["", f"Audit of auto, seed {seed}: {audit['verdict']}."]
     return "\n".join(lines) + "\n"
+
+
+def _compared(name: str, each: dict[str, Any]) -> str:
+    share = each["minutes_share"]
+    spans = [_points(each[key]) if each[key] else "-" for key in ("area", "difference", "at_the_end")]
+    shares = ["never" if share[key] is None else f"{share[key]:.0%}" for key in ("value", "low", "high")]
+    return f"| {name} | {' | '.join(spans)} | {shares[0]} [{shares[1]}, {shares[2]}] |"
 
 
 def _points(estimate: dict[str, float]) -> str:
@@ -165,12 +172,14 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=400, help="about four minutes on one core")
+    parser.add_argument("--minutes", type=float, help="of each round; the set's own if not given")
     parser.add_argument("--annotator", default="perfect")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ceiling", action="store_true", help="train on all labels too")
     parser.add_argument("--truth", action="store_true", help="train on the lanes' images with all truth")
     parser.add_argument("--collect", action="store_true", help="only keep what is finished")
     arguments = parser.parse_args()
+    arguments.minutes = arguments.minutes or SETS[arguments.set].minutes
     first, last = (int(end) for end in (arguments.seeds.split("-") * 2)[:2])
     project = project_of(arguments.set, arguments.data, arguments.work)
     if not arguments.collect:
@@ -198,7 +207,7 @@ def run_missing(project: Project, arguments: argparse.Namespace, seeds: Sequence
     request = SimulationRequest(
         strategies=tuple(arguments.strategies),
         rounds=arguments.rounds,
-        budget=Budget(minutes=SETS[arguments.set].minutes),
+        budget=Budget(minutes=arguments.minutes),
         seed=missing[0],
         seeds=missing[-1] - missing[0] + 1,
         iterations=arguments.iterations,
@@ -244,13 +253,15 @@ def simulations(project: Project, arguments: argparse.Namespace) -> Iterator[tup
     """Folders and settings of the simulations that are as long as is asked for, by this annotator."""
     for path in (project.root / ".labelloop" / "simulations").glob(f"*/{SETTINGS}"):
         settings = settings_from_json(json.loads(path.read_text("utf-8")))
-        if (settings.iterations, settings.annotator) == (arguments.iterations, arguments.annotator):
+        same = (settings.iterations, settings.annotator) == (arguments.iterations, arguments.annotator)
+        if same and settings.budget == Budget(minutes=arguments.minutes):
             yield path.parent, settings
 
 
 def kept_at(arguments: argparse.Namespace, strategy: str, seed: int) -> Path:
     """Where the curve of a lane is kept."""
-    name = f"{arguments.annotator}-{arguments.iterations}-{strategy}-{seed}.json"
+    of_all = f"{arguments.annotator}-{arguments.minutes:g}min-{arguments.iterations}"
+    name = f"{of_all}-{strategy}-{seed}.json"
     return RESULTS / str(arguments.set) / name
 
 
@@ -296,13 +307,24 @@ def compare(project: Project, arguments: argparse.Namespace, seeds: Sequence[int
         "seeds": whole,
         "iterations": arguments.iterations,
         **compare_curves(curves, n_images=n_images),
+        "auto_against": against_others(curves, n_images),
         CEILING: at_once(arguments, whole, CEILING),
         "truth": {s: found for s in strategies if (found := at_once(arguments, whole, f"{s}{TRUTH}"))},
         "audits": {seed: audit for seed, audit in audits.items() if audit},
     }
-    (RESULTS / f"{arguments.set}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (RESULTS / f"{arguments.set}.md").write_text(table(result), encoding="utf-8")
+    name = f"{arguments.set}-{arguments.minutes:g}min"
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(table(result), encoding="utf-8")
     print(table(result))
+
+
+def against_others(curves: dict[str, list[LaneCurve]], n_images: int) -> dict[str, Any]:
+    """How ``auto`` compares with each strategy but random, by the name of that one."""
+    return {
+        name: compare_curves({name: lanes, "auto": curves["auto"]}, n_images=n_images)["compared"]["auto"]
+        for name, lanes in curves.items()
+        if "auto" in curves and name not in ("auto", "random")
+    }
 
 
 def at_once(arguments: argparse.Namespace, seeds: Sequence[int], name: str) -> dict[str, Any] | None:

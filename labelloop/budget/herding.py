@@ -1,0 +1,109 @@
+"""Herding: which tasks stand for most of what a model still gets wrong in a pool, per minute of work.
+
+Uncertainty alone favours what is rare and odd, and where labels are few it is itself hardly better than
+chance; covering the pool alone goes on asking about what the model long knows. Uncertainty coverage is both
+(Bae et al., "Uncertainty Herding", ICLR 2025, arXiv 2412.20644, section 3): every image of the pool counts
+as much as it is doubted, for as much as something labelled is like it. It is submodular, so that taking the
+best gain per minute, again and again, comes close to the best choice that a budget allows (Lin and Bilmes
+2010, "Multi-document summarization via budgeted maximization of submodular functions", section 4).
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from labelloop.budget.diversity import Vectors
+
+LARGEST_POOL = 4000  # of a larger one so many, drawn at random, stand for it
+BELIEVED_AFTER = 20  # images with labels: then doubt counts as much as that the pool is covered
+
+Floats = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+def believed_doubt(doubt: Floats, n_known: int) -> Floats:
+    """float64 (n,), mean 1: doubts as far as a model that learnt few images can be believed.
+
+    The paper softens what a model says by a temperature from held-out labels; where labels are few there are
+    none, so doubts are drawn to their mean as if ``BELIEVED_AFTER`` images had said just that.
+
+    Args:
+        doubt: float64 (n,), 0 or more.
+        n_known: Images with labels.
+    """
+    mean = float(doubt.mean()) if len(doubt) else 0.0
+    if mean <= 0:
+        return np.ones(len(doubt))
+    own = n_known / (n_known + BELIEVED_AFTER)
+    return own * doubt / mean + (1 - own)
+
+
+def herd(
+    vectors: Vectors,
+    known: Vectors,
+    weights: Floats,
+    minutes: Floats,
+    rng: np.random.Generator,
+    *,
+    wanted: int,
+) -> list[int]:
+    """The pool in the order in which it should be asked: what covers it best for its minutes comes first.
+
+    How far an image stands for others is the median distance of the pool to what is known, or within it where
+    nothing is: so the choice is coarse in the beginning and fine later (the paper's section 4 adapts the
+    radius likewise, to the least distance of two labelled images, which one near-duplicate makes zero).
+
+    Args:
+        vectors: float32 (m, d), unit norm, of what may be asked.
+        known: float32 (l, d), of what has labels or was asked before.
+        weights: float64 (m,), how much each counts, above 0.
+        minutes: float64 (m,), predicted work.
+        rng: Draws those that stand for a large pool.
+        wanted: About how many will be asked. Of a large pool the order holds four times as many or
+            ``LARGEST_POOL``, drawn at random.
+    """
+    if not len(vectors):
+        return []
+    most = max(LARGEST_POOL, 4 * wanted)
+    if len(vectors) > most:
+        some = rng.choice(len(vectors), most, replace=False)
+        order = herd(vectors[some], known, weights[some], minutes[some], rng, wanted=wanted)
+        return [int(some[i]) for i in order]
+    among = rng.choice(len(vectors), min(LARGEST_POOL, len(vectors)), replace=False)
+    squared = _squared_distances(vectors, vectors[among])
+    nearest = _squared_distances(vectors[among], known).min(axis=1) if len(known) else None
+    radius = float(np.median(squared if nearest is None else nearest)) or 1e-6
+    likeness = np.exp(-squared / radius, out=squared)
+    covered = np.zeros(len(among), np.float32) if nearest is None else np.exp(-nearest / radius)
+    return _greedily(likeness, covered, weights[among].astype(np.float32), minutes)
+
+
+def _greedily(likeness: Vectors, covered: Vectors, weights: Vectors, minutes: Floats) -> list[int]:
+    """Best gain per minute first. Gains only fall, so most need not be computed again (Minoux 1978)."""
+    cost = np.maximum(minutes, 1e-9)
+
+    def gain(i: int) -> float:
+        return float(np.maximum(likeness[i] - covered, 0) @ weights) / float(cost[i])
+
+    heap = [(-gain(i), i) for i in range(len(likeness))]
+    heapq.heapify(heap)
+    order: list[int] = []
+    while heap:
+        best = heap[0][1]
+        now = -gain(best)
+        if len(heap) > 1 and now > min(heap[1:3])[0]:
+            heapq.heapreplace(heap, (now, best))
+            continue
+        heapq.heappop(heap)
+        order.append(best)
+        covered = np.maximum(covered, likeness[best])
+    return order
+
+
+def _squared_distances(vectors: Vectors, others: Vectors) -> Vectors:
+    """float32 (n, k), of vectors of unit norm."""
+    squared: Vectors = np.clip(2 - 2 * (vectors @ others.T), 0, None)
+    return squared
