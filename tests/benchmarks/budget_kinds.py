@@ -48,8 +48,10 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, required=True)
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--minutes", type=float, help="of each round, as for budget_study.py")
     parser.add_argument("--annotator", default="perfect")
     arguments = parser.parse_args()
+    arguments.minutes = arguments.minutes or SETS[arguments.set].minutes
     source = project_of(arguments.set, arguments.data, arguments.work)
     simulation, settings = next(simulations(source, arguments))
     kinds = {image.id: kind_of(image) for image in source.images()}

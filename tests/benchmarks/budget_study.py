@@ -8,10 +8,10 @@ DATA holds the sets as folders with COCO files; WORK keeps projects and simulati
 tests/benchmarks/results/budget: a .json and a .md for each set and length of rounds, and the curve of each
 finished lane below SET/, so that WORK is not needed for seeds that are done. ``--collect`` keeps the lanes
 that are finished and trains nothing. The labelled training images, or a draw of them, are the pool, their
-truth hidden; the test images measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a lane does, on all labels at
-once: what the best choice could come to. ``--truth`` trains on the images of each lane's last round with
-their whole truth, instead of what the simulated person left of it: it tells what is due to the images, and
-what to their labels.
+truth hidden; the test images measure every model, and nothing is chosen by them. ``--ceiling`` trains, as a
+lane does, on all labels at once: what the best choice could come to. ``--truth`` trains on the images of each
+lane's last round with their whole truth, instead of what the simulated person left of it: it tells what is
+due to the images, and what to their labels.
 """
 
 from __future__ import annotations
