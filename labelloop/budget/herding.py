@@ -76,7 +76,8 @@ def herd(
     squared = _squared_distances(vectors, vectors[among])
     nearest = _squared_distances(vectors[among], known).min(axis=1) if len(known) else None
     radius = float(np.median(squared if nearest is None else nearest)) or 1e-6
-    likeness = np.exp(-squared / radius, out=squared)
+    squared /= -radius
+    likeness = np.exp(squared, out=squared)
     covered = np.zeros(len(among), np.float32) if nearest is None else np.exp(-nearest / radius)
     return _greedily(likeness, covered, weights[among].astype(np.float32), minutes)
 
@@ -105,5 +106,7 @@ def _greedily(likeness: Vectors, covered: Vectors, weights: Vectors, minutes: Fl
 
 def _squared_distances(vectors: Vectors, others: Vectors) -> Vectors:
     """float32 (n, k), of vectors of unit norm."""
-    squared: Vectors = np.clip(2 - 2 * (vectors @ others.T), 0, None)
-    return squared
+    squared: Vectors = vectors @ others.T
+    squared *= -2
+    squared += 2
+    return np.clip(squared, 0, None, out=squared)

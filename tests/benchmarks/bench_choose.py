@@ -25,7 +25,6 @@ from labelloop.budget.embeddings import DIMENSIONS, ENCODER, Picture, embed
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.strategies import STRATEGIES, Budget
 from labelloop.data.synthetic_set import write_micrographs
-from labelloop.distill.train import TrainRequest, train
 from labelloop.instances import Instances
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_labels
@@ -41,6 +40,8 @@ VARIANTS = 200  # different predictions; each serves many images
 
 def made_project(folder: Path, n_images: int) -> Project:
     """A project with a trained model and a pool of entries."""
+    from labelloop.distill.train import TrainRequest, train  # loads torch, which is not what is measured
+
     project = Project.init(folder / "pool", ProjectConfig(name="pool", classes=("organoid",)))
     write_micrographs(folder / "labelled", 3, seed=0, labels=folder / "labelled.json", size_hw=(96, 96))
     add_labels(project, LabelSource(path=str(folder / "labelled.json"), images=str(folder / "labelled")))
