@@ -78,7 +78,7 @@ SETS = {
         classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=4.0
     ),
     "dsb2018": StudySet(
-        classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=15.0, pool=140
+        classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=30.0, pool=140
     ),
 }
 
