@@ -234,6 +234,13 @@ def test_rounds_of_earlier_models_tell_less_about_the_one_that_proposes(project:
     assert told["r1"] == [1, 1 / 4, 1 / 4]
 
 
+def test_what_was_chosen_tells_no_less_about_another_model_than_what_was_drawn(project: Project) -> None:
+    for image, arm in enumerate(("random", "auto")):
+        (task,) = plan(project, whole(), image=image, arm=arm)
+        pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
+    assert [record.weight for record in edit_records(project, "r2")] == [1 / 4, 1 / 4]
+
+
 def test_a_tile_counts_the_detections_of_its_own_part_of_the_image(project: Project) -> None:
     left = Tile(box=(0, 0, 100, 110), core=(0, 0, 100, 100), inner=(False, False, False, True))
     right = Tile(box=(0, 90, 100, 200), core=(0, 100, 100, 200), inner=(False, True, False, False))
