@@ -18,33 +18,17 @@ import numpy.typing as npt
 from labelloop.budget.diversity import Vectors
 
 LARGEST_POOL = 4000  # of a larger one so many, drawn at random, stand for it
-BELIEVED_AFTER = 20  # images with labels: then doubt counts as much as that the pool is covered
+BELIEVED_AFTER = 20  # images with labels: then doubt counts as much as being unlike what is known
 
 Floats = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def believed_doubt(doubt: Floats, n_known: int) -> Floats:
-    """float64 (n,), mean 1: doubts as far as a model that learnt few images can be believed.
-
-    The paper softens what a model says by a temperature from held-out labels; where labels are few there are
-    none, so doubts are drawn to their mean as if ``BELIEVED_AFTER`` images had said just that.
-
-    Args:
-        doubt: float64 (n,), 0 or more.
-        n_known: Images with labels.
-    """
-    mean = float(doubt.mean()) if len(doubt) else 0.0
-    if mean <= 0:
-        return np.ones(len(doubt))
-    own = n_known / (n_known + BELIEVED_AFTER)
-    return own * doubt / mean + (1 - own)
-
-
 def herd(
     vectors: Vectors,
     known: Vectors,
-    weights: Floats,
+    picked: Vectors,
+    doubt: Floats,
     minutes: Floats,
     rng: np.random.Generator,
     *,
@@ -59,7 +43,8 @@ def herd(
     Args:
         vectors: float32 (m, d), unit norm, of what may be asked.
         known: float32 (l, d), of what has labels or was asked before.
-        weights: float64 (m,), how much each counts, above 0.
+        picked: float32 (k, d), of what is going to be asked anyhow.
+        doubt: float64 (m,), 0 or more, of a model that has learnt what is known.
         minutes: float64 (m,), predicted work.
         rng: Draws those that stand for a large pool.
         wanted: About how many will be asked. Of a large pool the order holds four times as many or
@@ -70,16 +55,39 @@ def herd(
     most = max(LARGEST_POOL, 4 * wanted)
     if len(vectors) > most:
         some = rng.choice(len(vectors), most, replace=False)
-        order = herd(vectors[some], known, weights[some], minutes[some], rng, wanted=wanted)
+        order = herd(vectors[some], known, picked, doubt[some], minutes[some], rng, wanted=wanted)
         return [int(some[i]) for i in order]
     among = rng.choice(len(vectors), min(LARGEST_POOL, len(vectors)), replace=False)
     squared = _squared_distances(vectors, vectors[among])
-    nearest = _squared_distances(vectors[among], known).min(axis=1) if len(known) else None
-    radius = float(np.median(squared if nearest is None else nearest)) or 1e-6
+    to_known = _nearest(vectors[among], known)
+    radius = float(np.median(squared if to_known is None else to_known)) or 1e-6
     squared /= -radius
     likeness = np.exp(squared, out=squared)
-    covered = np.zeros(len(among), np.float32) if nearest is None else np.exp(-nearest / radius)
-    return _greedily(likeness, covered, weights[among].astype(np.float32), minutes)
+    covered = _likeness(_nearest(vectors[among], picked), len(among), radius)
+    weights = counted(doubt[among], 1 - _likeness(to_known, len(among), radius), len(known))
+    return _greedily(likeness, covered, weights.astype(np.float32), minutes)
+
+
+def counted(doubt: Floats, unlike: npt.ArrayLike, n_known: int) -> Floats:
+    """float64 (n,): how much each image counts, as far as the model that doubts it can be believed.
+
+    The paper softens what a model says by a temperature from held-out labels; where labels are few there are
+    none, so doubts count as if ``BELIEVED_AFTER`` images had said that what is unlike the known is wrong.
+    What is known is discounted once: a model that has learnt it and still doubts what is like it needs more
+    of the kind.
+
+    Args:
+        doubt: float64 (n,), 0 or more.
+        unlike: (n,) in 0..1, 0 where something known looks the same.
+        n_known: Images with labels.
+    """
+    own = n_known / (n_known + BELIEVED_AFTER)
+    return own * _of_mean_one(doubt) + (1 - own) * _of_mean_one(np.asarray(unlike, np.float64))
+
+
+def _of_mean_one(values: Floats) -> Floats:
+    mean = float(values.mean()) if len(values) else 0.0
+    return values / mean if mean > 0 else np.ones(len(values))
 
 
 def _greedily(likeness: Vectors, covered: Vectors, weights: Vectors, minutes: Floats) -> list[int]:
@@ -102,6 +110,16 @@ def _greedily(likeness: Vectors, covered: Vectors, weights: Vectors, minutes: Fl
         order.append(best)
         covered = np.maximum(covered, likeness[best])
     return order
+
+
+def _likeness(squared: Vectors | None, n: int, radius: float) -> Vectors:
+    """float32 (n,) in 0..1, of squared distances; 0 where there are none."""
+    return np.zeros(n, np.float32) if squared is None else np.exp(-squared / radius)
+
+
+def _nearest(vectors: Vectors, others: Vectors) -> Vectors | None:
+    """float32 (n,), the squared distance to the nearest of others; None where there are none."""
+    return _squared_distances(vectors, others).min(axis=1) if len(others) else None
 
 
 def _squared_distances(vectors: Vectors, others: Vectors) -> Vectors:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.diversity import Vectors, is_near_duplicate, typical_first
-from labelloop.budget.herding import believed_doubt, herd
+from labelloop.budget.herding import herd
 from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
@@ -291,13 +291,14 @@ def _covering_groups(picking: _Picking) -> list[int]:
 
 
 def _standing_for_doubt(picking: _Picking) -> list[int]:
-    """Those that stand for most of the pool's doubt, per minute; what was picked is known by then."""
+    """Those that stand for most of the pool's doubt, per minute, beside what was picked."""
     pool, free = picking.pool, picking.free()
     assert pool.doubt is not None
     order = herd(
         pool.vectors[free],
-        np.concatenate([pool.known, pool.vectors[[pick.index for pick in picking.picks]]]),
-        believed_doubt(pool.doubt[free], len(pool.known)),
+        pool.known,
+        pool.vectors[[pick.index for pick in picking.picks]],
+        pool.doubt[free],
         pool.minutes[free],
         picking.rng,
         wanted=picking.wanted(),
