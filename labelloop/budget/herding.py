@@ -3,9 +3,9 @@
 Uncertainty alone favours what is rare and odd, and where labels are few it is itself hardly better than
 chance; covering the pool alone goes on asking about what the model long knows. Uncertainty coverage is both
 (Bae et al., "Uncertainty Herding", ICLR 2025, arXiv 2412.20644, section 3): every image of the pool counts
-as much as it is doubted, for as much as something labelled is like it. It is submodular, so that taking the
-best gain per minute, again and again, comes close to the best choice that a budget allows (Lin and Bilmes
-2010, "Multi-document summarization via budgeted maximization of submodular functions", section 4).
+as much as it is doubted, for as much as something that is asked about is like it. It is submodular, so that
+taking the best gain per minute, again and again, comes close to the best choice that a budget allows (Lin and
+Bilmes 2010, "Multi-document summarization via budgeted maximization of submodular functions", section 4).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ LARGEST_POOL = 4000  # of a larger one so many, drawn at random, stand for it
 BELIEVED_AFTER = 20  # images with labels: then doubt counts as much as being unlike what is known
 
 Floats = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 
 def herd(
