@@ -14,7 +14,7 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError
 from labelloop.models.catalog import build_model
 from labelloop.progress import Silent
-from labelloop.runs import checkpoint
+from labelloop.runs import files as run_files
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles
 
@@ -37,8 +37,8 @@ class Watching(Silent):
 
 
 def test_what_a_checkpoint_takes_decides_when_the_next_one_is_made(project, monkeypatch):
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_EVERY_S", 0.0)
-    monkeypatch.setattr(checkpoint, "CHECKPOINT_PAUSE", 1e6)
+    monkeypatch.setattr(run_files, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(run_files, "CHECKPOINT_PAUSE", 1e6)
     watching = Watching(project.runs_dir / "run" / "checkpoint.pt")
     train(project, TrainRequest(name="run", iterations=5, method="supervised"), watching)
     assert watching.steps == 5
