@@ -78,7 +78,7 @@ def choose_readable(
     faults: dict[int, str] = {}
     while len(allowed):
         part = _part(pool, allowed)
-        picks = choose(part, budget, strategy, np.random.default_rng(seed))
+        picks = choose(part, budget, strategy, np.random.default_rng(seed), round_number=seed[1])
         alike = passed_over(part, budget, picks) if strategy == "auto" else 0
         picks = [replace(pick, index=int(allowed[pick.index])) for pick in picks]
         picked = {images[pick.index].id: images[pick.index] for pick in picks}

@@ -7,10 +7,11 @@
 - ``uncertainty``: those that the model doubts most.
 - ``diversity``: those that cover the pool, typical ones first.
 - ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
-  and for the rest, those that stand for most of what the model doubts in the pool, per minute of work
-  (``herding``). Without a model the rest covers the pool, group by group. What is left of the budget is
-  filled from what they all left: no random draw from the pool, so an arm of its own. Near-duplicates are not
-  taken, even where part of the budget is left unspent.
+  and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
+  arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
+  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
+  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
+  Near-duplicates are not taken, even where part of the budget is left unspent.
 
 All of them take images in turns: a second tile of one only when every image was asked about once.
 """
@@ -25,8 +26,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.diversity import Vectors, is_near_duplicate, typical_first
-from labelloop.budget.herding import herd
+from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
 from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
@@ -41,6 +41,8 @@ FILLED_BEFORE = "drawn at random, to fill the budget"  # why, in rounds in which
 RANDOM_SHARE = 0.25  # of auto's budget
 EMPTY_SHARE = 0.05  # of auto's budget, for images in which the model sees nothing
 FOREGROUND_SHARE = 2 / 3
+FOREMOST = 4  # candidates per task among which auto looks for variety
+NOISE = 0.5  # of the logarithm of doubt per minute, in the first round; it fades with the root of the round
 
 Floats = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -107,7 +109,9 @@ class Pick:
     why: str
 
 
-def choose(pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Generator) -> list[Pick]:
+def choose(
+    pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Generator, *, round_number: int = 1
+) -> list[Pick]:
     """Fills a budget; one image at least, as long as the pool holds one.
 
     Args:
@@ -115,6 +119,7 @@ def choose(pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Genera
         budget: What it may cost.
         strategy: How to choose.
         rng: Same generator, same pool, same choice.
+        round_number: From 1; auto trusts its scores more from round to round.
     """
     picking = _Picking(pool, budget, rng)
     if strategy == "random":
@@ -127,11 +132,11 @@ def choose(pool: Pool, budget: Budget, strategy: Strategy, rng: np.random.Genera
     elif strategy == "diversity":
         picking.fill(_covering(picking), strategy, lambda i: "typical of images like it")
     else:
-        _auto(picking)
+        _auto(picking, round_number)
     return picking.picks
 
 
-def _auto(picking: _Picking) -> None:
+def _auto(picking: _Picking, round_number: int) -> None:
     pool, why = picking.pool, "drawn at random, to compare with"
     picking.fill(_random(picking), RANDOM_ARM, lambda i: why, share=RANDOM_SHARE, fair=True)
     if pool.doubt is None:
@@ -140,8 +145,8 @@ def _auto(picking: _Picking) -> None:
     else:
         empty = [i for i in _random(picking) if pool.shown[i] == 0]
         picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
-        stands = _doubted(pool, "stands for images like it: ")
-        picking.fill(_standing_for_doubt(picking), "auto", stands, no_duplicates=True)
+        order = _doubt_then_variety(picking, round_number)
+        picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
     order, why = _random(picking), "drawn from what was left, to fill the budget"
     picking.fill(order, FILL_ARM, lambda i: why, no_duplicates=True)
     if not picking.picks:  # everything looks like something known
@@ -290,27 +295,30 @@ def _covering_groups(picking: _Picking) -> list[int]:
     return picking.in_turns(np.array([index for _, index in sorted(turns)], np.int64))
 
 
-def _standing_for_doubt(picking: _Picking) -> list[int]:
-    """Those that stand for most of the pool's doubt, per minute, beside what was picked."""
-    pool, free = picking.pool, picking.free()
+def _doubt_then_variety(picking: _Picking, round_number: int) -> list[int]:
+    """The best of each cluster of the foremost candidates, best first; then the others of them."""
+    pool, free, rng = picking.pool, picking.free(), picking.rng
     assert pool.doubt is not None
-    order = herd(
-        pool.vectors[free],
-        pool.known,
-        pool.vectors[[pick.index for pick in picking.picks]],
-        pool.doubt[free],
-        pool.minutes[free],
-        picking.rng,
-        wanted=picking.wanted(),
-    )
-    return picking.in_turns(free[np.array(order, np.int64)])
+    if not len(free):
+        return []
+    gain = np.log((pool.doubt[free] + 1e-3) / pool.minutes[free])
+    gain += rng.gumbel(size=len(free)) * NOISE / math.sqrt(round_number)
+    wanted = min(picking.wanted(), len(free))
+    order = free[np.argsort(-gain, kind="stable")]
+    foremost = np.array(picking.in_turns(order)[: FOREMOST * wanted], np.int64)
+    label = clusters(pool.vectors[foremost], min(wanted, len(foremost)), rng)
+    seen: dict[int, int] = {}
+    turns = []
+    for place, (index, cluster) in enumerate(zip(foremost.tolist(), label.tolist(), strict=True)):
+        turns.append((seen.get(cluster, 0), place, index))
+        seen[cluster] = seen.get(cluster, 0) + 1
+    return picking.in_turns(np.array([index for _, _, index in sorted(turns)], np.int64))
 
 
-def _doubted(pool: Pool, before: str = "") -> Callable[[int], str]:
+def _doubted(pool: Pool) -> Callable[[int], str]:
     """Says how much the model doubts an image."""
     doubt = pool.doubt
     assert doubt is not None
     return lambda i: (
-        f"{before}about {doubt[i]:.1f} of the model's decisions may be wrong"
-        f" ({plural(int(pool.shown[i]), 'object')})"
+        f"about {doubt[i]:.1f} of the model's decisions may be wrong ({plural(int(pool.shown[i]), 'object')})"
     )

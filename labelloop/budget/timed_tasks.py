@@ -33,10 +33,9 @@ from labelloop.review.tasks import TaskRecord, is_known_key, proposal, task_reco
 
 CHOSEN_WEIGHT = 0.25  # of a task that was not drawn at random: it was chosen for what its model gets wrong
 # Of what was found of the model before the one that proposes; of the model before that, the square; and no
-# less for having been chosen. Measured on simulated rounds about nuclei (8 lanes, rounds 2 to 4; bias and
-# error of the log of a round's minutes): random lanes -0.17 and 0.38, auto's -0.02 and 0.22. With 1, as if
-# all models were alike, -0.35 and 0.46, and -0.02 and 0.20; with the product of both weights auto's rounds
-# are 0.11 too long.
+# less for having been chosen. Found, among six values, on 8 lanes of simulated rounds about nuclei (training
+# images; rounds 2 to 4; bias and error of the log of a round's minutes): random lanes -0.17 and 0.38, auto's
+# -0.02 and 0.22. With 1, as if all models were alike, -0.35 and 0.46, and -0.02 and 0.20.
 ANOTHER_MODEL = 0.25
 
 
@@ -123,13 +122,12 @@ def timed_tasks(project: Project) -> list[TimedTask]:
     ]
 
 
-def edit_records(project: Project, run: str | None = None) -> list[EditRecord]:
+def edit_records(project: Project, run: str) -> list[EditRecord]:
     """What ``EditRates.fit`` learns from: reviewed tasks of the rounds in which a model proposed.
 
     Args:
         project: Whose rounds.
         run: Whose model will propose: the earlier the models of other rounds, the less they tell about it.
-            None for no matter which.
     """
     with project.ledger.read() as session:
         reviewed = _reviewed(session)
@@ -171,16 +169,14 @@ def edit_records(project: Project, run: str | None = None) -> list[EditRecord]:
     return records
 
 
-def _told_by(runs: Sequence[str], run: str | None) -> dict[str, float]:
+def _told_by(runs: Sequence[str], run: str) -> dict[str, float]:
     """How much each run's rounds tell about the edits of another run's objects.
 
     Args:
         runs: Of each round, in order.
-        run: The other; None for no matter which.
+        run: The other.
     """
     order = list(dict.fromkeys(each for each in runs if each != run))
-    if run is None:
-        return dict.fromkeys(order, 1.0)
     return {run: 1.0, **{each: ANOTHER_MODEL**age for age, each in enumerate(reversed(order), 1)}}
 
 

@@ -60,7 +60,7 @@ class StudySet:
         classes: Of its project.
         train: Labels and images, as in DATA.
         unlabelled: Further images, or None.
-        minutes: Budget of each round: so many that a training of minutes still learns from the last of them.
+        minutes: Budget of each round.
         start: Labelled images before the first round.
         pool: So many of the training images are the pool, drawn once; None for all.
     """
@@ -75,7 +75,7 @@ class StudySet:
 
 SETS = {
     "m-orgaquant": StudySet(
-        classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=4.0
+        classes=("organoid",), train=("labeled.json", "labeled"), unlabelled="unlabeled", minutes=10.0
     ),
     "dsb2018": StudySet(
         classes=("nucleus",), train=("train.json", "train"), unlabelled=None, minutes=30.0, pool=140

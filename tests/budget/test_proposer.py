@@ -194,10 +194,10 @@ def test_what_becomes_of_labels_says_nothing_of_the_model(project: Project) -> N
     """They have a score of 1, were corrected already, and are right as a rule."""
     add_run(project, field(150))
     ask(project, proposer_of(project), [0, 1])
-    before = len(edit_records(project))
+    before = len(edit_records(project, "r"))
     second = proposer_of(project)
     choice = everything(project, second)
-    records = edit_records(project)[before:]
+    records = edit_records(project, "r")[before:]
     assert len(records) == len(second.units)
     of_the_model = sum(int((view.shown >= choice.known).sum()) for view in choice.views)
     assert sum(len(record.scores) for record in records) == of_the_model

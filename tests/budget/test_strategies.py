@@ -129,15 +129,15 @@ def test_auto_has_a_random_arm_even_where_a_budget_is_worth_three_images() -> No
 
 
 def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
-    """Where a plate's images are near-duplicates, the rest is drawn from what the clever arm left."""
+    """Where the most doubted images are near-duplicates, the rest is drawn from what the clever arm left."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate([almost_alike(rng, np.repeat(unit(rng, 1), 80, axis=0)), unit(rng, 40)])
-    plates = np.repeat([0, 1], [80, 40])
-    a_pool = pool(120, vectors=vectors, doubt=None, groups=plates, minutes=np.ones(120))
+    doubt = np.repeat([9.0, 0.1], [80, 40])
+    a_pool = pool(120, vectors=vectors, doubt=doubt, minutes=np.ones(120))
     picks = choose(a_pool, Budget(tasks=20), "auto", np.random.default_rng(0))
     arms = Counter(pick.arm for pick in picks)
     assert arms[RANDOM_ARM] == 5
-    assert arms[FILL_ARM] > 5
+    assert arms[FILL_ARM] > 10
     assert arms.total() == 20
     assert {pick.why for pick in picks if pick.arm == FILL_ARM} == {
         "drawn from what was left, to fill the budget"
@@ -159,8 +159,7 @@ def test_auto_asks_where_doubt_per_minute_is_high() -> None:
     minutes, doubt = np.full(100, 2.0), np.full(100, 0.05)
     doubt[:20] = 8.0  # worth it
     doubt[20:40], minutes[20:40] = 8.0, 400.0  # as doubtful, but far too long
-    known = unit(np.random.default_rng(1), 200)  # labels enough to believe the model
-    a_pool = pool(100, minutes=minutes, doubt=doubt, known=known)
+    a_pool = pool(100, minutes=minutes, doubt=doubt)
     picks = choose(a_pool, Budget(tasks=16), "auto", np.random.default_rng(0))
     chosen = [pick.index for pick in picks if pick.arm == "auto"]
     assert len(chosen) >= 10

@@ -132,7 +132,7 @@ def whole() -> tuple[TileView, ...]:
 def test_a_project_without_reviews_tells_nothing(project: Project) -> None:
     plan(project, whole())
     assert timed_tasks(project) == []
-    assert edit_records(project) == []
+    assert edit_records(project, "r1") == []
 
 
 def test_the_edits_and_the_time_of_a_task_are_read(project: Project) -> None:
@@ -148,7 +148,7 @@ def test_the_edits_and_the_time_of_a_task_are_read(project: Project) -> None:
     moved_iou = (disc(50, 80) & disc(54, 80)).sum() / (disc(50, 80) | disc(54, 80)).sum()
     assert timed.work.corrected_px == pytest.approx(2 * np.pi * 12 * (1 - moved_iou), rel=0.02)
     assert timed.maybe_twice is None
-    (record,) = edit_records(project)
+    (record,) = edit_records(project, "r1")
     assert dict(zip(record.scores.round(2).tolist(), record.fates, strict=True)) == {
         0.9: "accepted",
         0.7: "moved",
@@ -174,7 +174,7 @@ def test_what_nobody_looked_at_or_timed_is_left_out(
     (task,) = plan(project, whole())
     pull(project, task, annotation({task.shown[0]: disc(50, 30)}, **change))
     assert len(timed_tasks(project)) == timed
-    assert len(edit_records(project)) == edited
+    assert len(edit_records(project, "r1")) == edited
 
 
 def test_only_the_annotation_that_counts_is_read_in_its_last_state(project: Project) -> None:
@@ -197,7 +197,7 @@ def test_several_objects_that_become_one_are_one_edit_for_time_and_for_rates(pro
     both = np.zeros(SIZE_HW, np.bool_)
     both[38:63, 18:93] = True  # over the first two of three
     pull(project, task, annotation({"new": both, task.shown[2]: disc(50, 170)}))
-    (timed,), (record,) = timed_tasks(project), edit_records(project)
+    (timed,), (record,) = timed_tasks(project), edit_records(project, "r1")
     assert timed.work.edits == {"merged": 1.0}
     assert sorted(record.fates) == ["accepted", "accepted", "merged"]
 
@@ -212,14 +212,14 @@ def test_what_only_other_looks_saw_is_known_of_a_task_by_its_share_of_the_image(
     tasks = plan(project, views)
     for task in tasks:
         pull(project, task, annotation({}))
-    assert sorted(record.unmatched for record in edit_records(project)) == pytest.approx([0.15, 0.75])
+    assert sorted(record.unmatched for record in edit_records(project, "r1")) == pytest.approx([0.15, 0.75])
 
 
 def test_tasks_that_were_not_drawn_at_random_count_a_quarter(project: Project) -> None:
     for image, arm in enumerate(("random", "auto", "fill")):
         (task,) = plan(project, whole(), image=image, arm=arm)
         pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
-    assert sorted(record.weight for record in edit_records(project)) == [0.25, 0.25, 1.0]
+    assert sorted(record.weight for record in edit_records(project, "r1")) == [0.25, 0.25, 1.0]
 
 
 def test_rounds_of_earlier_models_tell_less_about_the_one_that_proposes(project: Project) -> None:
@@ -227,8 +227,7 @@ def test_rounds_of_earlier_models_tell_less_about_the_one_that_proposes(project:
     for image, run in enumerate(("r1", "r2", "r2")):
         (task,) = plan(project, whole(), image=image, run=run)
         pull(project, task, annotation({key: disc(50, 30) for key in task.shown}))
-    told = {run: [record.weight for record in edit_records(project, run)] for run in (None, "r1", "r2", "r3")}
-    assert told[None] == [1, 1, 1]
+    told = {run: [record.weight for record in edit_records(project, run)] for run in ("r1", "r2", "r3")}
     assert told["r3"] == [1 / 16, 1 / 4, 1 / 4]
     assert told["r2"] == [1 / 4, 1, 1]
     assert told["r1"] == [1, 1 / 4, 1 / 4]
@@ -251,7 +250,7 @@ def test_a_tile_counts_the_detections_of_its_own_part_of_the_image(project: Proj
     tasks = {task.tile.box: task for task in plan(project, views)}
     for task in tasks.values():
         pull(project, task, annotation({}))
-    records = sorted(edit_records(project), key=lambda record: record.unshown)
+    records = sorted(edit_records(project, "r1"), key=lambda record: record.unshown)
     assert [record.unshown for record in records] == pytest.approx([0.25, 0.4])
     assert [record.scores.tolist() for record in records] == [
         pytest.approx([0.7, 0.6]),
@@ -266,7 +265,7 @@ def test_images_drawn_from_nothing_tell_about_time_but_not_about_a_model(project
     (timed,) = timed_tasks(project)
     assert (timed.who, timed.seconds) == ("ada", 30.0)
     assert (timed.work.objects, timed.work.edits) == (0, {"added": 2.0})
-    assert edit_records(project) == []
+    assert edit_records(project, "r1") == []
 
 
 def test_several_rounds_are_read_each_with_what_it_proposed(project: Project) -> None:
@@ -274,4 +273,4 @@ def test_several_rounds_are_read_each_with_what_it_proposed(project: Project) ->
         (task,) = plan(project, whole(), image=image)
         pull(project, task, annotation({key: disc(50, 30) for key in task.shown[:1]}, seconds=10.0 + image))
     assert sorted(task.seconds for task in timed_tasks(project)) == [10.0, 11.0, 12.0]
-    assert [record.fates.count("deleted") for record in edit_records(project)] == [2, 2, 2]
+    assert [record.fates.count("deleted") for record in edit_records(project, "r1")] == [2, 2, 2]
