@@ -9,9 +9,11 @@
 - ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
   and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
   arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
-  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
-  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
-  Near-duplicates are not taken, even where part of the budget is left unspent.
+  second: arXiv 2309.16139). Without a model, or with one of fewer than ``FEWEST_FOR_DOUBT`` labelled images,
+  the rest covers the pool, group by group: where labels are few, typical images teach more than doubted ones
+  (Hacohen et al. 2022, "Active Learning on a Budget", sections 2 and 4). What is left of the budget is filled
+  from what they all left: no random draw from the pool, so an arm of its own. Near-duplicates are not taken,
+  even where part of the budget is left unspent.
 
 All of them take images in turns: a second tile of one only when every image was asked about once.
 """
@@ -27,12 +29,14 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
+from labelloop.data.label_draw import FEWEST_FOR_VALIDATION
 from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 NEED_A_MODEL = ("uncertainty", "foreground-random")
 NEED_DOUBT = ("uncertainty", "auto")  # where there is a model; the others do not ask how sure it is
+FEWEST_FOR_DOUBT = FEWEST_FOR_VALIDATION  # labelled images of a model: nothing has verified one of fewer
 
 RANDOM_ARM = "random"
 EMPTY_ARM = "empty"
@@ -72,8 +76,8 @@ class Pool:
     Attributes:
         minutes: float64 (n,), predicted work.
         shown: int64 (n,), objects that would be shown.
-        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model, and
-            without meaning for a strategy that does not need it.
+        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model, or
+            where what it doubts is no guide.
         vectors: float32 (n, d), embeddings of unit norm.
         known: float32 (m, d), embeddings of what has labels or was asked before.
         groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.
@@ -125,8 +129,9 @@ def choose(
     if strategy == "random":
         picking.fill(_random(picking), RANDOM_ARM, lambda i: "drawn at random", fair=True)
     elif strategy == "foreground-random":
-        picking.fill(_seeing(picking), strategy, lambda i: "drawn at random", share=FOREGROUND_SHARE)
-        picking.fill(_random(picking), strategy, lambda i: "drawn at random")
+        why = "drawn at random"
+        picking.fill(_seeing(picking), strategy, lambda i: why, share=FOREGROUND_SHARE, fair=True)
+        picking.fill(_random(picking), strategy, lambda i: why, fair=True)
     elif strategy == "uncertainty":
         picking.fill(_most_doubted(picking), strategy, _doubted(pool))
     elif strategy == "diversity":
@@ -144,7 +149,8 @@ def _auto(picking: _Picking, round_number: int) -> None:
         picking.fill(order, "diversity", lambda i: "typical of images like it", no_duplicates=True)
     else:
         empty = [i for i in _random(picking) if pool.shown[i] == 0]
-        picking.fill(empty, EMPTY_ARM, lambda i: "the model sees nothing in it", share=EMPTY_SHARE)
+        why = "the model sees nothing in it"
+        picking.fill(empty, EMPTY_ARM, lambda i: why, share=EMPTY_SHARE, no_duplicates=True)
         order = _doubt_then_variety(picking, round_number)
         picking.fill(order, "auto", _doubted(pool), no_duplicates=True)
     order, why = _random(picking), "drawn from what was left, to fill the budget"
@@ -224,11 +230,13 @@ class _Picking:
             no_duplicates: Passes over what looks like something known or picked.
             fair: Passes over nothing for its cost, as that would favour what is cheap: the first that does
                 not fit is the last, taken by a chance that makes the expected cost the share, if the whole
-                budget has room for it. Of tasks, which all cost the same, only the first is taken so.
+                budget has room for it. A share of tasks, which all cost the same, is rounded.
         """
-        room = min(self._left, share * self._total) if share < 1 else self._left
+        of_budget = share * self._total
+        if fair and not self._varies:
+            of_budget = math.floor(of_budget + 0.5)
+        room = min(self._left, of_budget)
         cheapest = float(self._cost.min()) if len(self._cost) else 0.0
-        before = len(self.picks)
         for i in order:
             cost = float(self._cost[i])
             first = not self.picks and self._left == self._total
@@ -236,8 +244,7 @@ class _Picking:
             if self._taken[i] or not (fits or fair):
                 continue
             if not fits:
-                by_chance = cost <= self._left + 1e-9 and (self._varies or len(self.picks) == before)
-                if not by_chance or self.rng.random() >= room / cost:
+                if not self._varies or cost > self._left + 1e-9 or self.rng.random() >= room / cost:
                     break
             if no_duplicates and self._looks_known(i):
                 continue

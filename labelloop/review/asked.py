@@ -41,18 +41,16 @@ def counts_as_asked(server: str) -> ColumnElement[bool]:
 
 
 def asked_boxes(project: Project, server: str) -> dict[int, list[Box]]:
-    """What was asked about, by image id: the part of each task, once.
+    """What was asked about, by image id: the part of each task, once, from the top left on.
 
     Args:
         project: Whose tasks.
         server: As for ``counts_as_asked``.
     """
     statement = select(ReviewTaskRow.image_id, ReviewTaskRow.tile).where(counts_as_asked(server))
-    boxes: dict[int, list[Box]] = {}
+    boxes: dict[int, set[Box]] = {}
     with project.ledger.read() as session:
-        for image_id, tile in session.execute(statement.order_by(ReviewTaskRow.key)):
+        for image_id, tile in session.execute(statement.order_by(ReviewTaskRow.image_id)):
             top, left, bottom, right = tile["box"]
-            of_image = boxes.setdefault(image_id, [])
-            if (top, left, bottom, right) not in of_image:
-                of_image.append((top, left, bottom, right))
-    return boxes
+            boxes.setdefault(image_id, set()).add((top, left, bottom, right))
+    return {image_id: sorted(of_image) for image_id, of_image in boxes.items()}

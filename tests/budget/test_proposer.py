@@ -32,6 +32,7 @@ from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles, write_json
+from labelloop.runs.loading import load_model
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5
@@ -96,9 +97,8 @@ def proposer_of(project: Project) -> Proposer:
         project,
         project.images(),
         partly_reviewed(project, "s"),
-        run=None,
+        loaded=load_model(project) if project.finished_runs() else None,
         twice=True,
-        device="cpu",
         progress=Silent(),
     )
 

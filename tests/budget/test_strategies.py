@@ -77,12 +77,13 @@ def test_the_same_state_and_seed_give_the_same_choice(strategy: Strategy) -> Non
         assert first != other
 
 
-@given(st.integers(8, 40), st.integers(0, 200))
-def test_a_fifth_to_three_tenths_of_auto_is_drawn_at_random(tasks: int, seed: int) -> None:
+@given(st.integers(2, 40), st.integers(0, 200))
+def test_a_quarter_of_the_tasks_of_auto_is_drawn_at_random(tasks: int, seed: int) -> None:
     arms = Counter(
         pick.arm for pick in choose(pool(200), Budget(tasks=tasks), "auto", np.random.default_rng(seed))
     )
-    assert 0.2 * tasks - 1 <= arms[RANDOM_ARM] <= 0.3 * tasks + 1e-9
+    assert abs(arms[RANDOM_ARM] - 0.25 * tasks) <= 0.5
+    assert arms[RANDOM_ARM] >= 1
 
 
 def test_the_random_arm_of_auto_is_drawn_from_the_whole_pool() -> None:
@@ -95,7 +96,7 @@ def test_the_random_arm_of_auto_is_drawn_from_the_whole_pool() -> None:
     assert 0.15 < sum(drawn[i] for i in range(10)) / drawn.total() < 0.35  # a quarter of the pool
 
 
-@pytest.mark.parametrize("strategy", ["auto", "random"])
+@pytest.mark.parametrize("strategy", ["auto", "random", "foreground-random"])
 def test_a_random_draw_in_minutes_does_not_favour_what_is_cheap(strategy: Strategy) -> None:
     minutes = 0.25 + np.random.default_rng(0).gamma(1.0, 1.5, 600)  # 15 s, then so much for each correction
     a_pool = pool(600, minutes=minutes)
@@ -103,7 +104,7 @@ def test_a_random_draw_in_minutes_does_not_favour_what_is_cheap(strategy: Strate
         pick.index
         for seed in range(100)
         for pick in choose(a_pool, Budget(minutes=30), strategy, np.random.default_rng(seed))
-        if pick.arm == RANDOM_ARM
+        if pick.arm in (RANDOM_ARM, "foreground-random")
     ]
     worked, all_worked = minutes[drawn] - 0.25, minutes - 0.25
     assert worked.sum() / minutes[drawn].sum() == pytest.approx(all_worked.sum() / minutes.sum(), rel=0.03)
@@ -117,15 +118,6 @@ def test_auto_has_a_random_arm_even_where_a_budget_is_worth_three_images() -> No
     ]
     assert all(sum(each.values()) == 3 for each in arms)
     assert sum(each[RANDOM_ARM] for each in arms) / 40 == pytest.approx(2.5 / 3, abs=0.15)
-    few = [
-        sum(
-            pick.arm == RANDOM_ARM
-            for pick in choose(a_pool, Budget(tasks=2), "auto", np.random.default_rng(seed))
-        )
-        for seed in range(80)
-    ]
-    assert set(few) == {0, 1}
-    assert sum(few) / 80 == pytest.approx(0.5, abs=0.15)
 
 
 def test_what_fills_the_budget_of_auto_has_an_arm_of_its_own() -> None:
@@ -208,6 +200,16 @@ def test_auto_keeps_a_few_images_without_objects() -> None:
     empty = [pick for pick in picks if pick.arm == EMPTY_ARM]
     assert len(empty) == 2
     assert all(shown[pick.index] == 0 for pick in empty)
+
+
+def test_images_without_objects_are_not_asked_about_twice_either() -> None:
+    vectors = unit(np.random.default_rng(0), 200)
+    vectors[:100] = vectors[0]
+    shown = np.concatenate([np.zeros(100, np.int64), np.full(100, 5)])
+    a_pool = pool(200, shown=shown, vectors=vectors)
+    for seed in range(5):
+        picks = choose(a_pool, Budget(tasks=40), "auto", np.random.default_rng(seed))
+        assert sum(pick.arm == EMPTY_ARM for pick in picks) <= 1
 
 
 def test_without_a_model_auto_asks_about_each_group() -> None:
