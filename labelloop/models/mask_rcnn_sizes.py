@@ -11,6 +11,7 @@ from torch import nn
 
 from labelloop.models.architecture import Architecture
 from labelloop.models.backbones import (
+    RESNET50_LICENCE,
     TimmPyramid,
     efficientnet_lite0,
     freeze_first_stages,
@@ -86,7 +87,7 @@ def mask_rcnn_r50() -> Architecture:
     size = _Size(
         # Steps have few images: statistics stay those of the pretraining.
         body=lambda weights, pretrained: freeze_batch_norm_2d(
-            resnet50(weights=weights, pretrained=pretrained)
+            resnet50(model="mask-rcnn-r50", weights=weights, pretrained=pretrained)
         ),
         channels=256,
         frozen_stages=0,
@@ -99,7 +100,7 @@ def mask_rcnn_r50() -> Architecture:
         description="Mask R-CNN, ResNet-50, full pyramid and heads; for GPUs",
         parameters_m=43.9,
         weights="ImageNet, from timm's hub, or mask-rcnn-r50:FILE",
-        licence="Apache-2.0",
+        licence=RESNET50_LICENCE,
         build=size.build,
         training_view_px=size.training_view_px,
         variant="a file with the backbone's weights",

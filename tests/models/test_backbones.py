@@ -4,12 +4,15 @@ import torch
 
 from labelloop.errors import ModelError
 from labelloop.models.backbones import (
+    RESNET50,
+    RESNET50_LICENCE,
     TimmPyramid,
     efficientnet_lite0,
     efficientnet_lite0_state,
     freeze_first_stages,
     resnet50,
 )
+from labelloop.models.catalog import build_model, list_models
 
 
 def test_packaged_weights_give_timms_network_the_outputs_of_their_own_network(capsys):
@@ -43,12 +46,27 @@ def test_frozen_stages_get_no_gradient_and_later_ones_do():
     assert all(p.requires_grad for p in pyramid.body.blocks[1].parameters())
 
 
-def test_resnet_weights_that_are_not_there_are_a_clear_error(tmp_path):
+@pytest.mark.parametrize("family", ["mask-rcnn", "mask2former"])
+def test_resnet_weights_that_are_not_there_are_an_error_that_names_models_of_the_same_family(
+    tmp_path, monkeypatch, stats, family
+):
     missing = tmp_path / "weights.safetensors"
     with pytest.raises(ModelError, match="ResNet-50") as caught:
-        resnet50(weights=missing)
+        build_model(f"{family}-r50:{missing}", stats)
     assert caught.value.value == str(missing)
-    assert "mask-rcnn-lite" in caught.value.way_out
+    assert f"{family}-lite needs no file" in caught.value.way_out
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="ResNet-50 could not be downloaded") as caught:
+        build_model(f"{family}-r50", stats)
+    assert f"--model {family}-r50:FILE; {family}-lite needs no download" in caught.value.way_out
+
+
+def test_the_licence_of_resnets_weights_is_that_which_timm_tells():
+    told = timm.models.get_pretrained_cfg(RESNET50).license
+    assert RESNET50_LICENCE.lower().startswith(f"{told};")
+    shown = {model.name: model.licence for model in list_models()}
+    assert shown["mask-rcnn-r50"] == shown["mask2former-r50"] == RESNET50_LICENCE
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +78,7 @@ def resnet_state():
 def test_a_file_of_resnet_weights_gives_every_tensor_of_the_backbone(resnet_state, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in resnet_state.items()}}, file)
-    body = resnet50(weights=file).state_dict()
+    body = resnet50(model="mask-rcnn-r50", weights=file).state_dict()
     assert resnet_state.keys() - body.keys() == {"fc.weight", "fc.bias"}
     assert all(torch.equal(tensor, resnet_state[name].to(tensor.dtype)) for name, tensor in body.items())
 
@@ -93,6 +111,6 @@ def test_files_that_do_not_hold_all_resnet_weights_are_refused(resnet_state, tmp
     else:
         torch.save(content(resnet_state), file)
     with pytest.raises(ModelError, match="ResNet-50") as caught:
-        resnet50(weights=file)
+        resnet50(model="mask-rcnn-r50", weights=file)
     assert caught.value.value == str(file)
     assert len(caught.value.what) < 250
