@@ -164,6 +164,23 @@ def percentiles(pixels: npt.NDArray[Any], low_high: tuple[float, float]) -> tupl
     return float(low), float(high)
 
 
+def black_and_white(pixels: npt.NDArray[Any], low_high: tuple[float, ...]) -> tuple[float, float]:
+    """The intensities of an image that become 0 and 1.
+
+    Args:
+        pixels: (h, w) or (h, w, 3), any real type.
+        low_high: Two of its ``percentiles``, 0..100; or none, for the range of its type, such as 0 and 255 of
+            8-bit images. Types without a range, as floats are, go from the lowest to the highest sample.
+    """
+    if low_high:
+        low, high = low_high
+        return percentiles(pixels, (low, high))
+    if pixels.dtype.kind == "f":
+        return float(pixels.min()), float(pixels.max())
+    limits = np.iinfo(pixels.dtype)
+    return float(limits.min), float(limits.max)
+
+
 def normalise(pixels: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.float32]:
     """float32 (3, h, w): ``low`` becomes 0, ``high`` 1, clipped to 0..1; gray is repeated three times.
 

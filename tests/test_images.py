@@ -16,6 +16,7 @@ from labelloop.errors import ImageError
 from labelloop.images import (
     MAX_PIXELS,
     MIN_SIDE_PX,
+    black_and_white,
     normalise,
     percentiles,
     probe,
@@ -478,6 +479,15 @@ def test_percentiles_of_a_big_image_come_close_from_a_sample():
     ramp = np.linspace(0, 1, 3000 * 2000, dtype=np.float32).reshape(3000, 2000)
     assert percentiles(ramp, (0.5, 99.5)) == pytest.approx((0.005, 0.995), abs=2e-3)
     assert percentiles(GRAY, (0, 100)) == (GRAY.min(), GRAY.max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [(np.uint8, (0, 255)), (np.uint16, (0, 65535)), (np.float32, (60, 180))]
+)
+def test_without_percentiles_black_and_white_are_the_ends_of_the_type_where_it_has_ends(dtype, limits):
+    pixels = np.linspace(60, 180, 100).reshape(10, 10).astype(dtype)
+    assert black_and_white(pixels, ()) == limits
+    assert black_and_white(pixels, (0.0, 100.0)) == (60, 180)
 
 
 def test_render_keeps_8_bit_and_stretches_the_rest():

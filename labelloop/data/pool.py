@@ -13,7 +13,7 @@ import numpy.typing as npt
 from labelloop.data.parts import Part
 from labelloop.data.view_settings import GeometryConfig
 from labelloop.errors import TrainingError
-from labelloop.images import normalise, percentiles
+from labelloop.images import black_and_white, normalise
 from labelloop.instances import Instances
 from labelloop.models.data_stats import DataStats
 from labelloop.plurals import plural
@@ -94,7 +94,8 @@ class ImageLoader:
 
     Args:
         parts: The images, or parts of images, that may be asked for.
-        intensity_percentile: Low and high percentile of the whole image that become 0 and 1.
+        intensity_percentile: Low and high percentile of the whole image that become 0 and 1; none for the
+            range of its type.
         cache_bytes: Decoded pixels kept at most; of images that are larger the last one is kept beside them,
             as its windows are often asked for one after another.
     """
@@ -103,7 +104,7 @@ class ImageLoader:
         self,
         parts: Iterable[Part],
         *,
-        intensity_percentile: tuple[float, float],
+        intensity_percentile: tuple[float, ...],
         cache_bytes: int = 192 * 2**20,
     ) -> None:
         self._parts = {part.id: part for part in parts}
@@ -173,4 +174,4 @@ class ImageLoader:
             and np.array_equal(pixels[..., 0], pixels[..., 2])
         ):
             pixels = np.ascontiguousarray(pixels[..., 0])
-        return _Decoded(pixels, *percentiles(pixels, self._percentile))
+        return _Decoded(pixels, *black_and_white(pixels, self._percentile))

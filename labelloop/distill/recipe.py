@@ -99,7 +99,8 @@ class Recipe:
         view_px: Sides of the views are at most this long; 0 leaves it to the model.
         input_scale: Networks see views and test images resized by this factor; 0 leaves it to the model,
             which brings the median object to a size.
-        intensity_percentile: Low and high percentile (0..100) of an image that become black and white.
+        intensity_percentile: Low and high percentile (0..100) of an image that become black and white; none,
+            ``[]``, for the range of its type, such as 0 and 255.
         pseudo: Which predictions become labels.
         optimiser: Of every stage.
         student_lr_factor: The student's rate, over the optimiser's, where it starts from the teacher; a fresh
@@ -138,7 +139,7 @@ class Recipe:
     distillation_labels: DistillationLabels = "cached"
     view_px: int = 0
     input_scale: float = 0.0
-    intensity_percentile: tuple[float, float] = (0.5, 99.5)
+    intensity_percentile: tuple[float, ...] = (0.5, 99.5)
     pseudo: PseudoLabelConfig = PseudoLabelConfig(  # noqa: RUF009 (frozen)
         min_score=0.1,
         soft_scores=True,
@@ -204,8 +205,10 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
     if not zooms or not all(isinstance(zoom, int | float) and zoom > 0 for zoom in zooms):
         faults.append(f"pseudo.zooms is {zooms!r}, not one or more numbers above 0")
     percentile = recipe.intensity_percentile
-    if len(percentile) != 2 or not 0 <= percentile[0] < percentile[1] <= 100:
-        faults.append(f"intensity_percentile is {percentile!r}, not two rising numbers from 0 to 100")
+    if percentile and (len(percentile) != 2 or not 0 <= percentile[0] < percentile[1] <= 100):
+        faults.append(
+            f"intensity_percentile is {percentile!r}, not two rising numbers from 0 to 100, nor none"
+        )
     for name in ("input_scale", "ema_decay_steps"):
         if not getattr(recipe, name) >= 0:
             faults.append(f"{name} is {getattr(recipe, name)}, below 0")

@@ -15,7 +15,8 @@ class DataStats:
         diameter_px: 5th, 50th and 95th percentile of the objects' equivalent diameter 2*sqrt(area/pi), px.
         box_side_px: 5th, 50th and 95th percentile of the longer side of the objects' boxes, px.
         objects_per_image: Mean and maximum of the objects in an image, or in the fullest view of a large one.
-        intensity_percentile: Low and high percentiles (0..100) that images are normalised between.
+        intensity_percentile: Low and high percentiles (0..100) that images are normalised between; none for
+            the range of their type.
         input_scale: Factor by which networks see images resized; 0 where it follows from the diameters.
     """
 
@@ -24,5 +25,5 @@ class DataStats:
     diameter_px: tuple[float, float, float]
     box_side_px: tuple[float, float, float]
     objects_per_image: tuple[float, float]
-    intensity_percentile: tuple[float, float] = (0.5, 99.5)
+    intensity_percentile: tuple[float, ...] = (0.5, 99.5)
     input_scale: float = 0.0

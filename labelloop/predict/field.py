@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from labelloop.images import normalise, percentiles
+from labelloop.images import black_and_white, normalise
 from labelloop.instances import Instances
 from labelloop.models.data_stats import DataStats
 from labelloop.models.precision import autocast_for
@@ -54,7 +54,7 @@ def predict_array(
     layout = layout or tile_layout(stats, model)
     size_hw = (int(pixels.shape[0]), int(pixels.shape[1]))
     tiles = plan_tiles(size_hw, layout)
-    low, high = percentiles(pixels, stats.intensity_percentile)
+    low, high = black_and_white(pixels, stats.intensity_percentile)
     if len(tiles) == 1:
         image = torch.from_numpy(normalise(pixels, low, high))
         return predict_whole(model, [image], min_score=min_score)[0]

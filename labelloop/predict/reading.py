@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labelloop.errors import ImageError
 from labelloop.formats.records import SkippedFile
-from labelloop.images import Micrograph, normalise, percentiles, read_image
+from labelloop.images import Micrograph, black_and_white, normalise, read_image
 from labelloop.models.data_stats import DataStats
 from labelloop.predict.field import BATCH_IMAGES
 from labelloop.predict.items import PredictItem
@@ -132,7 +132,7 @@ class Reader:
         """The image as a model takes it; None where it is predicted by tiles."""
         if len(plan_tiles(micrograph.size_hw, self.layout)) > 1:
             return None
-        low, high = percentiles(micrograph.pixels, self.stats.intensity_percentile)
+        low, high = black_and_white(micrograph.pixels, self.stats.intensity_percentile)
         return torch.from_numpy(normalise(micrograph.pixels, low, high))
 
 

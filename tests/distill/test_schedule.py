@@ -175,6 +175,7 @@ def test_a_recipe_file_with_mistakes_names_all_of_them(tmp_path):
         ("ema_decay_steps = -1", "ema_decay_steps is -1"),
         ("intensity_percentile = [99.5, 0.5]", "intensity_percentile is (99.5, 0.5)"),
         ("intensity_percentile = [50.0]", "intensity_percentile is (50.0,)"),
+        ("intensity_percentile = [0.0, 255.0]", "intensity_percentile is (0.0, 255.0)"),
         ('[geometry]\nzoom_draw = "unifrom"', "geometry.zoom_draw is 'unifrom'"),
     ],
 )

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 from PIL import Image
@@ -64,6 +66,22 @@ def counts(out: Path) -> dict[str, int]:
     for annotation in document["annotations"]:
         found[names[annotation["image_id"]]] += 1
     return found
+
+
+@pytest.mark.parametrize("size_hw", [(90, 100), (260, 300)], ids=["whole", "by tiles"])
+def test_what_is_predicted_is_as_bright_as_it_was_in_training(components, stats, tmp_path, size_hw) -> None:
+    pixels = np.full((*size_hw, 3), 60, np.uint8)
+    pixels[20:40, 20:40] = 153
+    Image.fromarray(pixels).save(tmp_path / "dim.png")
+    for percentile, score in (((), 153 / 255), ((0.0, 100.0), 1.0)):
+        out = tmp_path / str(score)
+        predict_images(
+            images=[PredictItem(path=tmp_path / "dim.png", name="dim.png")],
+            model=components, stats=replace(stats, intensity_percentile=percentile),
+            classes=("organoid",), run="r1", which="guided", out=out, formats=("coco",),
+        )  # fmt: skip
+        (found,) = json.loads((out / "predictions.json").read_text())["annotations"]
+        assert found["score"] == pytest.approx(score, abs=1e-4)
 
 
 def test_every_image_is_predicted_and_written(folder, run_predict, tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from labelloop.cli.app import app
+from labelloop.data.parts import whole
+from labelloop.data.pool import ImageLoader
 from labelloop.distill.asked_labels import asked_labels
 from labelloop.distill.recipe import find_recipe, packaged_names
 from labelloop.distill.schedule import guided_schedule
@@ -16,7 +20,7 @@ from labelloop.errors import ModelError, UsageError
 from labelloop.metrics.protocols import PROTOCOLS
 from labelloop.models.catalog import list_models
 from labelloop.progress import Silent
-from labelloop.project.project import Project
+from labelloop.project.project import ImageRecord, Project
 from labelloop.recipes.catalog import KINDS, STATES, find_benchmark, list_benchmarks
 from labelloop.recipes.datasets import DATASETS
 from labelloop.recipes.starting import labels_of, make_ready, require_benchmark
@@ -103,16 +107,41 @@ def test_the_average_of_a_fresh_student_forgets_where_it_began(name):
     assert recipe.ema_decay_over(schedule.distillation) ** schedule.distillation < 0.05
 
 
-def test_published_recipes_show_networks_images_as_they_are():
-    for name in ("guided-coco", "guided-cityscapes", "guided-ade20k"):
-        assert (find_recipe(name).input_scale, find_recipe(name).intensity_percentile) == (1.0, (0.0, 100.0))
+@pytest.mark.parametrize("name", ["guided-coco", "guided-cityscapes", "guided-ade20k"])
+def test_published_recipes_show_networks_images_as_they_are(tmp_path, name):
+    pixels = np.random.default_rng(0).integers(60, 181, (40, 50, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "dim.png")
+    image = ImageRecord(1, tmp_path / "dim.png", "dim.png", (40, 50), "train", None, 0, -1, None, "0")
+    recipe = find_recipe(name)
+    shown = ImageLoader([whole(image)], intensity_percentile=recipe.intensity_percentile)(1)
+    np.testing.assert_allclose(shown, np.moveaxis(pixels, -1, 0) / 255, atol=1e-6)
+    assert recipe.input_scale == 1.0
+
+
+def test_organoids_are_as_large_and_as_bright_as_the_model_wants_them():
+    assert find_recipe("guided-organoids").intensity_percentile == (0.5, 99.5)
     assert find_recipe("guided-organoids").input_scale == 0.0
+
+
+def test_the_rate_on_coco_drops_at_the_authors_steps():
     steps = find_recipe("guided-coco").supervised_steps[0][1]
     assert [round(drop * steps) for drop in find_recipe("guided-coco").optimiser.drops] == [327_778, 355_092]
 
 
 def test_every_packaged_recipe_has_settings_that_can_be_used():
     assert {find_recipe(name).name for name in packaged_names()} == set(packaged_names())
+
+
+PRESUMED = {"cityscapes-10": 33.9, "coco-1": 34.1, "coco-2": 38.2, "coco-5": 41.6, "coco-10": 43.1}
+
+
+@pytest.mark.parametrize("row", PRESUMED)
+def test_a_number_whose_backbone_no_source_names_is_told_but_not_given_to_one(row):
+    of_row = [b for b in BENCHMARKS if b.name.startswith(f"{row}-mask2former")]
+    assert all(b.published is None or b.published.value != PRESUMED[row] for b in of_row)
+    told = next(b.unpublished for b in of_row if b.model == "mask2former-dinov2-l")
+    assert str(PRESUMED[row]) in told
+    assert "not named" in told
 
 
 def test_recipes_lists_what_the_contract_says():
