@@ -48,7 +48,7 @@ def forecast(
     question: Question,
     *,
     levels: Sequence[Level] = (),
-    undefined: str | None = None,
+    no_points: str | None = None,
 ) -> Forecast:
     """Answers from points.
 
@@ -57,11 +57,12 @@ def forecast(
         question: What is asked.
         levels: Finished runs, oldest first, that set the height of the curve, and where they are several, how
             fast it rises; none to forecast the short trainings.
-        undefined: Why the metric has no value for models that were measured; None where it has for all.
+        no_points: Why there are none, or why the metric has no value for models that were measured; None
+            where it has for all.
     """
     why_not = _too_little(points, question.labelled)
     if why_not is not None:
-        return _silent(points, question, undefined or why_not)
+        return _silent(points, question, no_points or why_not)
     curves = fit_curves(points)
     falls = "the metric falls as labels are added, which no learning curve does"
     if len(curves.noise) < FEWEST_DRAWS:

@@ -20,8 +20,8 @@ from labelloop.budget.curve_points import MeasuredPoint, curve_points, known_poi
 from labelloop.budget.forecast import forecast
 from labelloop.budget.image_minutes import minutes_per_image
 from labelloop.budget.levels import levels_of
-from labelloop.budget.subsets import CurveSettings, plan_points
-from labelloop.errors import TrainingError, UsageError
+from labelloop.budget.subsets import CurveSettings, plan_points, why_no_plan
+from labelloop.errors import UsageError
 from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
@@ -101,14 +101,10 @@ def forecast_project(
         progress: Where progress is reported.
 
     Raises:
-        TrainingError: No training image has labels, or training cannot go on.
+        TrainingError: Training cannot go on.
         OutputError: The pictures cannot be written.
     """
     progress = progress or Silent()
-    if not project.images(split="train", labelled=True):
-        raise TrainingError(
-            "no training image has labels", value=project.root, way_out="Add some with labelloop add labels."
-        )
     found = _in_full(project, request, curve_points(project, request.settings, progress))
     plots = write_curve(project.curves_dir, found.answer, found.lines)
     return replace(found, document=found.document | {"plots": {k: str(path) for k, path in plots.items()}})
@@ -124,8 +120,10 @@ def _in_full(project: Project, request: ForecastRequest, measured: list[Measured
         minutes=request.minutes,
         minutes_per_image=minutes_per_image(project),
     )
-    undefined = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
-    answer = forecast(points, question, levels=levels_of(project, request.metric), undefined=undefined)
+    no_points = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
+    if not measured:
+        no_points = why_no_plan(project, request.settings)
+    answer = forecast(points, question, levels=levels_of(project, request.metric), no_points=no_points)
     notes = _notes(answer, measured)
     document = {
         **answer.as_dict(),

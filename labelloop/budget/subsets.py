@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelloop.budget.forecast import FEWEST_SIZES
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.schedule import best_supervised_steps
+from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord, Project
 
 SMALLEST = 4  # images in a subset
@@ -72,7 +74,7 @@ class PointPlan:
 
 
 def plan_points(project: Project, settings: CurveSettings) -> list[PointPlan]:
-    """Which models are to be trained; none where there are too few labels for three sizes.
+    """Which models are to be trained; none where labels are too few: ``why_no_plan`` says why.
 
     The sizes are the same for every seed. Subsets of one seed are nested and measured on the same images.
 
@@ -80,13 +82,10 @@ def plan_points(project: Project, settings: CurveSettings) -> list[PointPlan]:
         project: Whose labels.
         settings: How many sizes and seeds.
     """
-    labelled = project.images(split="train", labelled=True)
-    val = project.images(split="val", labelled=True)
-    sides = (
-        [_sides(labelled, val, seed, settings.folds) for seed in range(settings.seeds)] if labelled else []
-    )
+    labelled, val = _labelled(project)
+    sides = [_sides(labelled, val, seed, settings.folds) for seed in range(settings.seeds)]
     sizes = subset_sizes(min((len(train) for train, _ in sides), default=0), settings.sizes)
-    holding = {i for i, _, labels in project.iter_labels([image.id for image in labelled]) if len(labels)}
+    holding = _holding(project, labelled)
     plans = []
     for seed, (candidates, measured) in enumerate(sides):
         order = _order(candidates, seed)
@@ -104,6 +103,38 @@ def plan_points(project: Project, settings: CurveSettings) -> list[PointPlan]:
     return plans
 
 
+def why_no_plan(project: Project, settings: CurveSettings) -> str | None:
+    """Why ``plan_points`` plans nothing, as the end of a sentence; None where it plans something.
+
+    Args:
+        project: Whose labels.
+        settings: As there.
+    """
+    if plan_points(project, settings):
+        return None
+    labelled, val = _labelled(project)
+    holding = _holding(project, labelled)
+    groups = {image.group if image.group is not None else image.id for image in labelled}
+    have, n = plural(len(labelled), "labelled image"), len(labelled)
+    if not labelled:
+        return "no training image has labels (labelloop add labels adds some)"
+    if not holding:
+        return f"none of the {have} holds an object"
+    if n == 1:
+        return f"only one image is labelled, and a curve needs {FEWEST_SIZES} sizes of subsets"
+    if len(groups) == 1 and not val:
+        return f"all {have} are of one group, and without validation images a group of its own has to measure"
+    sides = [_sides(labelled, val, seed, settings.folds) for seed in range(settings.seeds)]
+    left = min(len(train) for train, _ in sides)
+    if not subset_sizes(left, settings.sizes):
+        beside = "" if val else " beside those that measure"
+        return (
+            f"a curve needs {FEWEST_SIZES} sizes of subsets, so {SMALLEST + FEWEST_SIZES - 1} labelled images"
+            f" to learn from, and there are {left}{beside}"
+        )
+    return f"only {len(holding)} of the {have} hold objects, and the smallest subsets have none of these"
+
+
 def subset_sizes(available: int, count: int) -> list[int]:
     """Rising sizes of subsets, evenly spaced in the logarithm, the largest of all that is available.
 
@@ -112,9 +143,19 @@ def subset_sizes(available: int, count: int) -> list[int]:
         count: Sizes at most; fewer where images are few, none where there is no room for three.
     """
     smallest = max(SMALLEST, round(available / RANGE))
-    if available < smallest + 2:
+    if available < smallest + FEWEST_SIZES - 1:
         return []
     return sorted({round(size) for size in np.geomspace(smallest, available, count).tolist()})
+
+
+def _labelled(project: Project) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Images with labels: to train on, and to validate."""
+    return project.images(split="train", labelled=True), project.images(split="val", labelled=True)
+
+
+def _holding(project: Project, labelled: Sequence[ImageRecord]) -> set[int]:
+    """Numbers of the images that hold objects."""
+    return {i for i, _, labels in project.iter_labels([image.id for image in labelled]) if len(labels)}
 
 
 def _sides(
@@ -136,5 +177,7 @@ def _sides(
 
 def _order(images: Sequence[ImageRecord], seed: int) -> list[ImageRecord]:
     """The order in which a seed draws these images: any number of them lies inside any larger one."""
+    if not images:
+        return []
     draw = draw_labels(images, {i.id for i in images}, budget=None, seed=seed, validation_share=0.0)
     return list(draw.train)

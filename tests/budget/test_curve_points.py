@@ -14,7 +14,7 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from labelloop.budget.curve_points import MeasuredPoint, curve_points, point_key
-from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes
+from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes, why_no_plan
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import coco_dataset
 from labelloop.progress import Silent
@@ -145,10 +145,33 @@ def test_a_subset_without_objects_is_not_planned(labelled_project):
             nothing = encode_instances(Instances.from_dense(np.zeros((0, 64, 64), bool)))
             session.add(LabelRow(image_id=image.id, revision=2, source="x", n_objects=0, instances=nothing))
     assert plan_points(project, CurveSettings()) == []
+    assert "none of the 16 labelled images holds an object" in why_no_plan(project, CurveSettings())
 
 
 def test_too_few_labels_are_no_plan(labelled_project):
     assert plan_points(labelled_project(6), CurveSettings()) == []
+
+
+@pytest.mark.parametrize(
+    ("labelled", "reason"),
+    [
+        pytest.param({"train": 0}, "no training image has labels", id="none"),
+        pytest.param({"train": 1}, "only one image is labelled", id="one"),
+        pytest.param({"train": 9, "groups": 1}, "all 9 labelled images are of one group", id="one group"),
+        pytest.param({"train": 5, "val": 2}, "6 labelled images to learn from, and there are 5", id="few"),
+        pytest.param({"train": 8, "groups": 2}, "and there are 4 beside those", id="two groups"),
+    ],
+)
+def test_where_no_curve_can_be_made_there_is_no_plan_and_the_reason(labelled_project, labelled, reason):
+    project = labelled_project(**labelled)
+    assert plan_points(project, CurveSettings()) == []
+    assert reason in why_no_plan(project, CurveSettings())
+
+
+def test_one_group_makes_a_curve_where_validation_images_measure(labelled_project):
+    project = labelled_project(9, val=2, groups=1)
+    assert plan_points(project, CurveSettings())
+    assert why_no_plan(project, CurveSettings()) is None
 
 
 def test_points_are_trained_once_and_are_no_runs(labelled_project):

@@ -129,7 +129,7 @@ def test_a_metric_that_the_labels_do_not_allow_says_so_instead_of_asking_for_mor
     measured = [MeasuredPoint(n_images=n, seed=0, split="val", metrics=nothing) for n in SIZES]
     assert [point.of_metric("aji") for point in measured] == [None] * 4
     why = measured[0].undefined("aji")
-    answer = forecast([], question(metric="aji", target=0.7), undefined=why)
+    answer = forecast([], question(metric="aji", target=0.7), no_points=why)
     assert (answer.verdict, answer.reason) == (CANNOT_TELL, "aji has no value: masks overlap")
     assert measured[0].undefined("pq") is None
 

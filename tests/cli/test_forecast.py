@@ -128,10 +128,32 @@ def test_too_few_labels_cannot_tell_and_train_nothing(labelled, labelloop):
     assert ran.document["points"] == []
 
 
-def test_a_project_without_labels_is_an_error_with_a_way_out(project, labelloop):
-    ran = labelloop("forecast", "-C", project, "--json")
-    assert ran.code == 1
-    assert "add labels" in ran.document["error"]["way_out"]
+@pytest.mark.parametrize(
+    ("count", "reason"),
+    [(0, "labelloop add labels"), (1, "only one image is labelled")],
+)
+@pytest.mark.parametrize("asked", [[], ["--target", "coco_ap50=0.8"], ["--minutes", "60"]])
+def test_that_nobody_can_tell_from_so_few_labels_is_an_answer_with_its_reason(
+    labelled, labelloop, project, count, reason, asked
+):
+    root = labelled(count) if count else project
+    ran = labelloop("forecast", *asked, "-C", root, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.document["verdict"] == "cannot tell"
+    assert ran.document["images"]["value"] is None
+    assert reason in ran.document["reason"]
+    said = labelloop("forecast", *asked, "-C", root).out
+    assert f"cannot tell yet, because {ran.document['reason']}" in said
+    assert labelloop("status", "-C", root).code == 0
+
+
+def test_status_lives_on_where_all_but_one_label_were_taken_away_after_a_forecast(labelled, labelloop):
+    root = labelled(1)
+    with Project.open(root).ledger.write() as session:
+        session.add(CurvePointRow(key="old", n_images=4, seed=0, settings={"split": "val"}, metrics={}))
+    ran = labelloop("status", "-C", root, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.document["next_hour"] is None
 
 
 @pytest.mark.parametrize(
