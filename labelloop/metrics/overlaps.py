@@ -1,4 +1,9 @@
-"""Metrics of how masks lie in one another: merged and split objects, the aggregated Jaccard index."""
+"""Metrics of how masks lie in one another: merged and split objects, the aggregated Jaccard index.
+
+Where true objects overlap, a prediction that is right about one of them lies over part of the others too.
+That is no mistake: of what a prediction shares with a true object, as much is left out as this object shares
+with the one that the prediction stands for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelloop.metrics.pairs import BoolColumn, IntColumn, PairTable
-from labelloop.metrics.working_point import Values, in_crowd, ratio
+from labelloop.metrics.working_point import Values, in_crowd, match, ratio
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,8 +21,10 @@ class OverlapSums:
 
     Attributes:
         truths: True objects, crowds left out.
-        merges: Predictions that cover half or more of each of two or more true objects.
-        splits: True objects with two or more predictions that lie in them by half or more.
+        merges: Predictions that cover half or more of each of two or more true objects; of each but the one
+            that they stand for, what it shares with that one left out.
+        splits: True objects with two or more predictions that lie in them by half or more; of those that
+            stand for another one, what the two share left out.
         common: Intersections that the aggregated Jaccard index adds up, px.
         together: Unions that it adds up, px.
         overlapping: Why the index is not defined, or None.
@@ -43,8 +50,9 @@ class OverlapSums:
         kept, counted = table.det_score >= min_score, ~table.truth_crowd
         pairs = np.flatnonzero(kept[table.pair_det] & counted[table.pair_truth])
         det, truth, common = table.pair_det[pairs], table.pair_truth[pairs], table.pair_intersection()[pairs]
-        covered = 2 * common >= table.truth_area[truth]
-        within = 2 * common >= table.det_area[det]
+        covered = _beyond_what_is_shared(table, pairs, common, table.truth_area[truth])
+        matched = match(table, min_score) if len(table.truth_overlap) else pairs[:0]
+        within = _beyond_what_is_shared(table, pairs, common, table.det_area[det], matched)
         wanted = counted if only is None else only
         merges = np.bincount(det[covered], minlength=len(kept)) >= 2
         merges &= np.bincount(det[covered & wanted[truth]], minlength=len(kept)) >= 1
@@ -63,8 +71,9 @@ class OverlapSums:
 def merges_per_100(sums: OverlapSums, times: Values) -> Values:
     """Predictions that cover half or more of each of two or more true objects, per 100 true objects.
 
-    0 is best; NaN without true objects. Where true masks overlap, a prediction that covers one object may
-    cover half of its neighbour as well and is counted here.
+    0 is best; NaN without true objects. Where true masks overlap, a prediction stands for the one that it
+    fits best of those that it covers by half; what others share with that one does not count as covered.
+    So two objects as one are a merge unless more than half of one lies in the other.
     """
     return 100 * ratio(times @ sums.merges, times @ sums.truths)
 
@@ -72,7 +81,9 @@ def merges_per_100(sums: OverlapSums, times: Values) -> Values:
 def splits_per_100(sums: OverlapSums, times: Values) -> Values:
     """True objects in which two or more predictions lie by half or more, per 100 true objects.
 
-    0 is best; NaN without true objects.
+    0 is best; NaN without true objects. Where true masks overlap, a prediction stands for its match at IoU
+    0.5, without one for the object that it fits best of those in which it lies by half; what others share
+    with that one does not count as lying in them.
     """
     return 100 * ratio(times @ sums.splits, times @ sums.truths)
 
@@ -89,6 +100,38 @@ def aggregated_jaccard(sums: OverlapSums, times: Values) -> Values:
         return np.full(len(times), np.nan)
     index = ratio(times @ sums.common, times @ sums.together)
     return np.where(times @ sums.truths > 0, index, np.nan)
+
+
+def _beyond_what_is_shared(
+    table: PairTable, pairs: IntColumn, common: IntColumn, area: IntColumn, matched: IntColumn | None = None
+) -> BoolColumn:
+    """Which pairs have half of an area or more in common, beyond what the true objects share.
+
+    Args:
+        table: The pairs of all images.
+        pairs: int64 (k,), rows of its pairs.
+        common: int64 (k,), px that each pair has in common.
+        area: int64 (k,), px of which it is to be half.
+        matched: int64 (m,), rows of pairs whose detections stand for their true objects; the others stand for
+            the one that they fit best of those that they have half in common with.
+
+    Returns:
+        bool (k,).
+    """
+    half = 2 * common >= area
+    if len(table.truth_overlap) == 0:
+        return half
+    det, truth = table.pair_det[pairs], table.pair_truth[pairs]
+    own: IntColumn = np.full(len(table.det_image), -1)
+    order = np.flatnonzero(half)
+    order = order[np.lexsort((-truth[order], table.pair_overlap[pairs[order]]))]
+    own[det[order]] = truth[order]  # of several the last one stays, which fits best
+    if matched is not None:
+        own[table.pair_det[matched]] = table.pair_truth[matched]
+    for_another = half & (own[det] != truth)
+    explained = table.shared_by(own[det[for_another]], truth[for_another])
+    half[for_another] = 2 * (common[for_another] - explained) >= area[for_another]
+    return half
 
 
 def _jaccard_sums(table: PairTable, pairs: IntColumn, kept: BoolColumn) -> tuple[Values, Values]:

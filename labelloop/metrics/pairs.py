@@ -50,7 +50,8 @@ class PairTable:
         pair_distance: float64 (p,), average symmetric boundary distance, px; NaN where IoU is below 0.5, with
             a crowd, and where the table was built without.
         det_overlap: int64 (k, 2), rows of two detections with a common pixel, of whatever classes.
-        truth_overlap: int64 (l, 2), likewise of true objects.
+        truth_overlap: int64 (l, 2), likewise of true objects; ascending.
+        truth_shared: int64 (l,), px that these two have in common.
     """
 
     n_images: int
@@ -69,6 +70,7 @@ class PairTable:
     pair_distance: FloatColumn
     det_overlap: IntColumn
     truth_overlap: IntColumn
+    truth_shared: IntColumn
 
     @classmethod
     def build(
@@ -102,11 +104,11 @@ class PairTable:
                 zip(first_det, first_truth, strict=True), map(_touching, truth, predicted), strict=True
             )
         ]
-        sides = ((predicted, first_det), (truth, first_truth)) if outlines else ()
-        overlapping = [
-            np.concatenate([_NO_ROWS, *(_overlapping(i) + s for i, s in zip(side, starts, strict=True))])
-            for side, starts in sides
-        ] or [_NO_ROWS, _NO_ROWS]
+        det_overlap = truth_overlap = _NO_ROWS
+        truth_shared = _NO_ROWS[:, 0]
+        if outlines:
+            det_overlap, _ = _overlapping_of_all(predicted, first_det)
+            truth_overlap, truth_shared = _overlapping_of_all(truth, first_truth)
         table = cls(
             n_images=len(truth),
             n_classes=n_classes,
@@ -122,8 +124,9 @@ class PairTable:
             pair_truth=_column([truths for _, truths, _ in pairs], np.int64),
             pair_overlap=_column([overlap for _, _, overlap in pairs], np.float64),
             pair_distance=np.full(sum(len(dets) for dets, _, _ in pairs), np.nan),
-            det_overlap=overlapping[0],
-            truth_overlap=overlapping[1],
+            det_overlap=det_overlap,
+            truth_overlap=truth_overlap,
+            truth_shared=truth_shared,
         )
         return table._with_distances(truth, predicted) if outlines else table
 
@@ -138,6 +141,7 @@ class PairTable:
         kept_images = np.ones(self.n_images, np.bool_) if images is None else images
         new_image, new_det, new_truth = (np.cumsum(kept) - 1 for kept in (kept_images, dets, truths))
         pair = dets[self.pair_det] & truths[self.pair_truth]
+        both_true = truths[self.truth_overlap].all(axis=1)
         return PairTable(
             n_images=int(kept_images.sum()),
             n_classes=self.n_classes,
@@ -154,7 +158,8 @@ class PairTable:
             pair_overlap=self.pair_overlap[pair],
             pair_distance=self.pair_distance[pair],
             det_overlap=new_det[self.det_overlap[dets[self.det_overlap].all(axis=1)]],
-            truth_overlap=new_truth[self.truth_overlap[truths[self.truth_overlap].all(axis=1)]],
+            truth_overlap=new_truth[self.truth_overlap[both_true]],
+            truth_shared=self.truth_shared[both_true],
         )
 
     def of_class(self, label: int) -> PairTable:
@@ -173,10 +178,23 @@ class PairTable:
         Found again from IoU and areas; exact, as it is a whole number.
         """
         areas = self.det_area[self.pair_det], self.truth_area[self.pair_truth]
-        of_iou = self.pair_overlap / (1 + self.pair_overlap) * (areas[0] + areas[1])
-        of_crowd = self.pair_overlap * areas[0]
-        common = np.where(self.truth_crowd[self.pair_truth], of_crowd, of_iou)
-        return np.asarray(np.rint(common), np.int64)
+        of_crowd: IntColumn = np.rint(self.pair_overlap * areas[0]).astype(np.int64)
+        return np.where(self.truth_crowd[self.pair_truth], of_crowd, _intersection(self.pair_overlap, *areas))
+
+    def shared_by(self, one: IntColumn, other: IntColumn) -> IntColumn:
+        """int64 (n,), px that two different true objects have in common; known of a table with outlines.
+
+        Args:
+            one: int64 (n,), rows of true objects.
+            other: int64 (n,), rows of those beside them.
+        """
+        if len(self.truth_overlap) == 0:
+            return np.zeros(len(one), np.int64)
+        n = len(self.truth_area)
+        key = np.minimum(one, other) * n + np.maximum(one, other)
+        known = self.truth_overlap[:, 0] * n + self.truth_overlap[:, 1]
+        place = np.minimum(np.searchsorted(known, key), len(known) - 1)
+        return np.where(known[place] == key, self.truth_shared[place], 0)
 
     def _with_distances(self, truth: Sequence[Instances], predicted: Sequence[Instances]) -> PairTable:
         near = np.flatnonzero((self.pair_overlap >= MATCH_IOU) & ~self.truth_crowd[self.pair_truth])
@@ -229,13 +247,33 @@ def _touching(truth: Instances, predicted: Instances) -> tuple[IntColumn, IntCol
     return np.concatenate(first), np.concatenate(second), np.concatenate(third)
 
 
-def _overlapping(instances: Instances) -> IntColumn:
-    """int64 (k, 2), indices a < b of masks of one image with a common pixel."""
+def _overlapping_of_all(side: Sequence[Instances], first: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """Masks of one side with a common pixel: int64 (k, 2), rows a < b, and int64 (k,), px in common.
+
+    Args:
+        side: One per image.
+        first: int64 (n_images,), row of the first mask of each image.
+    """
+    found = [_overlapping(instances) for instances in side]
+    rows = [of_image + start for (of_image, _), start in zip(found, first, strict=True)]
+    shared = [px for _, px in found]
+    return np.concatenate([_NO_ROWS, *rows]), _column(shared, np.int64)
+
+
+def _overlapping(instances: Instances) -> tuple[IntColumn, IntColumn]:
+    """int64 (k, 2), indices a < b of masks of one image with a common pixel, and int64 (k,), px in common."""
     if len(instances) < 2:
-        return _NO_ROWS
-    rles = instances.coco_rles()
-    row, column, _ = _common(rles, rles, [0] * len(rles))
-    return np.stack([row, column], axis=1)[row < column]
+        return _NO_ROWS, _NO_ROWS[:, 0]
+    rles, areas = instances.coco_rles(), instances.areas
+    row, column, overlap = _common(rles, rles, [0] * len(rles))
+    once = row < column
+    row, column = row[once], column[once]
+    return np.stack([row, column], axis=1), _intersection(overlap[once], areas[row], areas[column])
+
+
+def _intersection(iou: FloatColumn, area: IntColumn, other_area: IntColumn) -> IntColumn:
+    """Px that two masks have in common; exact, as it is a whole number."""
+    return np.asarray(np.rint(iou / (1 + iou) * (area + other_area)), np.int64)
 
 
 def _common(

@@ -64,12 +64,15 @@ def test_intersections_are_the_pixels_that_two_masks_share(
 ) -> None:
     truth, predicted = random_scenes(seed, n_images=1, n_classes=1)
     table = PairTable.build(truth, predicted, n_classes=1)
-    found, true = predicted[0].to_dense(), truth[0].to_dense()
-    expected = [
-        int((found[d] & true[t]).sum()) for d, t in zip(table.pair_det, table.pair_truth, strict=True)
-    ]
+    seen, true = predicted[0].to_dense(), truth[0].to_dense()
+    expected = [int((seen[d] & true[t]).sum()) for d, t in zip(table.pair_det, table.pair_truth, strict=True)]
     assert table.pair_intersection().tolist() == expected
-    overlapping = {
-        (a, b) for a in range(len(true)) for b in range(a + 1, len(true)) if (true[a] & true[b]).any()
+    shared = {
+        (a, b): int((true[a] & true[b]).sum()) for a in range(len(true)) for b in range(a + 1, len(true))
     }
-    assert {tuple(pair) for pair in table.truth_overlap.tolist()} == overlapping
+    overlapping = {pair: px for pair, px in shared.items() if px}
+    found = [tuple(pair) for pair in table.truth_overlap.tolist()]
+    assert dict(zip(found, table.truth_shared.tolist(), strict=True)) == overlapping
+    if shared:
+        one, other = np.asarray(list(shared)).T
+        assert table.shared_by(other, one).tolist() == list(shared.values())
