@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from labelloop.cli.options import JsonOption, ProjectOption
-from labelloop.cli.output import print_json, print_table, say
+from labelloop.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from labelloop.recipes.catalog import Benchmark
+
+
+WIDTH = 80  # of a new terminal
 
 
 def recipes(project: ProjectOption = None, as_json: JsonOption = False) -> None:
@@ -26,12 +30,21 @@ def recipes(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([_document(benchmark) for benchmark in found])
         return
-    print_table(["recipe", "labels", "published", "protocol"], map(_row, found))
-    states = Counter(
-        f"not ready ({benchmark.missing})" if benchmark.missing else benchmark.state or "not tried"
-        for benchmark in found
-    )
-    say("", *(f"{n} of {len(found)}: {state}" for state, n in states.items()))
+    rows = [("recipe", "published", "state"), *map(_row, found)]
+    wide = [max(len(row[column]) for row in rows) for column in range(2)]
+    say(*(f"{name:<{wide[0]}} {published:<{wide[1]}} {state}" for name, published, state in rows))
+    _tell_more(found)
+
+
+def _tell_more(found: list[Benchmark]) -> None:
+    """What has no place in a row, once for all recipes of which it is true."""
+    lacks = Counter(benchmark.missing for benchmark in found if benchmark.missing)
+    notes = {b.note: f"{b.dataset}-{100 * b.fraction:g}" for b in found if b.note}
+    say("", *(f"{n} of {len(found)} not ready: {missing}" for missing, n in lacks.items()))
+    say("The number in a name is the share of the training images with labels, in %.")
+    say("--json has protocols, sources, hardware, and why a number is missing.")
+    for note, row in notes.items():
+        say(*textwrap.wrap(f"{row}: {note}", WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _document(benchmark: Benchmark) -> dict[str, Any]:
@@ -46,11 +59,10 @@ def _document(benchmark: Benchmark) -> dict[str, Any]:
     }
 
 
-def _row(benchmark: Benchmark) -> list[str]:
+def _row(benchmark: Benchmark) -> tuple[str, str, str]:
     published = benchmark.published
-    return [
+    return (
         benchmark.name,
-        f"{100 * benchmark.fraction:g} %",
         "-" if published is None else f"{published.value:.1f} {published.kind}",
-        benchmark.protocol + (" (not ready)" if benchmark.missing else ""),
-    ]
+        "not ready" if benchmark.missing else benchmark.state or "not tried",
+    )

@@ -48,6 +48,7 @@ class Benchmark:
         unpublished: Why there is none; empty where there is one.
         later: Numbers of later work on the same row.
         state: What a test, or a run, has shown of the recipe; None where nothing has yet.
+        note: What its labels are more exactly than ``fraction`` says; empty where that is all.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Benchmark:
     unpublished: str
     later: tuple[Published, ...]
     state: State | None
+    note: str = ""
 
     @property
     def missing(self) -> str:
@@ -102,6 +104,7 @@ def _benchmark(name: str, table: dict[str, Any]) -> Benchmark:
         unpublished=table.get("unpublished", ""),
         later=tuple(Published(**entry) for entry in later),
         state=table.get("state"),
+        note=table.get("note", ""),
         **{key: table[key] for key in ("dataset", "fraction", "labels", "model", "protocol", "hardware")},
     )
 

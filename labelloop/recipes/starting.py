@@ -73,8 +73,8 @@ def make_ready(
         )
     dataset = find_dataset(benchmark.dataset)
     chosen = labels or labels_of(benchmark, data)
-    if dataset.note:
-        progress.note(f"note: {dataset.note}")
+    for note in filter(None, (dataset.note, "" if labels else benchmark.note)):
+        progress.note(f"note: {note}")
     project = dataset_project(root, dataset)
     add_dataset(project, dataset, data, progress)
     return Ready(project=project, labels=chosen, model=model or benchmark.model)

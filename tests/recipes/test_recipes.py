@@ -150,9 +150,33 @@ def test_recipes_lists_what_the_contract_says():
     assert list(rows[0])[:6] == ["name", "dataset", "fraction", "architecture", "published", "state"]
     best = next(row for row in rows if row["name"] == "coco-0.4-mask2former-dinov2-l")
     assert (best["published"]["value"], best["published"]["kind"]) == (31.0, "paper")
-    table = run("recipes").stdout
-    assert all(benchmark.name in table for benchmark in BENCHMARKS)
-    assert max(map(len, table.splitlines())) <= 80  # the width of a new terminal
+    assert rows[0].keys() >= {"labels", "protocol", "hardware", "later", "missing", "unpublished", "note"}
+
+
+def test_each_row_of_the_table_shows_a_recipes_published_number_and_its_state():
+    lines = run("recipes").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.split()}
+    assert max(map(len, lines)) <= 80  # the width of a new terminal
+    assert lines[0].split() == ["recipe", "published", "state"]
+    for benchmark in BENCHMARKS:
+        number = "-" if benchmark.published is None else f"{benchmark.published.value} "
+        assert rows[benchmark.name].split(maxsplit=1)[1].startswith(number)
+        assert rows[benchmark.name].endswith(benchmark.state)
+
+
+def test_labels_that_are_not_the_share_of_the_row_are_told_of_where_the_recipe_is_shown_and_started(
+    tmp_path, miniature, watching
+):
+    by_name = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    assert "473" in by_name["coco-0.4-mask2former-r50"].note
+    note = by_name["m-orgaquant-5-mask-rcnn-r50"].note
+    assert note == by_name["m-orgaquant-5-mask2former-r50"].note
+    assert f"m-orgaquant-5: {note}" in " ".join(run("recipes").stdout.split())
+    assert f"{92 / 1540:.1%}".replace("%", " %") in note
+    miniature("m-orgaquant", tmp_path / "data")
+    (tmp_path / "data" / "COCO_organoids_supervision_1540.txt").write_text("{}")
+    ready("m-orgaquant-5-mask-rcnn-r50", tmp_path / "data", tmp_path / "project", watching)
+    assert f"note: {note}" in watching.told
 
 
 # -- own recipes --------------------------------------------------------------------------------------------
