@@ -130,14 +130,17 @@ def _evaluate_files(
 ) -> dict[str, Any]:
     from labelloop.metrics.files import evaluate_pair, evaluate_pair_by, read_pair
 
-    pair = read_pair(predictions, labels)
-    panel = evaluate_pair(pair, min_score=min_score)
-    published = None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score)
+    pair, bootstrap = read_pair(predictions, labels), {"replicates": 1000, "seed": 0}
+    panel = evaluate_pair(pair, min_score=min_score, **bootstrap)
+    published = (
+        None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score, **bootstrap)
+    )
     result: dict[str, Any] = {
         "predictions": str(predictions),
         "labels": str(labels),
         **panel.as_dict(),
         "protocol": None if published is None else published.as_dict(),
+        "bootstrap": bootstrap,
     }
     if report is not None:
         from datetime import date
@@ -230,11 +233,14 @@ def _unit(name: str, estimate: dict[str, Any]) -> str:
 
 def _show_parts(result: dict[str, Any], numbers: Numbers) -> None:
     """A few metrics of each class, size and group, where there are several and not too many to read."""
+    from labelloop.report.metric_words import size_limits_text
+
     for kind, title in _PARTS.items():
         parts = result["by"][kind]
         if not 2 <= len(parts) <= _MOST_PARTS:
             continue
-        say("", f"{title}; all metrics with --json")
+        limits = size_limits_text(result["size_thirds_px"]) if kind == "size" else ""
+        say("", f"{title}{': ' if limits else ''}{limits}; all metrics with --json")
         rows = ([f"  {part}", *(numbers.text(parts[part][name]) for name in _OF_PARTS)] for part in parts)
         print_table(["", *_OF_PARTS], rows)
     worst = result["by"]["worst_group"]
@@ -250,7 +256,7 @@ _OF_PARTS = ("coco_ap50", "f1_50", "pq", "area_bias")
 _SECTIONS = {
     "Detection": (
         "coco_ap", "coco_ap50", "coco_ap75", "cellpose_ap50", "cellpose_ap75", "cellpose_ap90",
-        "precision_50", "recall_50", "f1_50", "f1_70",
+        "precision_50", "recall_50", "f1_50", "precision_70", "recall_70", "f1_70",
     ),
     "Segmentation": ("pq", "sq", "rq", "aji", "boundary_error"),
     "Mistakes": ("misses_per_100", "spurious_per_100", "merges_per_100", "splits_per_100"),

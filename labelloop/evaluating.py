@@ -22,7 +22,7 @@ from labelloop.project.recorded import read_recorded, require_unchanged
 from labelloop.project.tables import PredictionRow
 from labelloop.proposing import note_refusal
 from labelloop.runs.loading import LoadedModel, load_model
-from labelloop.runs.scoring import ScoredImages, compare
+from labelloop.runs.scoring import REPLICATES, SEED, ScoredImages, compare
 from labelloop.team import ALONE, Team
 
 STORE_EVERY = 16  # images; what an interruption may cost
@@ -51,9 +51,10 @@ def evaluate_run(
 
     Returns:
         ``run``, ``which`` (guided or supervised), ``split``, all of ``Panel.as_dict``, ``protocol``
-        (``ProtocolResult.as_dict``, None where neither was asked for nor the recipe has one), and ``scores``:
-        what the run found its scores worth on validation images, None without (``worth_of_scores``). A
-        measurement on the test images is counted in the ledger.
+        (``ProtocolResult.as_dict``, None where neither was asked for nor the recipe has one), ``bootstrap``
+        (``replicates`` and ``seed`` of the intervals), and ``scores``: what the run found its scores worth on
+        validation images, None without (``worth_of_scores``). A measurement on the test images is counted in
+        the ledger.
 
     Raises:
         ProjectError: The split has no labelled images.
@@ -69,7 +70,9 @@ def evaluate_run(
     predicted = seen_by(project, loaded, images, progress or Silent())
     classes, labels = project.config.classes, project.labels([image.id for image in images])
     pair = ([labels[image.id] for image in images], predicted)
+    bootstrap = {"replicates": REPLICATES, "seed": SEED}
     of_both: dict[str, Any] = {
+        **bootstrap,
         "n_classes": len(classes),
         "groups": [image.group for image in images],
         "class_names": classes,
@@ -93,6 +96,7 @@ def evaluate_run(
             document["notes"].append(
                 f"this is look {seen} at the test images: choosing by them makes their numbers less reliable"
             )
+    document["bootstrap"] = bootstrap
     scores = ((record.result or {}).get("scores") or {}).get(loaded.which)
     return {"run": loaded.run, "which": loaded.which, "split": split, **document, "scores": scores}
 

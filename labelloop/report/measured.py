@@ -164,6 +164,8 @@ def best_middle_worst(outcomes: Sequence[ImageOutcome], each: int) -> list[tuple
     ]
     if n <= 3 * each:
         third = [("best", "middle", "worst")[min(2, 3 * i // max(n, 1))] for i in range(n)]
+        if n >= 2:
+            third[-1] = "worst"  # of two it would be one in the middle
         places = list(zip(third, range(n), strict=True))
     return [(kind, ranked[i]) for kind, i in places]
 

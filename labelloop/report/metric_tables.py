@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from labelloop.metrics.bootstrap import FEW_UNITS
 from labelloop.plurals import plural
 from labelloop.report.markup import Child, Markup, details, joined, table, tag
 from labelloop.report.metric_words import (
+    HEADLINE,
     NO_NUMBER,
     OTHER,
     SECTIONS,
@@ -27,8 +28,9 @@ from labelloop.report.metric_words import (
 )
 
 Estimates = Mapping[str, Estimate]
+Words = Callable[[str], MetricWords]
 MOST_PARTS = 30  # rows of classes or groups
-_STAR = "* from too few images or groups, or the same in all: unreliable"
+STAR = "* from too few images or groups, or the same in all: unreliable"
 OF_PARTS = ("recall_50", "precision_50", "coco_ap50", "pq", "area_bias")
 
 
@@ -49,15 +51,29 @@ def number(
     )
 
 
-def metrics_table(caption: str, estimates: Estimates, names: Iterable[str]) -> Markup:
-    """One column of estimates, each with a strip that shows it between 0 and 1 where that is its range."""
+def starred(words: MetricWords, estimate: Estimate | None) -> Child:
+    """A number, with a star behind it where it is unreliable; ``STAR`` says what that means."""
+    return [number(words, estimate), " *" if is_unreliable(estimate or {}) else None]
+
+
+def metrics_table(
+    caption: str, estimates: Estimates, names: Iterable[str], *, words: Words = words_for
+) -> Markup:
+    """One column of estimates, each with a strip that shows it between 0 and 1 where that is its range.
+
+    Args:
+        caption: Says what they are.
+        estimates: By name.
+        names: Those that are shown.
+        words: How to read each.
+    """
     rows = [
         [
-            _name(words_for(name)),
+            _name(words(name)),
             [
-                number(words_for(name), estimates[name]),
+                number(words(name), estimates[name]),
                 _why_unreliable(estimates[name], beside=estimates),
-                _strip(name, estimates[name]),
+                _strip(words(name), estimates[name]),
             ],
         ]
         for name in names
@@ -74,48 +90,73 @@ def all_metrics(estimates: Estimates, *, opened_by: str) -> Markup:
 
 
 def comparison_table(
-    caption: str, baseline: Estimates, guided: Estimates, difference: Estimates, names: Iterable[str]
+    caption: str,
+    baseline: Estimates,
+    guided: Estimates,
+    difference: Estimates,
+    names: Iterable[str],
+    *,
+    words: Words = words_for,
 ) -> Markup:
     """Baseline, guided model, and their paired difference with what it says."""
     rows = []
-    starred = any(map(_is_reliable, difference.values()))  # else all are called so at once
+    stars = any(map(_is_reliable, difference.values()))  # else all are called so at once
     names = list(names)
-    if starred and any(is_unreliable(difference[name]) for name in names):
-        caption = f"{caption}; {_STAR}"
+    if stars and any(is_unreliable(difference[name]) for name in names):
+        caption = f"{caption}; {STAR}"
     for name in names:
-        words = words_for(name)
-        nearer = _nearer(words, baseline[name], guided[name])
-        verdict = which_is_better(words, difference[name], nearer=nearer)
+        of = words(name)
+        nearer = _nearer(of, baseline[name], guided[name])
+        verdict = which_is_better(of, difference[name], nearer=nearer)
         rows.append(
             [
-                _short_name(words, baseline[name]),
-                number(words, baseline[name], with_unit=False),
-                number(words, guided[name], with_unit=False),
+                _short_name(of, baseline[name]),
+                number(of, baseline[name], with_unit=False),
+                number(of, guided[name], with_unit=False),
                 tag(
                     "span",
-                    number(words, difference[name], signed=True, with_unit=False),
+                    number(of, difference[name], signed=True, with_unit=False),
                     _verdict(verdict),
-                    " *" if starred and is_unreliable(difference[name]) else None,
+                    " *" if stars and is_unreliable(difference[name]) else None,
                 ),
             ]
         )
     return table(caption, ["", "baseline", "guided", "difference"], rows, class_="num")
 
 
-def parts_table(caption: str, parts: Mapping[str, Estimates], *, names: Sequence[str] = OF_PARTS) -> Markup:
+def parts_table(
+    caption: str,
+    parts: Mapping[str, Estimates],
+    *,
+    names: Sequence[str] = OF_PARTS,
+    words: Words = words_for,
+) -> Markup:
     """A few metrics of each class, size or group; those that come first, where there are very many."""
     shown = list(parts)[:MOST_PARTS]
     known = [name for name in names if all(name in parts[part] for part in shown)]
     if len(shown) < len(parts):
         caption = f"{caption}; the first {len(shown)} of {len(parts)}"
     if any(is_unreliable(parts[part][name]) for part in shown for name in known):
-        caption = f"{caption}; {_STAR}"
-    rows = [[part, *(_number_of_part(name, parts[part][name]) for name in known)] for part in shown]
-    return table(caption, ["", *(words_for(name).title for name in known)], rows, class_="num")
+        caption = f"{caption}; {STAR}"
+    rows = [[part, *(starred(words(name), parts[part][name]) for name in known)] for part in shown]
+    return table(caption, ["", *(words(name).title for name in known)], rows, class_="num")
 
 
-def _number_of_part(name: str, estimate: Estimate) -> Child:
-    return [number(words_for(name), estimate), " *" if is_unreliable(estimate) else None]
+def worst_groups_table(worst: Mapping[str, Estimate]) -> Markup:
+    """The group in which each of the metrics that tell most is worst.
+
+    Args:
+        worst: ``worst_group`` of ``Parts.as_dict``.
+    """
+    names = [name for name in HEADLINE if name in worst]
+    caption = "The worst group of each metric"
+    if any(is_unreliable(worst[name]) for name in names):
+        caption = f"{caption}; {STAR}"
+    rows = [
+        [words_for(name).title, str(worst[name]["group"]), starred(words_for(name), worst[name])]
+        for name in names
+    ]
+    return table(caption, ["", "group", "value, 95 % interval"], rows, class_="num")
 
 
 def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
@@ -133,6 +174,13 @@ def reliability_tag(document: Mapping[str, Any]) -> Markup | None:
             return None
         n = "few images with objects, or few groups"  # how many was not kept
     return tag("span", f"{n}: unreliable", class_="tag")
+
+
+def unreliable_mark(document: Mapping[str, Any], estimate: Estimate) -> Markup | None:
+    """What stands at a number by itself: why its interval is unreliable, or nothing where it is not."""
+    if not is_unreliable(estimate):
+        return None
+    return reliability_tag(document) or _why_unreliable(estimate, beside=document["metrics"])
 
 
 def _name(words: MetricWords) -> Child:
@@ -188,9 +236,9 @@ def _why_unreliable(estimate: Estimate, *, beside: Estimates) -> Markup | None:
     return tag("span", f" {why}: unreliable", class_="why") if why else None
 
 
-def _strip(name: str, estimate: Estimate) -> Markup | None:
+def _strip(words: MetricWords, estimate: Estimate) -> Markup | None:
     """The interval as a line from 0 to 1; for the eye only, as the numbers stand beside it."""
-    words, value = words_for(name), estimate.get("value")
+    value = estimate.get("value")
     if words.kind != SHARE or words.section == OTHER or value is None or not 0 <= float(value) <= 1:
         return None
     low, high = estimate.get("low"), estimate.get("high")

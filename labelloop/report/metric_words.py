@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,14 @@ _KNOWN = (
     MetricWords(
         name="f1_50", section=FINDING, title="F1",
         meaning=f"Recall and precision in one number, their harmonic mean. {_RANGE}",
+    ),
+    MetricWords(
+        name="recall_70", section=FINDING, title="Recall with strict outlines",
+        meaning="As recall, but only an IoU of 0.7 or more counts as found.",
+    ),
+    MetricWords(
+        name="precision_70", section=FINDING, title="Precision with strict outlines",
+        meaning="As precision, but only an IoU of 0.7 or more counts as right.",
     ),
     MetricWords(
         name="f1_70", section=FINDING, title="F1 with strict outlines",
@@ -196,6 +205,18 @@ def interval_text(words: MetricWords, estimate: Estimate, *, signed: bool = Fals
 def unit_text(words: MetricWords, estimate: Estimate) -> str:
     """The unit behind a number; may be empty."""
     return str(estimate.get("unit") or words.unit)
+
+
+def size_limits_text(thirds_px: Sequence[float] | None) -> str:
+    """``small up to 63 px, medium up to 254 px, large above (area)``; nothing where there are no limits.
+
+    Args:
+        thirds_px: Area of the largest small and of the largest medium object, px, as in ``--json``.
+    """
+    if not thirds_px:
+        return ""
+    small, medium = (f"{math.floor(limit):,}" for limit in thirds_px)  # areas are whole numbers
+    return f"small up to {small} px, medium up to {medium} px, large above (area)"
 
 
 def is_unreliable(estimate: Estimate) -> bool:

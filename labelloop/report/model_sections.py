@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labelloop.plurals import plural
 from labelloop.project.project import RunRecord
 from labelloop.report.figures import counts_figure, reliability_figure, sizes_figure
-from labelloop.report.markup import Child, Markup, details, items, note, paragraph, table, tag
+from labelloop.report.markup import Child, Markup, details, items, joined, note, paragraph, table, tag
 from labelloop.report.measured import ImageOutcome, Outcomes, best_middle_worst
 from labelloop.report.metric_tables import (
     all_metrics,
@@ -16,9 +17,20 @@ from labelloop.report.metric_tables import (
     metrics_table,
     parts_table,
     reliability_tag,
+    unreliable_mark,
+    worst_groups_table,
 )
-from labelloop.report.metric_words import HEADLINE, NO_NUMBER, number_text, words_for
+from labelloop.report.metric_words import (
+    HEADLINE,
+    NO_NUMBER,
+    Estimate,
+    is_unreliable,
+    number_text,
+    size_limits_text,
+    words_for,
+)
 from labelloop.report.pictures import colour_key, how_to_read, picture_pair
+from labelloop.report.protocols import protocol_comparison, protocol_tables
 
 PICTURES_OF_A_KIND = 2
 MOST_ROWS = 400  # of the table of images
@@ -28,19 +40,23 @@ _PARTS = {"class": "By class", "size": "By size, thirds of the true areas", "gro
 
 
 def in_a_sentence(document: Mapping[str, Any], who: str) -> Markup:
-    """What the numbers say, for someone who reads one sentence."""
-    metrics = document["metrics"]
+    """What the numbers say, with their intervals, for someone who reads one sentence."""
     shares = {"recall_50": "the objects are found", "precision_50": "the predicted objects are right"}
-    parts = [
-        f"{100 * float(value):.0f}\N{NO-BREAK SPACE}% of {what}"
+    known = {
+        what: estimate
         for name, what in shares.items()
-        if (value := metrics.get(name, {}).get("value")) is not None
-    ]
+        if (estimate := document["metrics"].get(name, {})).get("value") is not None
+    }
+    few = reliability_tag(document) if any(map(is_unreliable, known.values())) else None
+    parts, interval = [], "95 % interval "
+    for what, estimate in known.items():
+        within = _percent_interval(estimate, interval, marked=few is None)
+        interval = "" if estimate.get("low") is not None else interval  # said once
+        parts.append(f"{100 * float(estimate['value']):.0f}\N{NO-BREAK SPACE}% of {what}{within}")
     were = "were" if who.endswith("s") else "was"
     said = f"{' and '.join(parts)}, with the {who}" if parts else f"The {who} {were} measured"
-    return tag(
-        "p", f"{said}, on {plural(document['n_images'], _kind_of(document) + 'image')}.", class_="lead"
-    )
+    on = plural(document["n_images"], _kind_of(document) + "image")
+    return tag("p", f"{said}, on {on}.", [" ", few] if few else None, class_="lead")
 
 
 def quality_section(document: Mapping[str, Any], *, run: RunRecord | None = None) -> list[Child]:
@@ -65,6 +81,7 @@ def quality_section(document: Mapping[str, Any], *, run: RunRecord | None = None
     ]
     if document.get("notes"):
         found.append(items(sentence(str(each)) for each in document["notes"]))
+    found += protocol_tables(document.get("protocol"))
     found.append(all_metrics(metrics, opened_by=f"All {len(metrics)} metrics"))
     found += _parts(document)
     return found
@@ -85,6 +102,7 @@ def comparison_section(run: RunRecord) -> list[Child] | None:
     told = result.get("verified") and gate.get("verdict") != "undecided"
     why = f"by {split} images" if told else unverified
     chosen = f"Promoted: the {promoted}, {why}." if promoted else ""
+    published = protocol_comparison(result.get("protocol"))
     return [
         paragraph(
             "Both were trained on the same labels; the guided model also on images without labels. "
@@ -93,6 +111,7 @@ def comparison_section(run: RunRecord) -> list[Child] | None:
         ),
         paragraph("The gate: ", sentence(str(gate["reason"]))) if gate.get("reason") else None,
         comparison_table(f"On the {split} images, paired", baseline, guided, difference, names),
+        published,
         note("Each row is judged by itself: where nothing differs, one row in twenty looks as if it did."),
     ]
 
@@ -108,26 +127,79 @@ def pictures_section(outcomes: Outcomes) -> list[Child]:
     ]
 
 
-def plots_section(outcomes: Outcomes) -> Markup:
-    """Counts, sizes, scores."""
-    plots = [counts_figure(outcomes.images), sizes_figure(outcomes), reliability_figure(outcomes)]
+def plots_section(outcomes: Outcomes, scores: Mapping[str, Any] | None) -> Markup:
+    """Counts, sizes, scores.
+
+    Args:
+        outcomes: What became of the objects.
+        scores: What the scores are worth, as ``evaluate --json`` has it; None where that is not known.
+    """
+    worth = [reliability_figure(outcomes), _scores_table(scores)]
+    plots: list[Child] = [counts_figure(outcomes.images), sizes_figure(outcomes)]
+    plots += [tag("div", worth)] if any(worth) else []
     return tag("div", plots, class_="plots")
 
 
-def headline_card(document: Mapping[str, Any], name: str) -> tuple[str, str, str] | None:
+def headline_card(document: Mapping[str, Any], name: str) -> tuple[str, str, Child] | None:
     """Title, number and interval of a metric, for a card; None where it has no value."""
     estimate = document["metrics"].get(name, {})
     if estimate.get("value") is None:
         return None
     words = words_for(name)
     low, high = estimate.get("low"), estimate.get("high")
-    small = "" if low is None else f"{number_text(words, low)} to {number_text(words, high)}"
-    return words.title, number_text(words, float(estimate["value"])), small
+    if low is None or high is None:
+        return words.title, number_text(words, float(estimate["value"])), estimate.get("reason")
+    interval = f"95 % interval {number_text(words, low)} to {number_text(words, high)}"
+    mark = unreliable_mark(document, estimate)
+    return (
+        words.title,
+        number_text(words, float(estimate["value"])),
+        [interval, [" ", mark] if mark else None],
+    )
 
 
 def sentence(text: str) -> str:
     """A message as a sentence: with a capital and a full stop."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _percent_interval(estimate: Estimate, said: str, *, marked: bool) -> str:
+    """`` (95 % interval 66 to 95 %)``, or why there is none.
+
+    Args:
+        estimate: Of a share.
+        said: What stands before the numbers.
+        marked: Whether an unreliable one is called so here.
+    """
+    low, high = estimate.get("low"), estimate.get("high")
+    if low is None or high is None:
+        return f" ({estimate['reason']})" if estimate.get("reason") else ""
+    unreliable = ", unreliable" if marked and is_unreliable(estimate) else ""
+    return f" ({said}{100 * float(low):.0f} to {100 * float(high):.0f}\N{NO-BREAK SPACE}%{unreliable})"
+
+
+def _scores_table(scores: Mapping[str, Any] | None) -> Markup | None:
+    """From which score on objects are right often enough; None where that was not looked for."""
+    found = (scores or {}).get("score_for_precision") or {}
+    if not found:
+        return None
+    rows = [
+        [  # rounded up: what is shown of a score holds above it
+            f"{100 * float(share):g} %",
+            "cannot be shown" if score is None else f"{math.ceil(1000 * float(score)) / 1000:.3f}",
+        ]
+        for share, score in found.items()
+    ]
+    return joined(
+        [
+            table("Scores to rely on", ["at least so many objects are right", "score from"], rows),
+            note(
+                "Of the objects with this score or a higher one at least so many are right: by the lower "
+                "97.5 % bound of their share, on images that the model had not learnt. Where that cannot be "
+                "shown, the objects were too few, or too few of them right."
+            ),
+        ]
+    )
 
 
 def _kind_of(document: Mapping[str, Any]) -> str:
@@ -136,8 +208,14 @@ def _kind_of(document: Mapping[str, Any]) -> str:
 
 
 def _parts(document: Mapping[str, Any]) -> list[Markup]:
-    by = document.get("by") or {}
-    found = [parts_table(title, by[kind]) for kind, title in _PARTS.items() if len(by.get(kind) or {}) >= 2]
+    by, limits = document.get("by") or {}, size_limits_text(document.get("size_thirds_px"))
+    titles = {**_PARTS, "size": f"{_PARTS['size']}: {limits}" if limits else _PARTS["size"]}
+    found = [parts_table(title, by[kind]) for kind, title in titles.items() if len(by.get(kind) or {}) >= 2]
+    if by.get("worst_group"):
+        found += [
+            worst_groups_table(by["worst_group"]),
+            note("The worst of many groups is bad by chance too: its interval says how bad it may be."),
+        ]
     return [details("By class, size and group", found)] if found else []
 
 

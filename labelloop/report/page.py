@@ -14,7 +14,7 @@ from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
 from labelloop.report.markup import Child, Markup, note, tag
-from labelloop.report.measured import MeasuredImage, Outcomes, outcomes_of
+from labelloop.report.measured import MeasuredImage, outcomes_of
 from labelloop.report.metric_words import minutes_text
 from labelloop.report.model_sections import (
     MODELS,
@@ -31,9 +31,9 @@ from labelloop.report.project_sections import (
     curve_section,
     looks_section,
     next_section,
-    settings_section,
     standing_section,
 )
+from labelloop.report.settings import files_settings_section, settings_section
 from labelloop.report.style import style_sheet
 from labelloop.whole_files import replacing
 
@@ -84,7 +84,7 @@ def write_report(
     found = gather(project, run=run, device=device, progress=progress or Silent())
     there = found.run is not None and project.run_there(found.run.name)  # not if a person deleted it
     folder = project.runs_dir / found.run.name if found.run is not None and there else project.root
-    return _write(out or folder / FILE_NAME, project_page(found, written=written))
+    return _write(out or folder / FILE_NAME, project_page(found, written=written), named_by="--out")
 
 
 def write_report_of_files(
@@ -110,13 +110,12 @@ def write_report_of_files(
         OutputError: The file cannot be written.
     """
     measurement = Measurement(document=document, images=tuple(images), classes=tuple(classes))
-    return _write(out, measurement_page(measurement, title=title, written=written))
+    return _write(out, measurement_page(measurement, title=title, written=written), named_by="--report")
 
 
 def project_page(found: ProjectFacts, *, written: date | None = None) -> str:
     """The page of a project."""
     run, measured = found.run, found.measurement
-    outcomes = None if measured is None else _outcomes(measured)
     quality: Child = note(f"Not measured: {found.not_measured}")
     lead: Child = None
     if measured is not None:
@@ -132,7 +131,7 @@ def project_page(found: ProjectFacts, *, written: date | None = None) -> str:
         ),
         Section(key="curve", title="What more labels would bring", content=curve_section(found)),
         Section(key="budget", title="What annotation cost", content=budget_section(found)),
-        *_of_outcomes(outcomes),
+        *([] if measured is None else _of_outcomes(measured)),
         Section(key="next", title="What to review next", content=next_section(found)),
         Section(key="looks", title="Looks at the test images", content=looks_section(found)),
         Section(key="settings", title="Settings and versions", content=settings_section(found)),
@@ -147,27 +146,30 @@ def measurement_page(measurement: Measurement, *, title: str, written: date | No
     cards = [headline_card(document, name) for name in ("coco_ap50", "f1_50", "pq")]
     sections = [
         Section(key="quality", title="How good the predictions are", content=quality_section(document)),
-        *_of_outcomes(_outcomes(measurement)),
+        *_of_outcomes(measurement),
+        Section(
+            key="settings",
+            title="Settings and versions",
+            content=files_settings_section(document, measurement.classes),
+        ),
     ]
     head = [in_a_sentence(document, "predictions"), _card_list([card for card in cards if card])]
     return _page(title, "labelloop report of predictions", head, sections, written)
 
 
-def _of_outcomes(outcomes: Outcomes | None) -> list[Section]:
-    if outcomes is None or not outcomes.images:
+def _of_outcomes(measurement: Measurement) -> list[Section]:
+    if not measurement.images:
         return []
-    return [
-        Section(key="images", title="Best, middle and worst images", content=pictures_section(outcomes)),
-        Section(key="plots", title="Counts, sizes and scores", content=plots_section(outcomes)),
-    ]
-
-
-def _outcomes(measurement: Measurement) -> Outcomes:
-    return outcomes_of(
+    outcomes = outcomes_of(
         measurement.images,
         n_classes=max(1, len(measurement.classes)),
         min_score=float(measurement.document["min_score"]),
     )
+    plots = plots_section(outcomes, measurement.document.get("scores"))
+    return [
+        Section(key="images", title="Best, middle and worst images", content=pictures_section(outcomes)),
+        Section(key="plots", title="Counts, sizes and scores", content=plots),
+    ]
 
 
 def _cards(found: ProjectFacts) -> Markup:
@@ -190,7 +192,7 @@ def _cards(found: ProjectFacts) -> Markup:
     )
 
 
-def _card_list(cards: Sequence[tuple[str, str, str]]) -> Markup:
+def _card_list(cards: Sequence[tuple[str, str, Child]]) -> Markup:
     return tag(
         "dl",
         [
@@ -240,7 +242,8 @@ def _section(section: Section) -> Markup:
     )
 
 
-def _write(path: Path, page: str) -> Path:
+def _write(path: Path, page: str, *, named_by: str) -> Path:
+    """Writes the page whole or not at all; ``named_by`` is the flag that names another file."""
     content = page.encode("utf-8", "backslashreplace")  # names of files need not be Unicode
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,6 +256,6 @@ def _write(path: Path, page: str) -> Path:
         raise OutputError(
             f"the report cannot be written ({error.strerror or error})",
             value=path,
-            way_out="Name another file with --out.",
+            way_out=f"Name another file with {named_by}.",
         ) from error
     return path

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from labelloop.plurals import plural
 from labelloop.report.figures import curve_figure, minutes_figure
-from labelloop.report.markup import Child, Markup, details, facts, items, note, paragraph, table, tag
-from labelloop.report.metric_tables import number
-from labelloop.report.metric_words import NO_NUMBER, minutes_text, words_for
+from labelloop.report.markup import Child, Markup, facts, items, note, paragraph, table, tag
+from labelloop.report.metric_tables import STAR, starred
+from labelloop.report.metric_words import (
+    NO_NUMBER,
+    OTHER,
+    Estimate,
+    MetricWords,
+    is_unreliable,
+    minutes_text,
+    words_for,
+)
 from labelloop.report.model_sections import MODELS, SPLITS, sentence
 from labelloop.report.project_facts import ProjectFacts, RoundFacts, WaitingTask
 
 MOST_TASKS = 60  # rows of what waits
-MOST_VALUES = 12  # of a list in the settings
 _EDITS = ("accepted", "moved", "relabelled", "added", "deleted", "split", "merged")
 _OF_RUNS = ("f1_50", "coco_ap50")
+_BY_PROTOCOL = MetricWords(
+    name="protocol_ap", title="AP by a protocol", meaning="Where one was asked for.", section=OTHER
+)
 
 
 def standing_section(found: ProjectFacts) -> list[Child]:
@@ -94,50 +103,35 @@ def looks_section(found: ProjectFacts) -> list[Child] | None:
     """How often the test images were looked at; None where no look is on record."""
     if not found.looks:
         return None
+    shown = [words_for(name) for name in _OF_RUNS]
+    if any(_BY_PROTOCOL.name in look.metrics for look in found.looks):
+        shown.append(_BY_PROTOCOL)
     rows: list[list[Child]] = [
         [
             f"{look.looked_at:%Y-%m-%d}",
             look.run,
             MODELS.get(look.which, look.which),
             f"{look.n_images:,}",
-            *(number(words_for(name), look.metrics.get(name)) for name in _OF_RUNS),
+            *(starred(words, look.metrics.get(words.name)) for words in shown),
         ]
         for look in found.looks
     ]
+    caption = _starring("Looks, oldest first", [look.metrics for look in found.looks], shown)
     return [
         paragraph(
             f"{plural(len(rows), 'result')} on the test images so far. Choosing by what they show makes "
             "the next number a little too good."
         ),
-        table("Looks, oldest first", ["", "run", "model", "images", *_titles()], rows, class_="num"),
+        table(caption, ["", "run", "model", "images", *(words.title for words in shown)], rows, class_="num"),
     ]
 
 
-def settings_section(found: ProjectFacts) -> list[Child]:
-    """Every setting and version, behind clicks."""
-    sections: list[Child] = [details("The project", facts(_flat(found.settings)))]
-    if found.run is not None:
-        config, result = dict(found.run.config), dict(found.run.result or {})
-        for part in ("supervised", "guided", "difference", "schedule", "gate"):
-            result.pop(part, None)
-        for title, keys in (
-            ("Versions", ("labelloop", "versions", "device")),
-            ("What was asked for", ("request",)),
-            ("Recipe and schedule", ("recipe", "schedule")),
-        ):
-            pairs = _flat({key: config.pop(key) for key in keys if key in config})
-            if pairs:
-                sections.append(details(title, facts(pairs)))
-        sections.append(details("Labels and data of the run", facts(_flat(config))))
-        sections.append(details("How the run went", facts(_flat(result))))
-    return sections
-
-
 def _runs_table(found: ProjectFacts) -> Markup | None:
-    rows = []
+    rows, measured, shown = [], [], [words_for(name) for name in _OF_RUNS]
     for run in found.runs:
         result = run.result or {}
         metrics = result.get(run.promoted or "") or {}
+        measured.append(metrics)
         used = (result.get("labels") or run.config.get("labels") or {}).get("used")
         rows.append(
             [
@@ -147,15 +141,18 @@ def _runs_table(found: ProjectFacts) -> Markup | None:
                 NO_NUMBER if used is None else f"{used:,}",
                 MODELS.get(run.promoted or "", NO_NUMBER),
                 SPLITS.get(str(result.get("split")), NO_NUMBER),
-                *(number(words_for(name), metrics.get(name)) for name in _OF_RUNS),
+                *(starred(words, metrics.get(words.name)) for words in shown),
             ]
         )
-    heads = ["", "state", "method", "labels", "promoted", "measured on", *_titles()]
-    return table("Runs, oldest first", heads, rows, class_="num") if rows else None
+    heads = ["", "state", "method", "labels", "promoted", "measured on", *(words.title for words in shown)]
+    caption = _starring("Runs, oldest first", measured, shown)
+    return table(caption, heads, rows, class_="num") if rows else None
 
 
-def _titles() -> list[Child]:
-    return [words_for(name).title for name in _OF_RUNS]
+def _starring(caption: str, measured: Sequence[Mapping[str, Estimate]], shown: Sequence[MetricWords]) -> str:
+    """The caption with what a star means, where one stands in the table."""
+    estimates = [metrics.get(words.name) or {} for metrics in measured for words in shown]
+    return f"{caption}; {STAR}" if any(map(is_unreliable, estimates)) else caption
 
 
 def _not_yet(what: str, command: str, does: str) -> Markup:
@@ -213,32 +210,3 @@ def _task_row(task: WaitingTask) -> list[Child]:
     )
     arm, why = (str(task.chosen.get(key, NO_NUMBER)) for key in ("arm", "why"))
     return [task.image, f"{task.confidence:.3f}", arm, why, cost]
-
-
-def _flat(document: Mapping[str, Any], before: str = "") -> list[tuple[Child, Child]]:
-    """Names with dots, and values in words; long lists and tables are counted."""
-    pairs: list[tuple[Child, Child]] = []
-    for key, value in document.items():
-        name = f"{before}{key}"
-        by_number = isinstance(value, Mapping) and all(str(each).isdigit() for each in value)
-        if isinstance(value, Mapping) and value and not by_number:
-            pairs += _flat(value, f"{name}.")
-        else:
-            pairs.append((name, _in_words(value)))
-    return pairs
-
-
-def _in_words(value: object) -> str:
-    if value is None:
-        return NO_NUMBER
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return plural(len(value), "entry", "entries") if value else NO_NUMBER
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) > MOST_VALUES:
-            return plural(len(value), "value")
-        return ", ".join(_in_words(each) for each in value) or NO_NUMBER
-    return str(value)

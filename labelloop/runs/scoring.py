@@ -14,7 +14,7 @@ from labelloop.metrics.panel import best_f1_score_threshold, difference, estimat
 from labelloop.metrics.protocols import Protocol, evaluate_protocol, protocol_difference
 from labelloop.project.project import ImageRecord
 
-REPLICATES = 1000
+REPLICATES, SEED = 1000, 0  # of the bootstrap
 OUT_OF_FOLD = "out-of-fold"  # the split of labelled images that are seen by models which have not learnt them
 PRECISIONS = (0.8, 0.9, 0.95)  # for which a score is looked for
 

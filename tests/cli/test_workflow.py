@@ -92,10 +92,37 @@ def test_evaluate_measures_files_by_a_protocol(tmp_path: Path) -> None:
     write_micrographs(tmp_path / "images", 2, seed=5, labels=tmp_path / "truth.json", size_hw=(96, 96))
     truth = tmp_path / "truth.json"
     result = _json("evaluate", "--predictions", truth, "--labels", truth, "--protocol", "cellpose")
-    assert {name: found["value"] for name, found in result["protocol"]["metrics"].items()} == {
-        "ap50": 1.0, "ap75": 1.0, "ap90": 1.0,
-    }  # fmt: skip
+    at_ious = [f"ap{percent}" for percent in range(50, 101, 5)]
+    values = {name: found["value"] for name, found in result["protocol"]["metrics"].items()}
+    assert values == dict.fromkeys(["ap", *at_ious], 1.0)
     assert _json("evaluate", "--predictions", truth, "--labels", truth)["protocol"] is None
+
+
+def test_the_report_of_files_has_their_protocol_and_settings_and_the_terminal_the_limits_of_sizes(
+    tmp_path: Path,
+) -> None:
+    write_micrographs(tmp_path / "images", 2, seed=5, labels=tmp_path / "truth.json", size_hw=(96, 96))
+    truth, page = tmp_path / "truth.json", tmp_path / "page.html"
+    files = ("evaluate", "--predictions", truth, "--labels", truth, "--protocol", "coco", "--report", page)
+    result = _json(*files)
+    assert result["bootstrap"] == {"replicates": 1000, "seed": 0}
+    written = page.read_text(encoding="utf-8")
+    for part in ("By the protocol coco", "ar100", "Bootstrap replicates", "truth.json"):
+        assert part in written
+    small, medium = (int(limit) for limit in result["size_thirds_px"])
+    limits = f"small up to {small:,} px, medium up to {medium:,} px"
+    assert limits in written
+    _, out, _ = _run(*files)
+    assert limits in out
+
+
+def test_a_report_of_files_that_cannot_be_written_names_the_flag_that_there_is(tmp_path: Path) -> None:
+    write_micrographs(tmp_path / "images", 2, seed=5, labels=tmp_path / "truth.json", size_hw=(96, 96))
+    truth = tmp_path / "truth.json"
+    code, _, err = _run("evaluate", "--predictions", truth, "--labels", truth, "--report", truth / "x.html")
+    assert code == 1
+    assert "--report" in err
+    assert "--out" not in err
 
 
 def test_evaluate_says_above_which_scores_objects_are_right_where_the_run_could_tell(

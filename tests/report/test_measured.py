@@ -72,6 +72,13 @@ def test_few_images_are_each_shown_once(images, n: int) -> None:
     assert len({outcome.image.name for _, outcome in picked}) == n
 
 
+@pytest.mark.parametrize("n", range(2, 8))
+def test_of_two_or_more_images_the_last_is_called_the_worst(images, n: int) -> None:
+    many = [replace(image, name=f"{i}-{image.name}") for i in range(2) for image in images]
+    picked = best_middle_worst(outcomes_of(many[:n], n_classes=1, min_score=0.5).images, 2)
+    assert (picked[0][0], picked[-1][0]) == ("best", "worst")
+
+
 def test_an_image_without_anything_is_not_ranked(images) -> None:
     nothing = Instances(size_hw=images[0].truth.size_hw)
     empty = replace(images[0], name="empty", truth=nothing, predicted=nothing)

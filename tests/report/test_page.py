@@ -32,6 +32,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(measurement, check_p
     assert found.named("h1")[0].text == "theirs.json"
     assert [h.text for h in found.named("h2")] == [
         "How good the predictions are", "Best, middle and worst images", "Counts, sizes and scores",
+        "Settings and versions",
     ]  # fmt: skip
     assert len(found.named("img")) == 12
     assert len([svg for svg in found.named("svg") if svg.attributes.get("role") == "img"]) == 3
@@ -101,6 +102,89 @@ def test_an_interval_of_few_images_says_so_and_makes_no_others_unreliable(measur
     assert "few groups: unreliable" not in page
 
 
+def _of_many(document: dict, **changed: dict) -> dict:
+    """The document as if many images had been measured, but for some metrics."""
+    sure = {name: {**e, "n": 300, "reliable": True} for name, e in document["metrics"].items()}
+    metrics = {**sure, **{name: {**sure[name], **changes} for name, changes in changed.items()}}
+    return {**document, "metrics": metrics, "n_images": 300, "by": {}}
+
+
+def _lead(outline) -> str:
+    return next(e.text for e in outline.named("p") if e.attributes.get("class") == "lead")
+
+
+def _cards(outline) -> list[str]:
+    return [e.text for e in outline.named("dd")][:3]  # they come before any other list
+
+
+def test_the_first_sentence_and_the_cards_give_intervals_and_say_that_images_are_few(
+    measurement, check_page
+) -> None:
+    found = check_page(measurement_page(measurement, title="x"))
+    recall = measurement.document["metrics"]["recall_50"]
+    low, high = (round(100 * recall[end]) for end in ("low", "high"))
+    lead = _lead(found)
+    assert f"are found (95 % interval {low} to {high}\N{NO-BREAK SPACE}%)" in lead
+    assert "n = 6: unreliable" in lead
+    cards = _cards(found)
+    assert all("95 % interval" in card and "n = 6: unreliable" in card for card in cards)
+
+
+def test_the_first_sentence_and_the_cards_mark_nothing_where_images_are_many(measurement, check_page) -> None:
+    document = _of_many(measurement.document)
+    found = check_page(measurement_page(replace(measurement, document=document), title="x"))
+    assert "unreliable" not in _lead(found)
+    assert not any("unreliable" in card for card in _cards(found))
+
+
+def test_of_many_images_only_the_number_that_few_tell_of_is_marked(measurement, check_page) -> None:
+    few = {"low": 0.4, "high": 0.6, "reliable": False}
+    document = _of_many(measurement.document, precision_50=few, pq=few)
+    found = check_page(measurement_page(replace(measurement, document=document), title="x"))
+    assert "are right (40 to 60\N{NO-BREAK SPACE}%, unreliable)" in _lead(found)
+    assert _lead(found).count("unreliable") == 1
+    assert ["unreliable" in card for card in _cards(found)] == [False, False, True]
+
+
+def test_one_image_has_no_interval_and_the_first_sentence_says_so(
+    measurement, document_of, check_page
+) -> None:
+    one = replace(measurement, images=measurement.images[3:4], document=document_of(measurement.images[3:4]))
+    found = check_page(measurement_page(one, title="x"))
+    assert "of the objects are found (no interval from 1 image)" in _lead(found)
+    assert all("no interval from 1 image" in card for card in _cards(found))
+
+
+def test_the_worst_group_of_each_metric_is_named(measurement, document_of, check_page) -> None:
+    groups = ["plate a", "plate a", "plate b", "plate b", "plate c", "plate c"]  # the last images are worst
+    document = document_of(measurement.images, groups=groups)
+    page = check_page(measurement_page(replace(measurement, document=document), title="x"))
+    table = next(e.text for e in page.named("table") if "worst group" in e.text)
+    worst = document["by"]["worst_group"]["recall_50"]
+    assert worst["group"] == "plate c"
+    assert f"Objects found (recall)plate c{worst['value']:.3f}" in table
+    without = measurement_page(measurement, title="x")
+    assert "worst group" not in without
+
+
+def test_the_limits_of_small_and_medium_objects_stand_at_their_table(measurement, check_page) -> None:
+    page = check_page(measurement_page(measurement, title="x"))
+    small, medium = (int(limit) for limit in measurement.document["size_thirds_px"])
+    caption = next(e.text for e in page.named("caption") if "By size" in e.text)
+    assert f"small up to {small} px, medium up to {medium} px" in caption
+
+
+def test_a_precision_is_given_the_score_from_which_it_holds(measurement, check_page) -> None:
+    scores = {"score_for_precision": {"0.8": 0.6121, "0.9": 0.87, "0.95": None}}
+    document = {**measurement.document, "scores": scores}
+    page = check_page(measurement_page(replace(measurement, document=document), title="x"))
+    table = next(e.text for e in page.named("table") if "score from" in e.text)
+    assert "80 %0.613" in table  # rounded up: from 0.612 on it would not hold
+    assert "90 %0.870" in table
+    assert "95 %cannot be shown" in table
+    assert "score from" not in measurement_page(measurement, title="x")
+
+
 def test_a_difference_of_few_images_is_starred_and_no_other() -> None:
     sure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 90}
     models = {"recall_50": sure, "boundary_error": sure}
@@ -153,7 +237,7 @@ def test_images_that_cannot_be_read_leave_a_line_and_the_numbers(
 def test_no_image_at_all_leaves_out_what_would_show_one(measurement, document_of, check_page) -> None:
     nothing = Measurement(document=document_of([]), images=(), classes=("organoid",))
     found = check_page(measurement_page(nothing, title="x"))
-    assert [h.text for h in found.named("h2")] == ["How good the predictions are"]
+    assert [h.text for h in found.named("h2")] == ["How good the predictions are", "Settings and versions"]
 
 
 def test_nothing_predicted_is_a_page_too(measurement, document_of, check_page) -> None:
@@ -191,7 +275,7 @@ def test_the_file_is_written_where_it_is_wanted_and_nowhere_else(measurement, tm
     assert write_report_of_files(out, measurement.document, measurement.images, **options) == out
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="--out"):
+    with pytest.raises(OutputError, match="--report"):
         write_report_of_files(
             tmp_path / "file" / "page.html", measurement.document, measurement.images, **options
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
+from labelloop.evaluating import evaluate_run
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.progress import Silent
@@ -29,6 +31,7 @@ from labelloop.project.tables import (
     ReviewTaskRow,
     RunRow,
 )
+from labelloop.report.metric_tables import STAR
 from labelloop.report.page import write_report
 from labelloop.report.project_facts import gather
 from labelloop.review.choice import Choice
@@ -136,6 +139,27 @@ def test_a_trained_project_has_its_numbers_its_images_and_its_looks(project: Pro
     assert check_page(page).named("h1")[0].text == "screen <1>"
     assert str(project.root) not in page
     assert path.stat().st_size < 5_000_000
+
+
+def test_tables_of_runs_and_looks_star_what_few_images_tell(project: Project, check_page) -> None:
+    evaluate_run(project, min_score=0.06, protocol="coco")  # another look, which knows a protocol
+    page = check_page(write_report(project).read_text(encoding="utf-8"))
+    for title in ("Runs, oldest first", "Looks, oldest first"):
+        table = next(e.text for e in page.named("table") if title in e.text)
+        assert f"{title}; {STAR}" in table
+        assert table.count("] *") == table.count("[") > 0
+    looks = next(e.text for e in page.named("table") if "Looks, oldest first" in e.text)
+    assert "AP by a protocol" in looks
+
+
+def test_a_run_with_a_protocol_has_its_numbers_on_the_page(project: Project, check_page) -> None:
+    record = project.run("first")
+    project.save_run(replace(record, config={**record.config, "protocol": "coco"}))
+    page = check_page(write_report(project).read_text(encoding="utf-8"))
+    assert any("By the protocol coco" in e.text for e in page.named("caption"))
+    settings = next(e.text for e in page.named("section") if e.attributes["id"] == "settings")
+    assert "How it was measured" in settings
+    assert "Bootstrap replicates1,000" in settings
 
 
 def test_the_same_project_gives_the_same_bytes_and_nothing_is_trained(project: Project) -> None:
