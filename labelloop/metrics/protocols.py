@@ -7,8 +7,9 @@
 ``cityscapes``
     What cityscapesScripts prints: ``ap`` and ``ap50``.
 ``cellpose``
-    ``ap50``, ``ap75`` and ``ap90`` as ``cellpose.metrics.average_precision`` has them, mean over images, of
-    the detections with the working score: the panel's ``cellpose_ap*``.
+    ``ap50``, ``ap55`` .. ``ap100`` as ``cellpose.metrics.average_precision`` has them, mean over images, of
+    the detections with the working score (the panel's ``cellpose_ap*`` at other IoUs too), and ``ap``, their
+    mean: what OrgaSegment's authors measure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import Resampling
+from labelloop.metrics.bootstrap import REPLICATES, Resampling
 from labelloop.metrics.cityscapes_ap import SteppedClass, cityscapes_average_precision, step_classes
 from labelloop.metrics.coco_ap import EVERY_AREA_PX, RankedClass, average_precision, average_recall, rank
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, Replicates
@@ -34,6 +35,7 @@ from labelloop.metrics.working_point import Tally, cellpose_ap, match, tally
 Protocol = Literal["coco", "cityscapes", "cellpose"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
+CELLPOSE_IOUS_PERCENT = range(50, 101, 5)
 COCO_MAX_DETS = 100
 COCO_AREAS_PX = {
     "ap_small": (0.0, 32.0**2),
@@ -71,7 +73,7 @@ def evaluate_protocol(
     n_classes: int,
     groups: Sequence[str | None] | None = None,
     min_score: float = 0.5,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
     class_names: Sequence[str] = (),
 ) -> ProtocolResult:
@@ -108,7 +110,7 @@ def protocol_difference(
     groups: Sequence[str | None] | None = None,
     min_score_a: float = 0.5,
     min_score_b: float = 0.5,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Estimates:
     """Each number of a minus that of b, paired, as ``panel.difference``."""
@@ -211,11 +213,12 @@ class _Cellpose:
         def counted(iou: float) -> Tally:
             return tally(table, min_score, match(table, min_score, iou=iou, most=True))
 
-        tallies = {"ap50": counted(0.5), "ap75": counted(0.75), "ap90": counted(0.9)}
+        tallies = {f"ap{percent}": counted(percent / 100) for percent in CELLPOSE_IOUS_PERCENT}
         return cls(tallies=tallies, table=table)
 
     def values(self, times: npt.NDArray[np.int32]) -> Replicates:
-        return {name: cellpose_ap(of, times.astype(np.float64)) for name, of in self.tallies.items()}
+        at = {name: cellpose_ap(of, times.astype(np.float64)) for name, of in self.tallies.items()}
+        return {"ap": np.mean(list(at.values()), axis=0), **at}
 
     def holding(self, name: str) -> BoolColumn:
         return self.table.holding()

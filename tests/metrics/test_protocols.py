@@ -132,8 +132,19 @@ def test_cellpose_is_the_panels(random_scenes: Callable[..., tuple[Images, Image
         "cellpose", truth, predicted, n_classes=2, min_score=0.3, class_names=["a", "b"]
     )
     panel = evaluate(truth, predicted, n_classes=2, min_score=0.3, parts=False)
-    assert found.metrics == {f"ap{t}": panel.metrics[f"cellpose_ap{t}"] for t in (50, 75, 90)}
+    for t in (50, 75, 90):
+        assert found.metrics[f"ap{t}"] == panel.metrics[f"cellpose_ap{t}"]
     assert found.of_class == {}
+
+
+def test_cellpose_has_a_number_at_each_iou_from_a_half_to_one_and_their_mean(
+    scene: Callable[..., Instances],
+) -> None:
+    truth = [scene([(0, 0, 10, 25), (30, 0, 10, 25)])]
+    predicted = [scene([(0, 0, 10, 25), (30, 0, 10, 18)], [0.9, 0.9])]  # IoU 1 and 0.72
+    own = values_of("cellpose", truth, predicted, 1)
+    at = {f"ap{t}": 1.0 if t <= 70 else 1 / 3 for t in range(50, 101, 5)}
+    assert own == pytest.approx({"ap": np.mean(list(at.values())), **at})
 
 
 @pytest.mark.parametrize("name", ["coco", "cityscapes"])
