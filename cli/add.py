@@ -117,13 +117,14 @@ def labels(
 
 def _print_report(report: AddReport, *, as_json: bool) -> None:
     """Prints what was added and what was not; exits 1 where nothing of what was given could be used."""
+    from labelloop.formats.records import first_reasons
+
     document = asdict(report)
     failed = not (report.added or report.known or report.revised)
     if failed:
-        reasons = "; ".join(f"{skipped.path}: {skipped.reason}" for skipped in report.skipped)
         nothing = ImageError(
             "nothing could be added",
-            value=reasons or "there are no images in the paths given",
+            value=first_reasons(report.skipped) or "there are no images in the paths given",
             way_out="Fix these files or name others.",
         )
         document["error"] = nothing.as_dict()

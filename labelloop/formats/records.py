@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from labelloop.instances import Instances
+
+SHOWN = 3  # files that an error names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,12 @@ class SkippedFile:
 
     path: str
     reason: str
+
+
+def first_reasons(skipped: Sequence[SkippedFile]) -> str:
+    """Why the first few could not be used, and how many more there are: the value of an error."""
+    shown = "; ".join(f"{file.path}: {file.reason}" for file in skipped[:SHOWN])
+    return shown + (f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from labelloop.errors import ImageError, LabelloopError, ProjectError, UsageError
-from labelloop.formats.records import SkippedFile
+from labelloop.formats.records import SkippedFile, first_reasons
 from labelloop.interrupts import stops_interrupt
 from labelloop.plurals import plural
 from labelloop.predict.items import path_items, pool_items
@@ -135,7 +135,7 @@ def _predict(
     if report.images == 0:
         raise ImageError(
             "no image could be predicted",
-            value=_listed(report.skipped),
+            value=first_reasons(report.skipped),
             way_out="Fix these files or name others.",
         )
     if not report.changed:
@@ -146,7 +146,7 @@ def _predict(
 
 def _nothing(project: Project, paths: Sequence[str], skipped: Sequence[SkippedFile]) -> LabelloopError:
     if paths:
-        value = _listed(skipped) if skipped else ", ".join(paths)
+        value = first_reasons(skipped) if skipped else ", ".join(paths)
         return ImageError(
             "there is nothing to predict", value=value, way_out="Name images or folders of them."
         )
@@ -155,9 +155,3 @@ def _nothing(project: Project, paths: Sequence[str], skipped: Sequence[SkippedFi
         value=project.root,
         way_out="Add images with labelloop add images, or name the ones to predict.",
     )
-
-
-def _listed(skipped: Sequence[SkippedFile]) -> str:
-    """The first few reasons, and how many more there are."""
-    shown = "; ".join(f"{file.path}: {file.reason}" for file in skipped[:3])
-    return shown + (f"; and {len(skipped) - 3} more" if len(skipped) > 3 else "")

@@ -6,8 +6,11 @@ Whatever interrupts it, the ledger holds all of the act or nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,7 @@ from labelloop.project.label_source import LabelSource
 from labelloop.project.matching import with_images
 from labelloop.project.project import SPLITS, Project
 from labelloop.project.reading import ReadFile, read_files
-from labelloop.project.storing import NewClasses, Revisions
+from labelloop.project.storing import NewClasses, Revisions, UsedFile
 from labelloop.project.tables import ImageRow
 
 __all__ = ["UNNAMED_CLASS", "AddReport", "LabelSource", "SkippedFile", "add_images", "add_labels"]
@@ -45,6 +48,7 @@ class AddReport:
         objects: Objects in the label revisions that were written.
         crowds: Areas marked as crowd in them: neither learnt nor measured.
         moved: Images that the project had in another split.
+        files: The image files that could be used, and what became of each.
         skipped: What could not be used, with reasons.
         empty: Images that were labelled now as holding no object.
         replaced: Images of the project whose paths hold other files now, which the act has added or knew.
@@ -56,6 +60,7 @@ class AddReport:
     objects: int = 0
     crowds: int = 0
     moved: int = 0
+    files: tuple[UsedFile, ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
     empty: int = 0
     replaced: int = 0
@@ -100,22 +105,23 @@ def add_images(
     named = page is not None or channel is not None
     wanted = (page or 0, -1 if channel is None else channel)
     read, unusable = read_files(found.files, page=wanted[0], channel=wanted[1], progress=progress)
-    added = replaced = 0
+    files: list[UsedFile] = []
+    replaced = 0
     if read:
         look_at_known(project, read, progress)
         with project.ledger.write() as session:
             known = KnownImages(project, session, read)
             rows_of = known.exact if named else known.of_file
-            placed = [
-                (row, image.path) for image in read for row in rows_of(image) or [known.add(image, split)]
-            ]
+            placed: list[tuple[ImageRow, Path]] = []
+            for image in read:
+                rows = rows_of(image)
+                files.append(UsedFile(path=str(image.path), state="known" if rows else "added"))
+                placed += [(row, image.path) for row in rows or [known.add(image, split)]]
             if grouping is not None:
                 grouping.apply(project, session, placed, progress)
-            added, replaced = known.added, known.replaced
+            replaced = known.replaced
         _note_replaced(replaced, progress)
-    return AddReport(
-        added=added, known=len(read) - added, skipped=(*found.skipped, *unusable), replaced=replaced
-    )
+    return _report(files, skipped=(*found.skipped, *unusable), replaced=replaced)
 
 
 def add_labels(
@@ -174,16 +180,26 @@ def add_labels(
         session.flush()
         new_classes.write()
     _note_replaced(known.replaced, progress)
-    return AddReport(
-        added=known.added,
-        known=revisions.known,
+    return _report(
+        revisions.files,
         moved=known.moved,
-        revised=revisions.revised,
         objects=revisions.objects,
         crowds=revisions.crowds,
         skipped=(*label_set.skipped, *skipped, *revisions.skipped),
         empty=revisions.empty,
         replaced=known.replaced,
+    )
+
+
+def _report(files: Sequence[UsedFile], **facts: Any) -> AddReport:
+    """With the numbers of files in each state."""
+    states = Counter(file.state for file in files)
+    return AddReport(
+        added=states["added"],
+        known=states["known"],
+        revised=states["revised"],
+        files=tuple(files),
+        **facts,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from sqlalchemy import select
@@ -18,6 +19,22 @@ from labelloop.project.ledger import decode_instances, encode_instances, rows_wi
 from labelloop.project.project import Project
 from labelloop.project.reading import ReadFile
 from labelloop.project.tables import ImageRow, LabelRow, is_newest_label
+
+FileState = Literal["added", "known", "revised"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsedFile:
+    """An image file that an act of adding could use.
+
+    Attributes:
+        path: Absolute.
+        state: ``added``, new to the project; ``known``, it had the image, and what labels there are say
+            nothing new; ``revised``, it had the image, which got labels or other labels.
+    """
+
+    path: str
+    state: FileState
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +68,7 @@ class Revisions:
     """Writes labels as new revisions where they say something new, and counts.
 
     Attributes:
-        known: Old images whose labels say nothing new.
-        revised: Old images that got labels.
+        files: Those whose labels were taken, and what became of their images.
         objects: Objects in the revisions written.
         crowds: Areas marked as crowd in them.
         empty: Revisions without an object.
@@ -65,7 +81,8 @@ class Revisions:
         self._source = source
         self._taken: dict[ImageRow, LabelledFile] = {}
         self._newest = newest_labels(session, known.ids)
-        self.known = self.revised = self.objects = self.crowds = self.empty = 0
+        self.objects = self.crowds = self.empty = 0
+        self.files: list[UsedFile] = []
         self.skipped: list[SkippedFile] = []
 
     def take(self, row: ImageRow, item: LabelledFile) -> None:
@@ -79,7 +96,7 @@ class Revisions:
         is_old = self._known.is_old(row)
         revision, labels = self._newest.get(row.id, (0, None)) if is_old else (0, None)
         if labels is not None and same_objects(labels, item.labels):
-            self.known += 1
+            self._note(item, "known")
             return
         n_objects = int((~item.labels.crowd).sum())
         self._session.add(
@@ -91,13 +108,16 @@ class Revisions:
                 instances=encode_instances(item.labels),
             )
         )
-        self.revised += is_old
+        self._note(item, "revised" if is_old else "added")
         self.objects += n_objects
         # What is void is a crowd of every class, and still one area.
         self.crowds += len(
             {rle for rle, crowd in zip(item.labels.rles, item.labels.crowd, strict=True) if crowd}
         )
         self.empty += n_objects == 0
+
+    def _note(self, item: LabelledFile, state: FileState) -> None:
+        self.files.append(UsedFile(path=str(item.image.path), state=state))
 
 
 class NewClasses:

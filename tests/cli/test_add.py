@@ -63,6 +63,33 @@ def test_nothing_usable_is_exit_1_with_the_reasons(labelloop, project: Path, tmp
     assert labelloop("add", "images", tmp_path / "nowhere", "-C", project).code == 1
 
 
+def test_json_lists_what_was_added_beside_what_was_not(labelloop, project: Path, tmp_path: Path) -> None:
+    _write_images(tmp_path / "plate", 2)
+    (tmp_path / "plate" / "broken.png").write_bytes(b"")
+    labelloop("add", "images", tmp_path / "plate" / "image 1.png", "-C", project)
+    ran = labelloop("add", "images", tmp_path / "plate", "-C", project, "--json").document
+    assert ran["files"] == [
+        {"path": str(tmp_path / "plate" / "image 1.png"), "state": "known"},
+        {"path": str(tmp_path / "plate" / "image 2.png"), "state": "added"},
+    ]
+    assert [Path(skipped["path"]).name for skipped in ran["skipped"]] == ["broken.png"]
+    labels = labelloop("add", "labels", tmp_path / "plate" / "labels.json", "-C", project, "--json").document
+    assert [file["state"] for file in labels["files"]] == ["revised", "revised"]
+
+
+def test_the_error_of_a_failed_act_names_three_files_and_how_many_more(
+    labelloop, project: Path, tmp_path: Path
+) -> None:
+    for number in range(5):
+        (tmp_path / f"empty {number}.png").write_bytes(b"")
+    files = [tmp_path / f"empty {number}.png" for number in range(5)]
+    failed = labelloop("add", "images", *files, "-C", project, "--json").document
+    assert [str(path) in failed["error"]["value"] for path in files] == [True, True, True, False, False]
+    assert failed["error"]["value"].endswith("; and 2 more")
+    assert len(failed["skipped"]) == 5
+    assert failed["files"] == []
+
+
 def test_labels_bring_their_images_and_their_split(labelloop, project: Path, tmp_path: Path) -> None:
     _write_images(tmp_path / "train", 4)
     _write_images(tmp_path / "test", 2, seed=1)

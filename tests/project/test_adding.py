@@ -103,6 +103,33 @@ def test_one_content_under_two_names_is_one_image(project, pool):
     assert (report.added, report.known) == (4, 1)
 
 
+def states(report):
+    return [(Path(file.path).name, file.state) for file in report.files]
+
+
+def test_each_file_that_could_be_used_is_listed_with_what_became_of_it(project, pool):
+    (pool / "1.png").write_bytes(b"")
+    first = add_images(project, [str(pool)])
+    assert states(first) == [("0.png", "added"), ("2.png", "added"), ("3.png", "added")]
+    save(pool / "1.png", pixels(2))  # the content of another
+    save(pool / "4.png", pixels(4))
+    again = add_images(project, [str(pool)])
+    assert states(again) == [(f"{i}.png", "known") for i in range(4)] + [("4.png", "added")]
+    assert (again.added, again.known) == (1, 4)
+    assert all(Path(file.path).is_file() for file in again.files)
+
+
+def test_each_file_whose_labels_could_be_used_is_listed_with_what_became_of_it(project, pool):
+    objects = {"0.png": [(square(2, 2), 1)], "1.png": [], "gone.png": []}
+    add_images(project, [str(pool / "1.png")])
+    first = add_labels(project, LabelSource(path=coco(pool / "labels.json", objects)))
+    assert states(first) == [("0.png", "added"), ("1.png", "revised")]
+    objects["0.png"] = [(square(9, 9), 1)]
+    again = add_labels(project, LabelSource(path=coco(pool / "labels.json", objects)))
+    assert states(again) == [("0.png", "revised"), ("1.png", "known")]
+    assert (again.added, again.revised, again.known) == (0, 1, 1)
+
+
 def test_what_is_no_image_by_its_name_is_passed_over_in_a_folder(project, pool):
     for name in ("notes.txt", "labels.json", ".DS_Store", "Thumbs.db", "._0.png", ".hidden/9.png"):
         (pool / name).parent.mkdir(exist_ok=True)
