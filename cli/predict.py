@@ -67,7 +67,7 @@ def predict(
             paths or (),
             out=out,
             run=run,
-            formats=tuple(part.strip() for part in formats.split(",")),
+            formats=tuple(part for part in map(str.strip, formats.split(",")) if part),
             min_score=threshold,
             devices=devices,
             progress=progress,

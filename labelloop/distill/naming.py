@@ -6,7 +6,6 @@ import dataclasses
 import fcntl
 import itertools
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,22 +90,23 @@ def run_to_resume(project: Project, request: TrainRequest) -> RunRecord:
     """The named run, or the newest unfinished one.
 
     Raises:
-        UsageError: There is none, or it was started with other settings than this request has.
+        UsageError: There is no run of this name, or it was started with other settings than this request has.
+        TrainingError: No run is unfinished.
     """
     if request.name is not None:
         run = project.run(request.name)
     else:
         unfinished = project.unfinished_runs()
         if not unfinished:
-            raise UsageError(
+            raise TrainingError(
                 "there is no unfinished run", value=project.root, way_out="Leave --resume out to start one."
             )
         run = unfinished[-1]
-    _require_same_request(run, request)
+    _require_same_request(project, run, request)
     return run
 
 
-def _require_same_request(run: RunRecord, request: TrainRequest) -> None:
+def _require_same_request(project: Project, run: RunRecord, request: TrainRequest) -> None:
     """What a request leaves at its default is not held against the run."""
     stored: Mapping[str, Any] = run.config.get("request", {})
     contradictions = [
@@ -120,8 +120,8 @@ def _require_same_request(run: RunRecord, request: TrainRequest) -> None:
         raise UsageError(
             f"the run {run.name} was started with other settings",
             value=", ".join(contradictions),
-            way_out=f"Continue it with labelloop train --resume --name {shlex.quote(run.name)}, or leave"
-            " --resume out to start another run.",
+            way_out=f"Continue it with {project.resume_command(run.name, Path.cwd())}, or leave --resume out"
+            " to start another run.",
         )
 
 

@@ -144,7 +144,7 @@ def plan_lengths(
         team: Those that a launcher has started already.
 
     Raises:
-        UsageError: The time is too short for a run.
+        TrainingError: The time is too short for a run.
     """
     recipe = stored_recipe(config["recipe"])
     pool = len(pool_parts(draw.pool, draw.train, recipe))

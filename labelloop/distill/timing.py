@@ -24,7 +24,7 @@ from labelloop.distill.schedule import (
 )
 from labelloop.distill.stages import train_step
 from labelloop.distill.trainer import Trainer
-from labelloop.errors import UsageError
+from labelloop.errors import TrainingError
 from labelloop.progress import Progress
 from labelloop.project.project import ImageRecord
 
@@ -181,7 +181,7 @@ def fit_iterations(
         spent: Seconds that are over, for the error.
 
     Raises:
-        UsageError: Not even the shortest run does.
+        TrainingError: Not even the shortest run does.
     """
     each = seconds / trainings
 
@@ -205,7 +205,7 @@ def fit_iterations(
         takes = f"a step takes {costs.supervised_step:.1f} s"
         if measuring > NAMED_SHARE * least:
             takes += f" and measuring the models {measuring:.0f} s"
-        raise UsageError(
+        raise TrainingError(
             "the time is too short for a run",
             value=f"{left}, {takes}",
             way_out=f"Give --time {math.ceil((spent + trainings * least / MARGIN) / 60)}m or more.",

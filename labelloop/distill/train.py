@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import shutil
 import time
 from contextlib import ExitStack
@@ -90,7 +89,7 @@ def _train(
     if record.state == "finished" and record.result is not None:
         progress.note(f"run {record.name} has already finished")
         return record.result
-    go_on = f"{project.program(Path.cwd())} train --resume --name {shlex.quote(record.name)}"
+    go_on = project.resume_command(record.name, Path.cwd())
     go_on += f" --devices {request.devices} continues it." if request.devices > 1 else " continues it."
     folder, device_type = project.runs_dir / record.name, torch.device(record.config["device"]).type
     with ExitStack() as stack:

@@ -160,8 +160,8 @@ def require_formats(formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise UsageError(
-            "there is no such output format",
-            value=", ".join(unknown) or "none",
+            "there is no such output format" if unknown else "no output format is named",
+            value=", ".join(unknown),
             way_out=f"Formats: {', '.join(FORMATS)}.",
         )
 

@@ -137,6 +137,10 @@ class Project:
         inside = self.root in (folder, *folder.parents)
         return "labelloop" if inside else f"labelloop -C {shlex.quote(str(self.root))}"
 
+    def resume_command(self, run: str, folder: Path) -> str:
+        """What continues a run, typed in ``folder``."""
+        return f"{self.program(folder)} train --resume --name {shlex.quote(run)}"
+
     @property
     def runs_dir(self) -> Path:
         """Where the runs keep their files."""

@@ -7,7 +7,6 @@ first asked for: what the ledger holds already needs neither.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -143,7 +142,7 @@ def load_model(
         raise ProjectError(
             "the run has not finished",
             value=record.name,
-            way_out=f"Run labelloop train --resume --name {shlex.quote(record.name)}.",
+            way_out=f"Run {project.resume_command(record.name, Path.cwd())}.",
         )
     chosen = which or record.promoted
     files = RunFiles(folder=project.runs_dir / record.name)

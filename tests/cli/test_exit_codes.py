@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,38 @@ def test_a_run_that_has_not_finished_is_exit_1(labelloop, project: Path, images:
     ran = labelloop("predict", "--run", "cut", "--out", images / "out", "-C", project)
     assert (ran.code, "--resume --name cut" in ran.err) == (1, True)
     assert labelloop("predict", "--run", "no", "--out", images / "out", "-C", project).code == 2
+
+
+def test_nothing_to_resume_is_exit_1_and_a_name_that_no_run_has_is_exit_2(labelloop, project: Path) -> None:
+    ran = labelloop("train", "--resume", "-C", project)
+    assert (ran.code, "there is no unfinished run" in ran.err) == (1, True)
+    assert labelloop("train", "--resume", "--name", "no", "-C", project).code == 2
+
+
+def test_a_way_out_names_the_project_where_one_is_outside_it(
+    labelloop, project: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelloop("add", "images", images, "-C", project)
+    begun = RunRecord(
+        name="my run", state="running", method="guided", model="m", seed=0, promoted=None,
+        config={"request": {"seed": 0}}, result=None,
+    )  # fmt: skip
+    opened = Project.open(project)
+    opened.save_run(begun)
+    (opened.runs_dir / "my run").mkdir(parents=True)
+    commands = (["predict", "--run", "my run", "--out", "out"], ["train", "--resume", "--seed", "1"])
+    for folder, program in ((tmp_path, f"labelloop -C {shlex.quote(str(project))}"), (project, "labelloop")):
+        monkeypatch.chdir(folder)
+        for command in commands:
+            error = labelloop(*command, "-C", project, "--json").document["error"]
+            assert f"{program} train --resume --name 'my run'" in error["way_out"]
+
+
+def test_a_format_list_may_end_with_a_comma_and_names_what_is_none(labelloop, project: Path) -> None:
+    asked = labelloop("predict", "--out", "out", "--format", "coco, ,", "-C", project)
+    assert (asked.code, "labelloop train" in asked.err) == (1, True)  # no run yet: the format was understood
+    empty = labelloop("predict", "--out", "out", "--format", ",", "-C", project)
+    assert (empty.code, "no output format is named" in empty.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["gone", "empty"])

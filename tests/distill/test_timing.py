@@ -28,7 +28,7 @@ from labelloop.distill.timing import (
     read_px_per_part,
     refit_student,
 )
-from labelloop.errors import UsageError
+from labelloop.errors import TrainingError
 from labelloop.project.project import ImageRecord
 
 RECIPE = Recipe(supervised_steps=((15, 400),))
@@ -87,7 +87,7 @@ def test_the_time_that_is_said_to_be_enough_holds_the_best_schedule_and_hardly_m
 
 
 def test_a_time_that_holds_no_run_says_so():
-    with pytest.raises(UsageError, match="too short") as caught:
+    with pytest.raises(TrainingError, match="too short") as caught:
         fit_iterations(RECIPE, guided, COSTS, n_labels=15, seconds=1.0, supervised=False)
     assert caught.value.value == "1 s are left, a step takes 0.5 s and measuring the models 1 s"
 
@@ -105,7 +105,7 @@ def test_a_time_that_holds_no_run_names_what_takes_it_and_one_that_does(supervis
             n_labels=15, seconds=seconds, supervised=supervised, processes=2, spent=40.0, trainings=trainings
         )
 
-    with pytest.raises(UsageError, match="too short") as caught:
+    with pytest.raises(TrainingError, match="too short") as caught:
         fit(100.0)
     each = f" for each of {trainings} trainings" if trainings > 1 else ""
     measuring = 150 if supervised else 300
@@ -114,13 +114,13 @@ def test_a_time_that_holds_no_run_names_what_takes_it_and_one_that_does(supervis
     )
     (minutes,) = re.fullmatch(r"Give --time (\d+)m or more\.", caught.value.way_out).groups()
     assert fit(int(minutes) * 60 - 40.0) >= 1
-    with pytest.raises(UsageError, match="too short"):
+    with pytest.raises(TrainingError, match="too short"):
         fit((int(minutes) - 1) * 60 - 40.0)
 
 
 def test_measuring_that_takes_hardly_any_time_is_not_named():
     costs = dataclasses.replace(COSTS, evaluation=0.01)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(TrainingError) as caught:
         fit_iterations(RECIPE, guided, costs, n_labels=15, seconds=1.0, supervised=False)
     assert caught.value.value == "1 s are left, a step takes 0.5 s"
 
