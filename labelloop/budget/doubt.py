@@ -131,7 +131,7 @@ def doubts_of(
         twice: Without it one look is enough, and an object's agreement is 1 where no other look is known.
         progress: Where progress is reported.
     """
-    known = _stored(project, loaded, twice=twice)
+    known = known_doubts(project, loaded.run, loaded.which, twice=twice)
     missing = [image for image in images if image.id not in known]
     if missing:
         models = [loaded, *(_other_models(project, loaded) if twice else [])]
@@ -172,10 +172,16 @@ def _other_models(project: Project, loaded: LoadedModel) -> list[LoadedModel]:
     return [load_model(project, loaded.run, which="supervised", device=str(device))]
 
 
-def _stored(project: Project, loaded: LoadedModel, *, twice: bool) -> dict[int, ImageDoubt]:
-    statement = select(DoubtRow.image_id, DoubtRow.doubts).where(
-        DoubtRow.run == loaded.run, DoubtRow.which == loaded.which
-    )
+def known_doubts(project: Project, run: str, which: str, *, twice: bool) -> dict[int, ImageDoubt]:
+    """What the ledger has of ``doubts_of``, by image id.
+
+    Args:
+        project: Whose ledger.
+        run: Whose model.
+        which: Guided or supervised.
+        twice: Only of images that it looked at more than once.
+    """
+    statement = select(DoubtRow.image_id, DoubtRow.doubts).where(DoubtRow.run == run, DoubtRow.which == which)
     with project.ledger.read() as session:
         return {
             image_id: _from_json(stored)

@@ -15,7 +15,16 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.effort_fit import EffortPrior, Fit, fit_effort
+from labelloop.budget.effort_fit import (
+    NEVER_TWICE,
+    POSSIBLE,
+    UNKNOWN,
+    EffortPrior,
+    Fit,
+    Timed,
+    fit_effort,
+    worked_seconds,
+)
 from labelloop.budget.work import DRAWN, Outlines, Work
 
 ACTIONS = ("fixed", "look", "moved", "deleted", "added", "reshaped", "relabelled", "drawing", "correcting")
@@ -159,7 +168,8 @@ class EffortModel:
         Tasks that took far longer or shorter than their work can explain count for nothing, and those that
         took about twice as long are taken for counted twice (Label Studio before 1.14 did so with drafts)
         where a part of those that can be shows it. Where nearly all tasks are counted twice this cannot be
-        told from slow work.
+        told from slow work, but for what is expected: most times that can be counted twice are, where the
+        server is known to do so, and few where that is not known.
 
         Args:
             tasks: Empty for the prior.
@@ -167,16 +177,8 @@ class EffortModel:
         prior = literature_prior()
         times = Counter(task.who for task in tasks)
         people = tuple(sorted(who for who, count in times.items() if count >= OWN_FACTOR_FROM))
-        column = {who: k for k, who in enumerate(people)}
         outlines = Outlines.of([task.work for task in tasks])
-        found = fit_effort(
-            np.array([_counts(task.work, outlines) for task in tasks]).reshape(-1, len(ACTIONS)),
-            np.array([task.seconds for task in tasks], np.float64),
-            np.array([column.get(task.who, -1) for task in tasks], np.int64),
-            maybe_twice=np.array([task.maybe_twice is not False for task in tasks], np.bool_),
-            n_people=len(people),
-            prior=prior,
-        )
+        found = fit_effort(_timed(tasks, people, outlines), n_people=len(people), prior=prior)
         shares = np.array([times[who] / len(tasks) for who in people], np.float64)
         return cls(
             found=found,
@@ -196,6 +198,18 @@ class EffortModel:
     def factors(self) -> dict[str, float]:
         """The factors of those who have one: above 1 is slower."""
         return dict(zip(self.people, np.exp(self.found.mean[len(ACTIONS) :]).tolist(), strict=True))
+
+    def worked_seconds(self, tasks: Sequence[TimedTask]) -> Floats:
+        """float64 (n,), how long people worked on these tasks, without idle spells and what counts twice.
+
+        What a time most probably is (worked, counted twice, left open) is told by the task's work; one that
+        was left open takes what such work takes.
+
+        Args:
+            tasks: Those that the model learnt from, or others.
+        """
+        timed = _timed(tasks, self.people, self.outlines)
+        return worked_seconds(self.found, timed, n_people=len(self.people), prior=literature_prior())
 
     def predict(self, work: Work, who: str | None = None) -> Minutes:
         """The time of one task, without idle spells.
@@ -256,6 +270,17 @@ class EffortModel:
             is_who = np.array([person == who for person in self.people], np.float64)
             return is_who, float(is_who @ logs), 0.0
         return np.zeros(len(self.people)), 0.0, self.people_sd**2
+
+
+def _timed(tasks: Sequence[TimedTask], people: Sequence[str], usual: Outlines) -> Timed:
+    column = {who: k for k, who in enumerate(people)}
+    maybe_twice = {False: NEVER_TWICE, None: UNKNOWN, True: POSSIBLE}
+    return Timed(
+        counts=np.array([_counts(task.work, usual) for task in tasks]).reshape(-1, len(ACTIONS)),
+        seconds=np.array([task.seconds for task in tasks], np.float64),
+        person=np.array([column.get(task.who, -1) for task in tasks], np.int64),
+        maybe_twice=np.array([maybe_twice[task.maybe_twice] for task in tasks], np.int64),
+    )
 
 
 def _counts(work: Work, usual: Outlines) -> list[float]:

@@ -14,9 +14,10 @@ import numpy as np
 import pycocotools.mask as mask_utils
 from sqlalchemy import select
 
-from labelloop.budget.effort import Z_80, EffortModel
-from labelloop.budget.expected_edits import EditRates
-from labelloop.budget.timed_tasks import edit_records, timed_tasks
+from labelloop.budget.doubt import image_doubt, known_doubts
+from labelloop.budget.effort import Z_80, EffortModel, TimedTask
+from labelloop.budget.pool_rates import pool_rates
+from labelloop.budget.timed_tasks import reviewed_tasks, timed_tasks
 from labelloop.budget.work import Work, mean_outline_px
 from labelloop.instances import Instances
 from labelloop.metrics.estimate import Estimate
@@ -27,8 +28,7 @@ from labelloop.review.rounds import SUSPECTS
 
 FEWEST = 5  # timed images
 LOOKED_AT = 100  # images, for what is expected before
-MIN_SCORE = 0.5  # what scores higher would be shown
-LONGEST = 5.0  # times the median: what took longer was left open, and counts so much
+MIN_SCORE = 0.5  # what scores higher would be shown, where the run has no working score of its own
 
 
 def minutes_per_image(project: Project) -> Estimate:
@@ -37,16 +37,17 @@ def minutes_per_image(project: Project) -> Estimate:
     Where fewer than five were timed it is what the effort model expects, with its wide interval, and not
     ``reliable``: of correcting what the newest run saw in the pool, as much of each image as is known of
     labelled ones, or of drawing as many objects as those have. A field that was reviewed in part counts as
-    it stands: one image, with the minutes that were spent on it.
+    it stands: one image, with the minutes that were spent on it. Minutes are of worked time, as the effort
+    model takes reported times apart: idle spells and times that were counted twice are left out.
     Skipped tasks, annotations that were deleted, those accepted in bulk and rounds of suspicious labels do
     not count. The interval is that of the mean of logarithms (Cox's method; Zhou and Gao, Statistics in
     Medicine 16:783, 1997, section 2), as working times are skewed.
     """
-    seconds = _seconds_by_image(project)
-    n = len(seconds)
+    effort = EffortModel.fit(timed_tasks(project))
+    spent = np.array(_worked_by_image(project, effort)) / 60
+    n = len(spent)
     if n < FEWEST:
-        return _expected(project, n)
-    spent = np.minimum(seconds, LONGEST * np.median(seconds)) / 60
+        return _expected(project, effort, n)
     logs = np.log(np.maximum(spent, 1 / 60))
     variance = float(logs.var(ddof=1))
     off = 1.96 * math.sqrt(variance / n + variance**2 / (2 * (n - 1)))
@@ -54,13 +55,13 @@ def minutes_per_image(project: Project) -> Estimate:
     return Estimate(value=mean, low=mean * math.exp(-off), high=mean * math.exp(off), n=n)
 
 
-def _expected(project: Project, n: int) -> Estimate:
+def _expected(project: Project, effort: EffortModel, n: int) -> Estimate:
     """What the effort model expects, of which the literature is most where few tasks were timed."""
     works = _corrections(project) or _drawings(project)
     if not works:
         reason = f"the times of {FEWEST} reviewed images are needed, {n} are known, and there are no labels"
         return Estimate(value=None, low=None, high=None, n=n, reason=reason)
-    minutes = EffortModel.fit(timed_tasks(project)).total(works)
+    minutes = effort.total(works)
     wider = 1.9600 / Z_80
     value = minutes.value / len(works)
     return Estimate(
@@ -73,24 +74,31 @@ def _expected(project: Project, n: int) -> Estimate:
 
 
 def _corrections(project: Project) -> list[Work]:
-    """Of pool images whose predictions by the newest finished run are kept, some."""
+    """Of pool images whose predictions by the newest finished run are kept, some; as a push expects it."""
     finished = [run for run in project.finished_runs(deleted=True) if run.promoted is not None]
     if not finished:
         return []
     newest = finished[-1]
+    which = str(newest.promoted)
     pool = {image.id for image in project.images(split="train")}
     pool -= set(project.newest_label_revisions(sorted(pool)))
-    mine = (PredictionRow.run == newest.name, PredictionRow.which == newest.promoted)
+    mine = (PredictionRow.run == newest.name, PredictionRow.which == which)
+    doubted = known_doubts(project, newest.name, which, twice=False)
     with project.ledger.read() as session:
         kept = session.scalars(select(PredictionRow.image_id).where(*mine))
         some = _some(sorted(pool.intersection(kept)))
-        statement = select(PredictionRow.instances).where(*mine, PredictionRow.image_id.in_(some))
-        seen = [decode_instances(stored) for stored in session.scalars(statement)]
-    rates, known = EditRates.fit(edit_records(project, newest.name)), _known_share(project)
+        statement = select(PredictionRow).where(*mine, PredictionRow.image_id.in_(some))
+        doubts = [
+            doubted.get(row.image_id) or image_doubt(decode_instances(row.instances), [])
+            for row in session.scalars(statement)
+        ]
+    min_score = float((newest.result or {}).get("min_score", {}).get(which, MIN_SCORE))
+    rates, known = pool_rates(project, newest.name, doubts, min_score), _known_share(project)
     return [
-        rates.expect(each.scores, MIN_SCORE, outline_px=mean_outline_px(each.above(MIN_SCORE))).part(known)
-        for each in seen
-        if each.scores is not None
+        rates.expect(
+            doubt.scores, min_score, unmatched=float(doubt.unmatched.sum()), outline_px=doubt.outline_px
+        ).part(known)
+        for doubt in doubts
     ]
 
 
@@ -126,15 +134,17 @@ def _some(image_ids: Sequence[int]) -> list[int]:
     return [image_ids[int(place)] for place in places]
 
 
-def _seconds_by_image(project: Project) -> list[float]:
-    """Lead time of each image over its tasks, by the last state of each annotation.
+def _worked_by_image(project: Project, effort: EffortModel) -> list[float]:
+    """Worked seconds of each image over its tasks, by the last state of each annotation.
 
-    Rounds that looked labels through do not count: an image costs more than that.
+    Several annotations of a task are taken to be as much work each as the one that counts. Rounds that looked
+    labels through do not count: an image costs more than that.
     """
     statement = (
         select(
-            AnnotationRow.task_key, AnnotationRow.server_id, ReviewTaskRow.image_id,
-            AnnotationRow.lead_time_s, AnnotationRow.skipped, AnnotationRow.bulk, AnnotationRow.gone_at,
+            AnnotationRow.task_key, AnnotationRow.server_id, ReviewTaskRow.image_id, AnnotationRow.who,
+            AnnotationRow.lead_time_s, AnnotationRow.maybe_twice,
+            AnnotationRow.skipped, AnnotationRow.bulk, AnnotationRow.gone_at,
         )
         .join(ReviewTaskRow, ReviewTaskRow.key == AnnotationRow.task_key)
         .join(RoundRow, RoundRow.id == ReviewTaskRow.round_id)
@@ -144,8 +154,19 @@ def _seconds_by_image(project: Project) -> list[float]:
     with project.ledger.read() as session:
         rows = session.execute(statement)
         last = {(row.task_key, row.server_id): row for row in rows}
+    works = {reviewed.task.key: reviewed.work for reviewed in reviewed_tasks(project)}
+    timed = [
+        row
+        for row in last.values()
+        if row.lead_time_s is not None and 0 < row.lead_time_s < math.inf
+        if not row.skipped and not row.bulk and row.gone_at is None
+        if row.task_key in works
+    ]
+    tasks = [
+        TimedTask(who=row.who, seconds=row.lead_time_s, work=works[row.task_key], maybe_twice=row.maybe_twice)
+        for row in timed
+    ]
     spent: defaultdict[int, float] = defaultdict(float)
-    for row in last.values():
-        if row.lead_time_s and not row.skipped and not row.bulk and row.gone_at is None:
-            spent[row.image_id] += row.lead_time_s
+    for row, seconds in zip(timed, effort.worked_seconds(tasks).tolist(), strict=True):
+        spent[row.image_id] += seconds
     return [*spent.values()]

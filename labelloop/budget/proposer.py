@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from labelloop.budget.doubt import ImageDoubt, doubts_of, image_doubt
 from labelloop.budget.effort import EffortModel, Minutes
-from labelloop.budget.expected_edits import EditRates, exposure, missed_prior
+from labelloop.budget.expected_edits import EditRates
+from labelloop.budget.pool_rates import objects_known, pool_rates
 from labelloop.budget.strategies import Pick
-from labelloop.budget.timed_tasks import edit_records, timed_tasks
+from labelloop.budget.timed_tasks import timed_tasks
 from labelloop.budget.work import Work
 from labelloop.evaluating import predict_known_images, to_project_classes
 from labelloop.instances import Instances
@@ -92,14 +93,15 @@ class Proposer:
             nothing = image_doubt(Instances(size_hw=(1, 1)), [])
             doubts = [nothing] * len(images)
             self._rates = EditRates.prior()
-            self._drawn = _objects_per_image(project)
+            known = objects_known(project)
+            self._drawn = float(np.mean(known)) if known else UNKNOWN_OBJECTS
+            self._likely = self._drawn if known else 0.0
         else:
             found = doubts_of(project, loaded, images, twice=twice, progress=progress)
             self.unreadable = [image for image in images if image.id not in found]
             images = [image for image in images if image.id in found]
             doubts = [found[image.id] for image in images]
-            prior = missed_prior(_objects_known(project), *_mean_look(doubts, self.min_score))
-            self._rates = EditRates.fit(edit_records(project, loaded.run), prior)
+            self._rates = pool_rates(project, loaded.run, doubts, self.min_score)
         self.units = self._units(images, doubts)
 
     @property
@@ -159,9 +161,9 @@ class Proposer:
         ]
 
     def _unseen(self, doubt: ImageDoubt) -> float:
-        """How many objects of an image a model is expected to miss."""
+        """How many objects of an image are not shown, as a model misses them or as there is none."""
         if self._loaded is None:
-            return 0.0
+            return self._likely
         shown = doubt.shown(self.min_score)
         return self._rates.expect_missed(doubt.unshown(self.min_score), float(doubt.unmatched.sum()), shown)
 
@@ -269,29 +271,6 @@ class Proposer:
 def _scores(instances: Instances) -> npt.NDArray[np.float32]:
     assert instances.scores is not None  # a model saw them, or they are labels shown beside its objects
     return instances.scores
-
-
-def _objects_per_image(project: Project) -> float:
-    counts = _objects_known(project)
-    return float(np.mean(counts)) if counts else UNKNOWN_OBJECTS
-
-
-def _objects_known(project: Project) -> list[int]:
-    """In each training image of which all is known."""
-    labels = project.labels([image.id for image in project.images(split="train", labelled=True)])
-    return [len(instances) for instances in labels.values() if not instances.crowd.any()]
-
-
-def _mean_look(doubts: Sequence[ImageDoubt], min_score: float) -> tuple[float, Floats]:
-    """True objects that are shown of a mean image, a score being their chance; and its exposure."""
-    if not doubts:
-        return 0.0, exposure(0.0, 0.0, 0)
-    seen = [float(doubt.scores[doubt.scores >= min_score].sum()) for doubt in doubts]
-    exposures = [
-        exposure(doubt.unshown(min_score), float(doubt.unmatched.sum()), doubt.shown(min_score))
-        for doubt in doubts
-    ]
-    return float(np.mean(seen)), np.mean(exposures, axis=0)
 
 
 def _for_the_ledger(pick: Pick, unit: Unit) -> dict[str, Any]:

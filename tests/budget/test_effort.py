@@ -156,7 +156,7 @@ def test_where_the_server_says_that_no_time_was_counted_twice_long_times_are_har
     tasks = timed(2, 40, scatter=0.12)
     hard = [replace(task, seconds=1.9 * task.seconds) if i % 3 == 0 else task for i, task in enumerate(tasks)]
     sure = [replace(task, maybe_twice=False) for task in hard]
-    assert EffortModel.fit(sure).found.twice_share < 0.3
+    assert EffortModel.fit(sure).found.twice_shares[0] < 0.3
     assert (
         np.mean(relative_errors(EffortModel.fit(sure)))
         > np.mean(relative_errors(EffortModel.fit(hard))) + 0.1
@@ -171,6 +171,34 @@ def test_drafts_say_which_times_may_have_been_counted_twice() -> None:
     blind, seeing = (np.abs(relative_errors(EffortModel.fit(each))).mean() for each in (twice, told))
     assert seeing < 0.15
     assert seeing < blind
+
+
+@pytest.mark.parametrize("times", [1.8, 2.0])
+def test_where_all_times_are_doubled_as_is_known_to_happen_work_is_not_taken_for_slow(times: float) -> None:
+    tasks = timed(5, 20, scatter=0.15)
+    doubled = [replace(task, seconds=times * task.seconds, maybe_twice=True) for task in tasks]
+    model = EffortModel.fit(doubled)
+    assert np.abs(relative_errors(model)).mean() < 0.2
+    assert model.worked_seconds(doubled) == pytest.approx(
+        [times * task.seconds / 2 for task in tasks], rel=0.05
+    )
+    unknown = EffortModel.fit([replace(task, maybe_twice=None) for task in doubled])
+    assert np.mean(relative_errors(unknown)) > 0.5
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_times_that_may_be_doubled_and_are_not_count_whole_beside_some_that_cannot_be(share: float) -> None:
+    tasks = timed(5, 20, scatter=0.15)
+    told = [replace(task, maybe_twice=i < share * len(tasks)) for i, task in enumerate(tasks)]
+    assert np.abs(relative_errors(EffortModel.fit(told))).mean() < 0.15
+
+
+def test_worked_time_of_a_tab_left_open_is_what_its_work_takes() -> None:
+    tasks = timed(1, 20, scatter=0.15)
+    idle = [replace(t, seconds=t.seconds + 4000.0) if i in (3, 11) else t for i, t in enumerate(tasks)]
+    worked = EffortModel.fit(idle).worked_seconds(idle)
+    assert worked[[3, 11]] == pytest.approx([tasks[3].seconds, tasks[11].seconds], rel=0.4)
+    assert np.median(worked / [task.seconds for task in tasks]) == pytest.approx(1, abs=0.05)
 
 
 def test_outlines_that_were_drawn_count_and_not_those_of_the_other_objects() -> None:
@@ -200,7 +228,7 @@ def test_times_counted_twice_are_told_from_slow_work() -> None:
         for i, t in enumerate(tasks)
     ]
     model = EffortModel.fit(doubled)
-    assert model.found.twice_share > 0.2 > 0.1 > EffortModel.fit(tasks).found.twice_share
+    assert model.found.twice_shares[0] > 0.2 > 0.1 > EffortModel.fit(tasks).found.twice_shares[0]
     assert np.abs(relative_errors(model)).mean() < 0.1
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
 from labelloop.budget import image_minutes
+from labelloop.budget.annotator_time import reported_seconds
 from labelloop.budget.effort import EffortModel
 from labelloop.budget.image_minutes import minutes_per_image
 from labelloop.budget.work import Work
@@ -17,6 +19,7 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import (
     AnnotationRow,
+    EditRow,
     ImageRow,
     LabelRow,
     PredictionRow,
@@ -40,6 +43,8 @@ class Look:
     bulk: bool = False
     gone: bool = False
     core: tuple[int, int, int, int] = (0, 0, 9, 9)
+    added: int = 0
+    maybe_twice: bool | None = False
 
 
 @pytest.fixture
@@ -65,29 +70,31 @@ def review(project, looks, strategy="random"):
             session.add(row)
         session.flush()
         for i, look in enumerate(looks):
-            session.add(
-                AnnotationRow(
-                    task_key=look.task or str(look.image),
-                    server_id=look.number or look.image,
-                    created_at="",
-                    updated_at=str(i),
-                    who="ann",
-                    lead_time_s=look.seconds,
-                    skipped=look.skipped,
-                    ground_truth=False,
-                    bulk=look.bulk,
-                    result=b"",
-                    gone_at=now() if look.gone else None,
-                )
+            annotation = AnnotationRow(
+                task_key=look.task or str(look.image),
+                server_id=look.number or look.image,
+                created_at="",
+                updated_at=str(i),
+                who="ann",
+                lead_time_s=look.seconds,
+                maybe_twice=look.maybe_twice,
+                skipped=look.skipped,
+                ground_truth=False,
+                bulk=look.bulk,
+                result=b"",
+                gone_at=now() if look.gone else None,
             )
+            session.add(annotation)
             session.flush()
+            drawn = {"kind": "added", "before": [], "after": [], "outline_px": 100.0}
+            session.add_all(EditRow(annotation_id=annotation.id, **drawn) for _ in range(look.added))
 
 
 def test_the_mean_of_the_images_with_an_interval_around_it(project):
     spent = (120, 180, 240, 150, 210, 180)
     review(project, [Look(image=i, seconds=seconds) for i, seconds in enumerate(spent, 1)])
     cost = minutes_per_image(project)
-    assert cost.value == pytest.approx(3.0)
+    assert cost.value == pytest.approx(3.0, rel=0.02)
     assert cost.n == 6
     assert 2 < cost.low < 3 < cost.high < 4.5
 
@@ -101,7 +108,7 @@ def test_tiles_of_an_image_add_up_and_only_the_last_state_of_an_annotation_count
     ]
     before = [dataclasses.replace(look, seconds=999.0) for look in looks]
     review(project, [*before, *looks])
-    assert minutes_per_image(project).value == pytest.approx(2.0)
+    assert minutes_per_image(project).value == pytest.approx(2.0, rel=0.02)
 
 
 def test_skipped_bulk_deleted_and_untimed_annotations_do_not_count(project):
@@ -114,7 +121,7 @@ def test_skipped_bulk_deleted_and_untimed_annotations_do_not_count(project):
     ]
     review(project, looks + odd)
     cost = minutes_per_image(project)
-    assert (cost.value, cost.n) == (pytest.approx(2.0), 5)
+    assert (cost.value, cost.n) == (pytest.approx(2.0, rel=0.02), 5)
 
 
 def test_a_field_of_which_some_tiles_were_reviewed_is_one_image_at_what_these_took(project):
@@ -128,18 +135,44 @@ def test_a_field_of_which_some_tiles_were_reviewed_is_one_image_at_what_these_to
     ]
     review(project, [*looks, skipped])
     cost = minutes_per_image(project)
-    assert (cost.value, cost.n) == (pytest.approx((3 * 1 + 2 * 2) / 5), 5)
+    assert (cost.value, cost.n) == (pytest.approx((3 * 1 + 2 * 2) / 5, rel=0.02), 5)
 
 
 def test_of_several_people_at_one_tile_each_costs_their_time(project):
     looks = [Look(image=i, seconds=60.0, number=i, core=(0, 0, 9, 3)) for i in range(1, 6)]
     review(project, [*looks, *(dataclasses.replace(look, number=look.number + 10) for look in looks)])
-    assert minutes_per_image(project).value == pytest.approx(2.0)
+    assert minutes_per_image(project).value == pytest.approx(2.0, rel=0.02)
 
 
-def test_an_image_left_open_over_night_counts_five_times_the_median(project):
+def test_an_image_left_open_over_night_counts_what_its_work_takes(project):
     review(project, [*(Look(image=i, seconds=60.0) for i in range(1, 10)), Look(image=10, seconds=40_000.0)])
-    assert minutes_per_image(project).value == pytest.approx((9 + 5) / 10)
+    assert minutes_per_image(project).value == pytest.approx(1.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("idle_share", "doubled_share", "known"),
+    [
+        pytest.param(0.0, 0.0, None, id="clean"),
+        pytest.param(0.1, 0.0, None, id="idle"),
+        pytest.param(0.0, 0.3, None, id="doubled"),
+        pytest.param(0.1, 0.3, None, id="both"),
+        pytest.param(0.0, 1.0, True, id="all doubled"),
+    ],
+)
+def test_minutes_are_of_worked_time_whatever_the_server_counts(project, idle_share, doubled_share, known):
+    rng = np.random.default_rng(1)
+    added = rng.poisson(6, 40)
+    worked = (20 + 15 * added) * rng.lognormal(0, 0.2, 40)
+    looks = []
+    for i, (count, seconds) in enumerate(zip(added.tolist(), worked.tolist(), strict=True), 1):
+        said = reported_seconds(seconds, rng, idle_share=idle_share, doubled_share=doubled_share)
+        twice = known if known is not None else said.maybe_twice
+        looks.append(Look(image=i, seconds=said.seconds, added=count, maybe_twice=twice))
+    review(project, looks)
+    cost = minutes_per_image(project)
+    assert cost.value == pytest.approx(worked.mean() / 60, rel=0.08)
+    assert cost.low < (20 + 15 * 6) * math.exp(0.02) / 60 < cost.high  # what such images take on average
+    assert cost.high / cost.low < 1.5
 
 
 def test_without_times_and_labels_nobody_knows(project):
@@ -202,7 +235,7 @@ def test_images_of_the_whole_pool_stand_for_it_and_not_those_that_were_added_fir
     assert dear == pytest.approx((cheap + five) / 2, rel=0.05)
 
 
-def predict_in_pool(project):
+def predict_in_pool(project, result=None):
     """An image of the pool in which a finished run saw five discs."""
     rows, columns = np.mgrid[:64, :64]
     discs = [(rows - 20) ** 2 + (columns - 12 * i) ** 2 <= 25 for i in range(5)]
@@ -211,7 +244,14 @@ def predict_in_pool(project):
         session.add(ImageRow(id=9, sha256="9", path="x", file_name="x", height=64, width=64))
         session.add(
             RunRow(
-                name="r", state="finished", method="guided", model="m", seed=0, promoted="guided", config={}
+                name="r",
+                state="finished",
+                method="guided",
+                model="m",
+                seed=0,
+                promoted="guided",
+                config={},
+                result=result,
             )
         )
         session.flush()
@@ -234,3 +274,13 @@ def test_where_labelled_images_are_known_by_half_half_of_an_image_of_the_pool_is
     task = EffortModel.prior().predict(Work(objects=0)).value  # the same for however little there is to see
     half = minutes_per_image(project).value
     assert half - task == pytest.approx((whole - task) / 2, rel=0.1)
+
+
+def test_before_five_images_were_timed_an_image_costs_what_a_push_expects_of_it(project):
+    predict_in_pool(project, result={"min_score": {"guided": 0.98}})  # nothing of it would be shown
+    label(project, 12, range(21, 41))  # the model is blind to most of such images
+    [work] = image_minutes._corrections(project)
+    assert work.objects == 0
+    assert work.edits["added"] > 8
+    cost = minutes_per_image(project)
+    assert cost.value == pytest.approx(EffortModel.prior().predict(work).value, rel=0.01)

@@ -22,7 +22,7 @@ from labelloop.progress import Silent
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
-from labelloop.project.tables import DoubtRow, ImageRow, PredictionRow, RunRow
+from labelloop.project.tables import DoubtRow, ImageRow, LabelRow, PredictionRow, RunRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.partly import partly_reviewed
@@ -217,6 +217,27 @@ def test_an_image_of_many_objects_that_a_model_is_blind_to_is_cut(project: Proje
     assert len(units) == 4
     assert sum(unit.work.edits["added"] for unit in units) == pytest.approx(100, rel=0.02)
     assert max(unit.work.edits["added"] for unit in units) < 40
+
+
+@pytest.mark.parametrize(("labelled", "tasks", "drawn"), [(150, 4, 150), (30, 1, 30), (None, 1, 10)])
+def test_without_a_model_images_are_cut_where_labelled_ones_hold_too_many_objects_for_a_task(
+    project: Project, labelled: int | None, tasks: int, drawn: float
+) -> None:
+    if labelled is not None:
+        add_labelled(project, field(labelled))
+    units = [unit for unit in proposer_of(project).units if unit.image.id == 1]
+    assert len(units) == tasks
+    assert max(unit.work.edits["added"] for unit in units) <= 40
+    assert sum(unit.work.edits["added"] for unit in units) == pytest.approx(drawn, rel=0.01)
+
+
+def add_labelled(project: Project, objects: Instances) -> None:
+    """Another image of the project, with these objects as its labels."""
+    with project.ledger.write() as session:
+        session.add(ImageRow(id=2, sha256="b", path="b.png", file_name="b.png", height=SIDE, width=SIDE))
+        session.flush()
+        stored = encode_instances(objects)
+        session.add(LabelRow(image_id=2, revision=1, source="x", n_objects=len(objects), instances=stored))
 
 
 def test_the_rest_of_a_field_is_asked_about_also_when_less_is_expected_in_it_by_then(
