@@ -13,9 +13,9 @@ is proposed in them, so a correction is an object that was drawn, and both arms 
 Where the choice is worse, ``auto`` draws one round at random and tries again in the next, so that later
 rounds can revise the verdict. It does not fall back where a gain is merely not shown: that takes more tasks
 than most projects have, and a choice that is dropped until it has proved itself gathers no evidence. The
-verdict says that no gain is shown, and the choice goes on. In simulated projects of five rounds of 40 tasks, with 6 corrections in each
-(SD 4), it does so at least once in 99, 50 and 7 % at true gains of 0.7, 1.0 and 1.2: in 1.6, 0.5 and 0.1
-rounds on average.
+verdict says that no gain is shown, and the choice goes on. In simulated projects of five rounds of 40 tasks,
+with 6 corrections in each (SD 4), it falls back at least once in 99, 50 and 7 % at true gains of 0.7, 1.0 and
+1.2: in 1.6, 0.5 and 0.1 rounds on average.
 """
 
 from __future__ import annotations
