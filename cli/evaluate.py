@@ -128,9 +128,10 @@ def _refuse_contradictions(
 def _evaluate_files(
     predictions: Path, labels: Path, min_score: float, protocol: ProtocolName | None, report: Path | None
 ) -> dict[str, Any]:
+    from labelloop.metrics.bootstrap import REPLICATES, SEED
     from labelloop.metrics.files import evaluate_pair, evaluate_pair_by, read_pair
 
-    pair, bootstrap = read_pair(predictions, labels), {"replicates": 1000, "seed": 0}
+    pair, bootstrap = read_pair(predictions, labels), {"replicates": REPLICATES, "seed": SEED}
     panel = evaluate_pair(pair, min_score=min_score, **bootstrap)
     published = (
         None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score, **bootstrap)

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from labelloop.errors import ImageError, ProjectError
 from labelloop.instances import Instances
+from labelloop.metrics.bootstrap import REPLICATES, SEED
 from labelloop.metrics.panel import evaluate
 from labelloop.metrics.protocols import Protocol, evaluate_protocol
 from labelloop.progress import Progress, Silent, stage
@@ -22,7 +23,7 @@ from labelloop.project.recorded import read_recorded, require_unchanged
 from labelloop.project.tables import PredictionRow
 from labelloop.proposing import note_refusal
 from labelloop.runs.loading import LoadedModel, load_model
-from labelloop.runs.scoring import REPLICATES, SEED, ScoredImages, compare
+from labelloop.runs.scoring import ScoredImages, compare
 from labelloop.team import ALONE, Team
 
 STORE_EVERY = 16  # images; what an interruption may cost

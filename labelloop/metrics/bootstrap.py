@@ -14,6 +14,7 @@ from labelloop.metrics.estimate import Estimate
 BoolColumn = npt.NDArray[np.bool_]
 
 CONFIDENCE = 0.95
+REPLICATES, SEED = 2000, 0  # of all that commands measure
 MAX_UNDEFINED_SHARE = 0.1  # of the replicates; above it the interval would be one of the lucky draws only
 FEW_UNITS = 50  # below it 95 % intervals hold less often; simulated in tests/benchmarks/bench_metrics.py
 MOST_LEFT_OUT = 400  # with more units skewness moves an interval by less than a tenth of a standard error
@@ -46,6 +47,7 @@ class Resampling:
         unit_of_image: int64 (n_images,), the unit that each image is drawn with.
         n_units: Number of units.
         by_group: Whether units are groups.
+        one_group: Whether all images are of one known group, so that nothing is known of others.
         replicates: Number of replicates.
         seed: Same seed, same draws: what makes two models' intervals paired.
     """
@@ -53,6 +55,7 @@ class Resampling:
     unit_of_image: npt.NDArray[np.int64]
     n_units: int
     by_group: bool
+    one_group: bool
     replicates: int
     seed: int
 
@@ -62,7 +65,8 @@ class Resampling:
     ) -> Resampling:
         """Groups are drawn whole where one is known; an image without one is its own group.
 
-        Where all images are of one group they are drawn one by one: the interval is for this group alone.
+        Where all images are of one group they are drawn one by one: the interval is for this group alone,
+        and not called reliable.
 
         Args:
             n_images: Number of images.
@@ -73,13 +77,29 @@ class Resampling:
         if groups is not None and len(groups) != n_images:
             raise ValueError(f"{n_images} images, but {len(groups)} groups")
         units: npt.NDArray[np.int64] = np.arange(n_images)
-        by_group = groups is not None and any(g is not None for g in groups) and len(set(groups)) >= 2
+        some_known = groups is not None and any(group is not None for group in groups)
+        one_group = some_known and len(set(groups or ())) == 1
+        by_group = some_known and not one_group
         if groups is not None and by_group:
             index: dict[str | int, int] = {}
             keys: list[str | int] = [i if g is None else g for i, g in enumerate(groups)]
             units = np.asarray([index.setdefault(key, len(index)) for key in keys], np.int64)
         n_units = int(units.max()) + 1 if n_images else 0
-        return cls(unit_of_image=units, n_units=n_units, by_group=by_group, replicates=replicates, seed=seed)
+        return cls(
+            unit_of_image=units,
+            n_units=n_units,
+            by_group=by_group,
+            one_group=one_group,
+            replicates=replicates,
+            seed=seed,
+        )
+
+    @property
+    def n_groups(self) -> int | None:
+        """Number of groups that the images are of, each image without one counted as one; None if none is."""
+        if self.one_group:
+            return 1
+        return self.n_units if self.by_group else None
 
     def draws(self) -> Iterator[npt.NDArray[np.int32]]:
         """Blocks of int32 (r, n_images): how often each image is in each replicate."""
@@ -161,7 +181,8 @@ class Resampling:
             high=float(high),
             n=n,
             unit=unit,
-            reliable=not alike and all(self._units_of(each) >= FEW_UNITS for each in (None, *holding)),
+            reliable=not (alike or self.one_group)
+            and all(self._units_of(each) >= FEW_UNITS for each in (None, *holding)),
         )
 
     def notes(self, holding: BoolColumn | None = None) -> tuple[str, ...]:
@@ -170,12 +191,17 @@ class Resampling:
         Args:
             holding: bool (n_images,), which images hold true objects; None for all.
         """
-        n_holding = self._units_of(holding)
-        if self.n_units < 2 or n_holding >= FEW_UNITS or n_holding == 0:
+        if self.n_units < 2:
             return ()
-        what = "groups" if self.by_group else "images"
-        of_all = "" if n_holding == self.n_units else f" with objects, of {self.n_units},"
-        return (f"intervals from {n_holding} {what}{of_all} are too narrow, most of all those of AP",)
+        notes = []
+        n_holding = self._units_of(holding)
+        if 0 < n_holding < FEW_UNITS:
+            what = "groups" if self.by_group else "images"
+            of_all = "" if n_holding == self.n_units else f" with objects, of {self.n_units},"
+            notes.append(f"intervals from {n_holding} {what}{of_all} are too narrow, most of all those of AP")
+        if self.one_group:
+            notes.append("all images are of one group: intervals say nothing about others")
+        return tuple(notes)
 
     def _units_of(self, holding: BoolColumn | None) -> int:
         return self.n_units if holding is None else len(np.unique(self.unit_of_image[holding]))

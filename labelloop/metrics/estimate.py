@@ -18,7 +18,7 @@ class Estimate:
         reason: Why ``value`` (or, where there is a value, the interval) is None.
         unit: Of the value, where it is not the one that the metric always has.
         reliable: False where the interval may hold in less than 95 % of cases: it comes from too few images
-            (or groups), or it has no width, as all of them are alike.
+            (or groups, or all are of one group), or it has no width, as all of them are alike.
     """
 
     value: float | None

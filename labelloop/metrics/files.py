@@ -15,6 +15,7 @@ from labelloop.errors import FormatError
 from labelloop.formats.coco import as_id, is_crowd, load_json
 from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.instances import Instances
+from labelloop.metrics.bootstrap import REPLICATES, SEED
 from labelloop.metrics.coco_json import CocoFile, Picture, check_entries, parse_dataset, plain_name
 from labelloop.metrics.panel import Panel, evaluate
 from labelloop.metrics.protocols import Protocol, ProtocolResult, evaluate_protocol
@@ -43,7 +44,7 @@ class FilePair:
 
 
 def evaluate_files(
-    predictions: Path, labels: Path, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0
+    predictions: Path, labels: Path, *, min_score: float = 0.5, replicates: int = REPLICATES, seed: int = SEED
 ) -> Panel:
     """All metrics of ``read_pair``; as ``evaluate_pair``, with its arguments and errors."""
     return evaluate_pair(
@@ -51,7 +52,9 @@ def evaluate_files(
     )
 
 
-def evaluate_pair(pair: FilePair, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0) -> Panel:
+def evaluate_pair(
+    pair: FilePair, *, min_score: float = 0.5, replicates: int = REPLICATES, seed: int = SEED
+) -> Panel:
     """All metrics of a pair of files.
 
     Args:
@@ -73,7 +76,12 @@ def evaluate_pair(pair: FilePair, *, min_score: float = 0.5, replicates: int = 1
 
 
 def evaluate_pair_by(
-    protocol: Protocol, pair: FilePair, *, min_score: float = 0.5, replicates: int = 1000, seed: int = 0
+    protocol: Protocol,
+    pair: FilePair,
+    *,
+    min_score: float = 0.5,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
 ) -> ProtocolResult:
     """The numbers of a protocol of a pair of files; arguments as those of ``evaluate_pair``."""
     return evaluate_protocol(
@@ -94,9 +102,10 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     Images are matched by file name (by its last part where folders differ), classes by name, or by id where
     the files share no name. Every image of the labels counts, with or without predictions. What has no
     partner in the labels is left out, and the panel's notes say so. Predictions may also be a bare list of
-    COCO results, whose ``image_id`` and ``category_id`` are those of the labels. Without a score a prediction
-    counts as 1. Scores are kept as float32, so those that differ by less are equal; of equal scores the image
-    with the lesser id comes first in COCO AP, as in pycocotools.
+    COCO results, whose ``image_id`` and ``category_id`` are those of the labels. Where all scores are missing
+    or null, there are none; without one among others a prediction counts as 1. Scores are kept as float32, so
+    those that differ by less are equal; of equal scores the image with the lesser id comes first in COCO AP,
+    as in pycocotools.
 
     Args:
         predictions: A COCO dataset with scores, or a list of COCO results.
@@ -167,6 +176,7 @@ class _Reading:
         self.pictures = pictures
         self.classes = classes
         self.unused: Counter[str] = Counter()
+        self.unscored = 0
 
     def instances(
         self, annotations: list[dict[str, Any]], *, drawn_with_crowds: bool = False, scored: bool = True
@@ -178,6 +188,7 @@ class _Reading:
             drawn_with_crowds: What the file's ``CocoFile`` says; of predictions it does not matter.
             scored: Whether scores are read; those of labels do not matter.
         """
+        scored = scored and any(annotation.get("score") is not None for annotation in annotations)
         objects: dict[Hashable, list[tuple[bytes, int, float, bool]]] = {}
         for annotation in annotations:
             picture = self.pictures.get(as_id(annotation.get("image_id")))
@@ -193,13 +204,18 @@ class _Reading:
                 score = self._score(annotation) if scored else 1.0
                 objects.setdefault(picture.id, []).append((rle, label, score, crowd))
         size_of = {picture.id: picture.size_hw for picture in self.pictures.values()}
-        return {id_: _joined(size_of[id_] or (0, 0), found) for id_, found in objects.items()}
+        return {id_: _joined(size_of[id_] or (0, 0), found, scored=scored) for id_, found in objects.items()}
 
     def left_out(self, kind: str) -> list[str]:
-        """One sentence for each reason why something could not be used."""
-        return [f"{kind}: left out {count} {why}" for why, count in self.unused.items()]
+        """One sentence for each reason why something could not be used, and one on missing scores."""
+        notes = [f"{kind}: left out {count} {why}" for why, count in self.unused.items()]
+        if self.unscored:
+            several = "without a score among others count"
+            notes.append(f"{kind}: {plural(self.unscored, several + 's', several)} as 1")
+        return notes
 
     def _score(self, annotation: dict[str, Any]) -> float:
+        self.unscored += "score" not in annotation
         score = annotation.get("score", 1.0)
         is_number = isinstance(score, int | float) and not isinstance(score, bool)
         if not is_number or not abs(score) <= _LARGEST_SCORE:
@@ -232,7 +248,9 @@ def _reading_of_predictions(path: Path, true: CocoFile, classes: dict[Hashable, 
     unknown = [p.file_name for id_, p in other.pictures.items() if id_ not in pictures]
     are = plural(len(unknown), "predicted image is", "predicted images are")
     notes = [f"{are} not in the labels: {_some(unknown)}"] if unknown else []
-    reading = _Reading(path=path, pictures=pictures, classes=_same_classes(other, true, classes))
+    same = _same_classes(other, true, classes)
+    notes += _renamed(other, true, classes, same)
+    reading = _Reading(path=path, pictures=pictures, classes=same)
     return _Predictions(reading=reading, annotations=other.annotations, notes=notes)
 
 
@@ -269,13 +287,29 @@ def _same_classes(other: CocoFile, true: CocoFile, classes: Mapping[Hashable, in
     return same
 
 
-def _joined(size_hw: tuple[int, int], objects: list[tuple[bytes, int, float, bool]]) -> Instances:
+def _renamed(
+    other: CocoFile, true: CocoFile, classes: Mapping[Hashable, int], same: Mapping[Hashable, int]
+) -> list[str]:
+    """A sentence where both files name their classes, but none alike, and yet some were matched."""
+    true_name = {classes[id_]: name for id_, name in true.categories.items()}
+    pairs = [(other.categories[id_], true_name[label]) for id_, label in same.items()]
+    named = [(seen, name) for seen, name in pairs if seen is not None and name is not None]
+    if not named or any(seen in true.categories.values() for seen, _ in named):
+        return []
+    how = "by their ids" if same.keys() <= true.categories.keys() else "the only ones"
+    with_names = _some([f"{seen} with {name}" for seen, name in named])
+    return [f"the two files share no class name: matched as {with_names}, {how}"]
+
+
+def _joined(
+    size_hw: tuple[int, int], objects: list[tuple[bytes, int, float, bool]], *, scored: bool
+) -> Instances:
     rles, labels, scores, crowd = zip(*objects, strict=True)
     return Instances(
         size_hw=size_hw,
         rles=rles,
         labels=np.asarray(labels, np.int64),
-        scores=np.asarray(scores, np.float32),
+        scores=np.asarray(scores, np.float32) if scored else None,
         crowd=np.asarray(crowd, np.bool_),
     )
 

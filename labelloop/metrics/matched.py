@@ -36,7 +36,7 @@ from labelloop.metrics.working_point import (
 METRICS = (
     "coco_ap", "coco_ap50", "coco_ap75",
     "cellpose_ap50", "cellpose_ap75", "cellpose_ap90",
-    "precision_50", "recall_50", "f1_50", "f1_70",
+    "precision_50", "recall_50", "f1_50", "precision_70", "recall_70", "f1_70",
     "pq", "sq", "rq", "aji",
     "merges_per_100", "splits_per_100", "misses_per_100", "spurious_per_100",
     "count_bias", "count_mae", "count_ccc",
@@ -47,7 +47,8 @@ SURPLUS = ("coco_ap", "coco_ap50", "coco_ap75", "detection_ece")  # noise makes 
 BOUNDS_OF_SURPLUS = (0.0, 1.0)  # of these, not of their differences
 
 _OF_COUNTS = ("count_bias", "count_mae", "count_ccc")
-NEED_NO_TRUTH = ("precision_50", *_OF_COUNTS, "detection_ece")
+_PRECISIONS = ("precision_50", "precision_70")
+NEED_NO_TRUTH = (*_PRECISIONS, *_OF_COUNTS, "detection_ece")
 _OF_PAIRS = ("area_bias", "area_low_loa", "area_high_loa", "boundary_error")
 
 Replicates = dict[str, npt.NDArray[np.float64]]
@@ -136,6 +137,8 @@ class MatchedModel:
             "precision_50": precision(self.at_half, weights),
             "recall_50": recall(self.at_half, weights),
             "f1_50": f1(self.at_half, weights),
+            "precision_70": precision(self.at_70, weights),
+            "recall_70": recall(self.at_70, weights),
             "f1_70": f1(self.at_70, weights),
             "pq": pq,
             "sq": sq,
@@ -169,8 +172,9 @@ class MatchedModel:
             return None
         if name == "detection_ece":
             return _any(self.bins.n)
-        if name == "precision_50":
-            return _any(self.at_half.hits + self.at_half.false_alarms)
+        if name in _PRECISIONS:
+            at = self.at_half if name == "precision_50" else self.at_70
+            return _any(at.hits + at.false_alarms)
         if name == "sq":
             return _any(self.beyond_half.hits)
         return _any(self.at_half.hits) if name in _OF_PAIRS else self.table.holding()
@@ -183,7 +187,7 @@ class MatchedModel:
         """Why a metric is undefined on all images."""
         if self.table.n_images == 0:
             return "there are no images"
-        if name == "precision_50":
+        if name in _PRECISIONS:
             return f"there are no predictions scored {self.min_score:g} or more{self._outside_crowds()}"
         if name == "detection_ece" and self.bins.undefined is not None:
             return self.bins.undefined

@@ -39,6 +39,7 @@ class PairTable:
         det_image: int64 (d,), index of the image.
         det_label: int64 (d,), class index.
         det_score: float32 (d,); 1 where predictions came without scores.
+        has_scores: Whether all predictions came with scores.
         det_area: int64 (d,), px.
         truth_image: int64 (t,), index of the image.
         truth_label: int64 (t,), class index.
@@ -56,6 +57,7 @@ class PairTable:
 
     n_images: int
     n_classes: int
+    has_scores: bool
     det_image: IntColumn
     det_label: IntColumn
     det_score: npt.NDArray[np.float32]
@@ -112,6 +114,7 @@ class PairTable:
         table = cls(
             n_images=len(truth),
             n_classes=n_classes,
+            has_scores=all(p.scores is not None for p in predicted if len(p)),
             det_image=np.repeat(np.arange(len(predicted)), n_dets),
             det_label=_column([p.labels for p in predicted], np.int64),
             det_score=_column(scores, np.float32),
@@ -145,6 +148,7 @@ class PairTable:
         return PairTable(
             n_images=int(kept_images.sum()),
             n_classes=self.n_classes,
+            has_scores=self.has_scores,
             det_image=new_image[self.det_image[dets]],
             det_label=self.det_label[dets],
             det_score=self.det_score[dets],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import Drawn, Resampling
+from labelloop.metrics.bootstrap import REPLICATES, SEED, Drawn, Resampling
 from labelloop.metrics.estimate import Estimate
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, MatchedModel, Replicates
 from labelloop.metrics.overlaps import OverlapSums
@@ -20,6 +20,8 @@ from labelloop.metrics.threads import in_threads
 from labelloop.metrics.working_point import best_threshold
 
 Estimates = dict[str, Estimate]
+
+_UNSCORED = "the predictions have no scores and count as 1: coco_ap* ranks nothing and depends on their order"
 
 
 class Resampled(Protocol):
@@ -70,7 +72,8 @@ class Panel:
         min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
         n_images: Number of images, empty ones included.
         max_dets: COCO's maxDets, large enough to cut nothing.
-        n_groups: Number of groups that were resampled whole; None where images were.
+        n_groups: Number of groups that were resampled whole, an image without one being its own; 1 where
+            all images are of one group; None where no group is known.
         notes: What a reader of the numbers should know, one sentence each.
         by: The same metrics of classes, sizes and groups; None where they were not asked for.
     """
@@ -111,8 +114,8 @@ def evaluate(
     n_classes: int,
     groups: Sequence[str | None] | None = None,
     min_score: float = 0.5,
-    replicates: int = 1000,
-    seed: int = 0,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
     class_names: Sequence[str] | None = None,
     pixel_sizes_um: Sequence[float | None] | None = None,
     parts: bool = True,
@@ -125,7 +128,8 @@ def evaluate(
 
     Args:
         truth: The annotations, one per image.
-        predicted: The predictions of the same images in the same order; without scores all count as 1.
+        predicted: The predictions of the same images in the same order; without scores all count as 1, and
+            the calibration error is null.
         n_classes: Labels are 0..n_classes - 1.
         groups: Plate, well or field of each image; groups are resampled whole, unless all images are of one.
         min_score: The working threshold.
@@ -148,8 +152,8 @@ def evaluate(
         min_score=min_score,
         n_images=len(truth),
         max_dets=table.max_dets,
-        n_groups=resampling.n_units if resampling.by_group else None,
-        notes=resampling.notes(table.holding()),
+        n_groups=resampling.n_groups,
+        notes=(*resampling.notes(table.holding()), *(() if table.has_scores else (_UNSCORED,))),
         by=by,
     )
 
@@ -163,8 +167,8 @@ def difference(
     groups: Sequence[str | None] | None = None,
     min_score_a: float = 0.5,
     min_score_b: float = 0.5,
-    replicates: int = 1000,
-    seed: int = 0,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
     pixel_sizes_um: Sequence[float | None] | None = None,
 ) -> Estimates:
     """Each metric of a minus that of b, paired: both are computed on the same resamples of the images.
@@ -267,7 +271,8 @@ def _parts(
         return _estimates(model, resampling)
 
     of_group = {}
-    for name, images, part in by_group(table, groups or ()) if resampling.by_group else ():
+    several = len({group for group in groups or () if group is not None}) >= 2
+    for name, images, part in by_group(table, groups or ()) if several else ():
         sizes = None
         if pixel_sizes_um is not None and whole.pairs.unit == "µm":  # one unit for all, to be compared
             sizes = [pixel_sizes_um[i] for i in np.flatnonzero(images)]

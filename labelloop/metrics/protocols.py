@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import REPLICATES, Resampling
+from labelloop.metrics.bootstrap import REPLICATES, SEED, Resampling
 from labelloop.metrics.cityscapes_ap import SteppedClass, cityscapes_average_precision, step_classes
 from labelloop.metrics.coco_ap import EVERY_AREA_PX, RankedClass, average_precision, average_recall, rank
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, Replicates
@@ -74,7 +74,7 @@ def evaluate_protocol(
     groups: Sequence[str | None] | None = None,
     min_score: float = 0.5,
     replicates: int = REPLICATES,
-    seed: int = 0,
+    seed: int = SEED,
     class_names: Sequence[str] = (),
 ) -> ProtocolResult:
     """The numbers of a protocol, with 95 % bootstrap intervals over images, or over groups where known.
@@ -111,7 +111,7 @@ def protocol_difference(
     min_score_a: float = 0.5,
     min_score_b: float = 0.5,
     replicates: int = REPLICATES,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Estimates:
     """Each number of a minus that of b, paired, as ``panel.difference``."""
     a = _measured(name, truth, predicted_a, n_classes, min_score_a)

@@ -49,12 +49,16 @@ class ReliabilityBins:
             total = np.bincount(cell, weights=weights, minlength=table.n_images * BINS)
             return total.reshape(table.n_images, BINS).astype(np.float64)
 
-        shares = ((score >= 0) & (score <= 1 + _ROUNDING)).all()
+        undefined = None
+        if not table.has_scores:
+            undefined = "the predictions have no scores"
+        elif not ((score >= 0) & (score <= 1 + _ROUNDING)).all():
+            undefined = "scores are not between 0 and 1"
         return cls(
             n=sums(None),
             hits=sums(hit[counted].astype(np.float64)),
             scores=sums(score),
-            undefined=None if shares else "scores are not between 0 and 1",
+            undefined=undefined,
         )
 
 
@@ -64,7 +68,7 @@ def calibration_error(bins: ReliabilityBins, times: Values) -> Values:
     Mean over detections of |share of hits - mean score| of their bin, with 15 bins of equally many
     detections (Guo et al. 2017, arXiv:1706.04599, eq. 3, with the bins of Nguyen and O'Connor 2015). The
     bins are those of all images in every resample. Noise makes the error larger, never smaller. NaN without
-    detections, and where scores are no shares of one.
+    detections, without scores, and where they are no shares of one.
 
     Args:
         bins: Of all images.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import Drawn, Resampling
+from labelloop.metrics.bootstrap import REPLICATES, SEED, Drawn, Resampling
 from labelloop.metrics.estimate import Estimate
 from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, MatchedModel
 from labelloop.metrics.pairs import PairTable
@@ -71,8 +71,8 @@ def evaluate_seeds(
     *,
     n_classes: int,
     groups: Sequence[str | None] | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
 ) -> dict[str, SeededEstimate]:
     """Each metric as the mean over seeds, with a two-level bootstrap interval: seeds x images.
 
@@ -112,8 +112,8 @@ def difference_of_seeds(
     *,
     n_classes: int,
     groups: Sequence[str | None] | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
+    replicates: int = REPLICATES,
+    seed: int = SEED,
 ) -> dict[str, SeededEstimate]:
     """Each metric of a minus that of b, paired by seed and by image, with the interval of ``evaluate_seeds``.
 

@@ -14,7 +14,6 @@ from labelloop.metrics.panel import best_f1_score_threshold, difference, estimat
 from labelloop.metrics.protocols import Protocol, evaluate_protocol, protocol_difference
 from labelloop.project.project import ImageRecord
 
-REPLICATES, SEED = 1000, 0  # of the bootstrap
 OUT_OF_FOLD = "out-of-fold"  # the split of labelled images that are seen by models which have not learnt them
 PRECISIONS = (0.8, 0.9, 0.95)  # for which a score is looked for
 
@@ -84,7 +83,7 @@ def compare(
     if scored is None:
         return result
     by_protocol: dict[str, Any] = {"name": protocol, "supervised": None, "guided": None, "difference": None}
-    of_both: dict[str, Any] = {"n_classes": n_classes, "groups": scored.groups, "replicates": REPLICATES}
+    of_both: dict[str, Any] = {"n_classes": n_classes, "groups": scored.groups}
     sizes = scored.pixel_sizes_um
     for which, predicted in seen.items():
         of_model = {**of_both, "min_score": thresholds[which]}

@@ -105,7 +105,7 @@ def test_the_report_of_files_has_their_protocol_and_settings_and_the_terminal_th
     truth, page = tmp_path / "truth.json", tmp_path / "page.html"
     files = ("evaluate", "--predictions", truth, "--labels", truth, "--protocol", "coco", "--report", page)
     result = _json(*files)
-    assert result["bootstrap"] == {"replicates": 1000, "seed": 0}
+    assert result["bootstrap"] == {"replicates": 2000, "seed": 0}
     written = page.read_text(encoding="utf-8")
     for part in ("By the protocol coco", "ar100", "Bootstrap replicates", "truth.json"):
         assert part in written

@@ -32,6 +32,8 @@ def stardist_values(truth: list[np.ndarray], predicted: list[np.ndarray]) -> dic
         "precision_50": half.precision if any_predicted else None,
         "recall_50": half.recall if any_truth else None,
         "f1_50": half.f1 if any_truth else None,
+        "precision_70": strict.precision if any_predicted else None,
+        "recall_70": strict.recall if any_truth else None,
         "f1_70": strict.f1 if any_truth else None,
         "misses_per_100": 100 * half.fn / half.n_true if any_truth else None,
         "spurious_per_100": 100 * half.fp / half.n_true if any_truth else None,

@@ -113,6 +113,25 @@ def test_equal_scores_rank_images_by_their_ids_as_pycocotools_does(write: Write)
     assert read_pair(results_file, labels_file).names == ("a.png", "b.png")
 
 
+@pytest.mark.parametrize("more", [{}, {"score": None}], ids=["missing", "null"])
+@pytest.mark.parametrize("as_results", [True, False])
+def test_predictions_may_all_be_without_scores(write: Write, more: dict[str, Any], as_results: bool) -> None:
+    found = [annotation(1, square(5, 5), **more), annotation(2, square(20, 20), **more)]
+    document = found if as_results else coco({1: "a.png", 2: "b.png"}, found)
+    panel = evaluate_files(write("p.json", document), write("l.json", LABELS), min_score=0.9)
+    assert value(panel, "f1_50") == value(panel, "coco_ap") == 1.0
+    assert panel.metrics["detection_ece"].reason == "the predictions have no scores"
+    assert any("coco_ap* ranks nothing" in note for note in panel.notes)
+
+
+def test_predictions_without_a_score_among_others_count_as_1_and_are_noted(write: Write) -> None:
+    found = [annotation(1, square(5, 5), score=0.4), annotation(2, square(20, 20))]
+    panel = evaluate_files(write("p.json", found), write("l.json", LABELS), min_score=0.9)
+    assert value(panel, "recall_50") == 0.5
+    assert "predictions: 1 without a score among others counts as 1" in panel.notes
+    assert not any("ranks nothing" in note for note in panel.notes)
+
+
 def test_the_scores_of_labels_do_not_matter(write: Write) -> None:
     labels = coco({1: "a.png"}, [annotation(1, square(5, 5), score=None)])
     panel = evaluate_files(write("p.json", [annotation(1, square(5, 5), score=0.9)]), write("l.json", labels))
@@ -175,6 +194,33 @@ def test_classes_without_names_are_matched_by_id(write: Write) -> None:
     labels = coco({1: "a.png"}, [annotation(1, square(5, 5), 3), annotation(1, square(25, 5), 4)], [])
     predicted = coco({1: "a.png"}, [annotation(1, square(5, 5), 3), annotation(1, square(25, 5), 3)], [])
     assert value(evaluate_files(write("p.json", predicted), write("l.json", labels)), "recall_50") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled", "noted"),
+    [
+        pytest.param({1: "cell"}, {1: "organoid"}, "as cell with organoid, by their ids", id="other words"),
+        pytest.param({1: "Organoid"}, {1: "organoid"}, "as Organoid with organoid, by their ids", id="case"),
+        pytest.param({4: "cell"}, {1: "organoid"}, "as cell with organoid, the only ones", id="the only one"),
+        pytest.param({1: "a", 2: "b"}, {1: "c", 2: "d"}, "as a with c, b with d, by their ids", id="several"),
+        pytest.param({1: "organoid"}, {1: "organoid"}, None, id="same"),
+        pytest.param({2: "organoid", 1: "debris"}, {1: "organoid"}, None, id="one is the same"),
+        pytest.param({1: None}, {1: "organoid"}, None, id="no names to compare"),
+    ],
+)
+def test_classes_of_other_names_are_matched_with_a_note(
+    write: Write, predicted: dict[int, str | None], labelled: dict[int, str], noted: str | None
+) -> None:
+    def named(names: dict[int, Any]) -> list[dict[str, Any]]:
+        return [{"id": id_} | ({} if name is None else {"name": name}) for id_, name in names.items()]
+
+    found = annotation(1, square(5, 5), next(iter(predicted)), score=0.9)
+    sides = coco({1: "a.png"}, [found], named(predicted)), coco({1: "a.png"}, [], named(labelled))
+    sides[1]["annotations"] = [{"id": 0, **annotation(1, square(5, 5))}]
+    panel = evaluate_files(write("p.json", sides[0]), write("l.json", sides[1]))
+    assert value(panel, "recall_50") == 1.0
+    notes = [note for note in panel.notes if "name" in note]
+    assert notes == ([] if noted is None else [f"the two files share no class name: matched {noted}"])
 
 
 def test_classes_that_the_labels_lack_are_left_out_and_noted(write: Write) -> None:
@@ -271,6 +317,12 @@ SIZELESS = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
         pytest.param(coco({1: "x.png"}, []), LABELS, "share no image", id="other names"),
         pytest.param([annotation(77, square(5, 5))], LABELS, "share no image", id="other ids"),
         pytest.param([annotation(1, square(5, 5), score="high")], LABELS, "finite number", id="text score"),
+        pytest.param(
+            [annotation(1, square(5, 5), score=0.9), annotation(1, square(5, 5), score=None)],
+            LABELS,
+            "finite number",
+            id="null beside a score",
+        ),
         pytest.param([annotation(1, square(5, 5), score=1e999)], LABELS, "finite number", id="infinite"),
         pytest.param([annotation(1, square(5, 5), score=1e39)], LABELS, "finite number", id="no float32"),
         pytest.param([annotation(1, square(5, 5), score=10**400)], LABELS, "finite number", id="huge"),

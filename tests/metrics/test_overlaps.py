@@ -215,4 +215,5 @@ def test_cellposes_matching_takes_more_pairs_before_more_overlap(scene: Scene) -
 def test_hits_at_a_stricter_iou_are_fewer(scene: Scene) -> None:
     found = values(evaluate([scene([LEFT, RIGHT])], [scene([LEFT, (0, 10, 6, 10)], [0.9] * 2)], n_classes=1))
     assert (found["f1_50"], found["f1_70"]) == (1.0, 0.5)
+    assert (found["precision_70"], found["recall_70"]) == (0.5, 0.5)
     assert (found["cellpose_ap50"], found["cellpose_ap75"]) == (1.0, pytest.approx(1 / 3))

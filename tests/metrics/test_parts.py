@@ -97,6 +97,15 @@ def test_a_group_has_the_metrics_of_its_images_alone(random_scenes: Callable[...
         assert by["group"][name]["f1_50"]["reliable"] is False
 
 
+def test_one_known_group_beside_images_without_one_is_not_compared_with_itself(
+    random_scenes: Callable[..., Any],
+) -> None:
+    truth, predicted = random_scenes(4, n_images=6, n_classes=1)
+    panel = evaluate(truth, predicted, n_classes=1, groups=["a", None, "a", None, "a", None])
+    assert panel.n_groups == 4
+    assert panel.as_dict()["by"]["group"] == panel.as_dict()["by"]["worst_group"] == {}
+
+
 def test_pixel_sizes_follow_their_images_into_groups(scene: Scene) -> None:
     truth, predicted = [scene([LARGE])] * 4, [scene([(15, 1, 20, 20)], [0.9])] * 4
     panel = evaluate(truth, predicted, n_classes=1, groups=list("abab"), pixel_sizes_um=[1.0, 3.0, 1.0, 3.0])

@@ -84,6 +84,17 @@ def test_of_enough_images_only_what_never_varies_is_called_unreliable(tmp_path: 
     assert "Classes" not in printed
 
 
+def test_images_of_one_group_are_said_to_be_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = read_pair(*[write(tmp_path / "l.json", 60, ("organoid",))] * 2)
+    found = [Instances(size_hw=truth.size_hw) if i % 2 else truth for i, truth in enumerate(pair.predicted)]
+    panel = evaluate(pair.truth, found, n_classes=1, groups=["p1"] * 60)
+    show_evaluation({"predictions": "p.json", **panel.as_dict(), "protocol": None})
+    printed = capsys.readouterr().out
+    assert "60 images, score >= 0.50, maxDets 100, 95 % intervals (n = 1 group: unreliable)" in printed
+    assert "note: all images are of one group: intervals say nothing about others" in printed
+    assert "] *" not in printed
+
+
 def test_the_worst_groups_are_those_of_the_metrics_that_have_a_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
