@@ -107,6 +107,16 @@ DevicesOption = Annotated[
         help="Number of processes on this machine that share the run, each with a GPU or some cores.",
     ),
 ]
+AccumulateOption = Annotated[
+    int | None,
+    typer.Option(
+        "--accumulate",
+        metavar="N",
+        min=1,
+        help="Parts in which each process sees its images of a step, one after the other, so that a step of"
+        " any size fits into a GPU's memory. Default: what the recipe says.",
+    ),
+]
 FoldsOption = Annotated[
     int,
     typer.Option(
@@ -141,6 +151,7 @@ def train(
     folds: FoldsOption = 0,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
+    accumulate: AccumulateOption = None,
     name: NameOption = None,
     resume: ResumeOption = False,
     project: ProjectOption = None,
@@ -167,6 +178,7 @@ def train(
         iterations=steps,
         teacher_iterations=teacher_steps,
         recipe=recipe,
+        accumulate=accumulate,
         seed=seed,
         folds=folds,
         device=device,
@@ -231,13 +243,15 @@ def _named(**choices: str | None) -> dict[str, str]:
     return {name: choice for name, choice in choices.items() if choice is not None}
 
 
-def _show_protocol(protocol: dict[str, Any] | None) -> None:
-    """What the recipe's benchmark is measured by."""
+def _show_protocol(protocol: dict[str, Any] | None, split: str) -> None:
+    """What the recipe's benchmark is measured by; published numbers are of its test images."""
     if protocol is None:
         return
-    say("", f"By the protocol {protocol['name']}, as published numbers are measured:")
+    say("", f"By the protocol {protocol['name']}, on {SPLITS[split]} images:")
     columns = {name: protocol[name] for name in ("supervised", "guided", "difference")}
     print_estimates(columns, signed=["difference"])
+    if split != "test":
+        say("Published numbers are of the test images: labelloop evaluate --split test measures these.")
 
 
 def show_training(result: dict[str, Any]) -> None:
@@ -256,7 +270,7 @@ def show_training(result: dict[str, Any]) -> None:
     if any(columns.values()):
         say("", f"On {SPLITS[result['split']]} images, with 95 % intervals:")
         print_estimates(headline(columns), signed=["difference"])
-        _show_protocol(result.get("protocol"))
+        _show_protocol(result.get("protocol"), result["split"])
         if result["split"] != "out-of-fold":  # no single model has these numbers
             say("labelloop evaluate prints all metrics.")
     else:

@@ -30,7 +30,7 @@ FLAGS = {
     "check": {"--labels"},
     "train": {
         "--labels", "--model", "--method", "--time", "--iterations", "--recipe", "--data", "--seed",
-        "--device", "--devices", "--folds", "--name", "--resume",
+        "--device", "--devices", "--accumulate", "--folds", "--name", "--resume",
     },
     "evaluate": {
         "--run", "--split", "--predictions", "--labels", "--min-score", "--protocol", "--report",

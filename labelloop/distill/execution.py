@@ -12,6 +12,7 @@ from typing import Any
 
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.folds import remove_folds, seen_out_of_fold
+from labelloop.distill.gpu_memory import full_memory_says
 from labelloop.distill.measured import scored_images_of, seen_by_models
 from labelloop.distill.pacing import rest_planned
 from labelloop.distill.schedule import Schedule
@@ -57,7 +58,8 @@ def execute(
     if config.get("costs") and record.method == "guided" and not config.get("folds"):
         record, trainer, spent = rest_planned(project, replace(record, config=config), trainer, ends_at)
         config, schedule = record.config, trainer.schedule
-    seconds = trainer.run(supervised_only=record.method == "supervised")
+    with full_memory_says(trainer.recipe.accumulate):
+        seconds = trainer.run(supervised_only=record.method == "supervised")
     seconds |= {stage: seconds[stage] + spent[stage] for stage in spent}
     scored = scored_images_of(project, config, progress)
     if config.get("folds"):

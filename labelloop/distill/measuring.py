@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from labelloop.distill.assembly import trainer_of
+from labelloop.distill.gpu_memory import full_memory_says
 from labelloop.distill.measured import scored_images_of
 from labelloop.distill.schedule import Schedule
 from labelloop.distill.timing import Costs, measure_costs
@@ -76,6 +77,7 @@ def _costs(project: Project, asked: Asked, progress: Progress, team: Team) -> Co
         project, asked.config, asked.schedule, "", progress, parts=asked.config["parts"], team=team
     )
     scored = scored_images_of(project, asked.config)
-    costs = measure_costs(trainer, scored.images if scored else (), progress)
+    with full_memory_says(trainer.recipe.accumulate):
+        costs = measure_costs(trainer, scored.images if scored else (), progress)
     team.wait()
     return costs

@@ -72,6 +72,7 @@ def decide(
     labels = project.labels([i.id for i in draw.train])
     classes = project.config.classes
     recipe = find_recipe(request.recipe)
+    recipe = replace(recipe, accumulate=request.accumulate or recipe.accumulate)
     learnt = [labels[i.id] for i in draw.train]
 
     def stats_of(geometry: GeometryConfig | None) -> DataStats:

@@ -31,6 +31,8 @@ class TrainRequest:
         teacher_iterations: Of these the teacher's, as a run that was given a time tells them; None as the
             recipe divides.
         recipe: A recipe's name; None for the default.
+        accumulate: Parts in which each process sees its images of a step, one after the other; None as the
+            recipe says.
         seed: Of everything random.
         folds: Parts without which the run is made again to see how good it is, 2 or more; 0 for none.
         device: auto, cpu, cuda or cuda:N; a run that goes on keeps its own with auto.
@@ -47,6 +49,7 @@ class TrainRequest:
     iterations: int | None = None
     teacher_iterations: int | None = None
     recipe: str | None = None
+    accumulate: int | None = None
     seed: int = 0
     folds: int = 0
     device: str = "auto"
@@ -80,6 +83,12 @@ def check_request(request: TrainRequest, place: Place | None) -> None:
             "there must be 2 folds or more",
             value=f"--folds {request.folds}",
             way_out="Give 2 or more, or leave --folds out.",
+        )
+    if request.accumulate is not None and request.accumulate < 1:
+        raise UsageError(
+            "a step has at least one part",
+            value=f"--accumulate {request.accumulate}",
+            way_out="Give 1 or more.",
         )
     if request.iterations is not None and request.iterations < 4 and request.method == "guided":
         raise UsageError(

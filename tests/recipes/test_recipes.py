@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from labelloop.cli.app import app
+from labelloop.cli.train import show_training
 from labelloop.data.parts import whole
 from labelloop.data.pool import ImageLoader
 from labelloop.distill.asked_labels import asked_labels
@@ -177,6 +178,24 @@ def test_labels_that_are_not_the_share_of_the_row_are_told_of_where_the_recipe_i
     (tmp_path / "data" / "COCO_organoids_supervision_1540.txt").write_text("{}")
     ready("m-orgaquant-5-mask-rcnn-r50", tmp_path / "data", tmp_path / "project", watching)
     assert f"note: {note}" in watching.told
+
+
+def test_numbers_by_a_protocol_say_which_images_they_are_of(capsys):
+    number = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    models = {"supervised": {"ap": number}, "guided": {"ap": number}, "difference": {"ap": number}}
+    result = {
+        "run": "r", "method": "guided", "model": "m", "seed": 0, "iterations": 4, "device": "cpu",
+        "labels": {"used": 1, "requested": "1", "pool": 5}, "seconds": {}, "verified": False,
+        "promoted": "guided", "protocol": {"name": "coco", **models}, **models,
+    }  # fmt: skip
+    show_training({**result, "split": "val"})
+    said = capsys.readouterr().out
+    assert "By the protocol coco, on validation images" in said
+    assert "Published numbers are of the test images: labelloop evaluate --split test" in said
+    show_training({**result, "split": "test"})
+    said = capsys.readouterr().out
+    assert "By the protocol coco, on test images" in said
+    assert "Published numbers" not in said
 
 
 # -- own recipes --------------------------------------------------------------------------------------------
