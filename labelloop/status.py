@@ -38,8 +38,9 @@ def project_status(project: Project) -> dict[str, Any]:
         that they should cost with ``minutes_low`` and ``minutes_high`` (None where that was not predicted),
         and ``elsewhere``: how many wait where it was tied to before, by server and project there;
         ``audit``: of the newest round's server, or None;
-        ``next_hour``: what an hour of annotation is expected to bring, None where ``forecast`` was not
-        asked since the labels changed; ``next``: commands that make sense now, each with its reason.
+        ``next_hour``: what an hour of annotation is expected to bring, and whether to stop, None where
+        ``forecast`` was not asked since the labels changed; ``next``: commands that make sense now, each with
+        its reason.
     """
     images = _count_images(project)
     runs = project.runs()

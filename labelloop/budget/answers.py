@@ -44,6 +44,7 @@ class Question:
             are looked at.
         minutes_per_image: What such an image costs, with its 95 % interval; None or without value if not
             known.
+        unlabelled: Images of the pool without labels, which could get some; None where that is not known.
     """
 
     metric: str
@@ -51,6 +52,7 @@ class Question:
     target: float | None = None
     minutes: float | None = None
     minutes_per_image: Estimate | None = None
+    unlabelled: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,10 @@ class Forecast:
             labels were not foreseen.
         families: How much each family of curves counts.
         levels: The runs that set the height, oldest first; empty where none did.
+        now: The metric with the labels there are; None where ``expected`` is.
+        gain: From now to then, of a mean model; likewise.
+        told_from_zero: Whether growth can be seen, and so many images more are expected to bring a gain above
+            zero; None where that is not asked, cannot be told, or no image more is bought.
     """
 
     question: Question
@@ -115,6 +121,9 @@ class Forecast:
     widened: float = 1.0
     families: dict[str, float] | None = None
     levels: Sequence[Level] = ()
+    now: Span | None = None
+    gain: Span | None = None
+    told_from_zero: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As ``forecast --json`` prints it, less what the command adds."""
@@ -127,7 +136,11 @@ class Forecast:
             "reason": self.reason,
             "labelled": self.question.labelled,
             "widened": round(self.widened, 3),
+            "unlabelled": self.question.unlabelled,
             "expected": None if self.expected is None else self.expected.as_dict(),
+            "now": None if self.now is None else self.now.as_dict(),
+            "gain": None if self.gain is None else self.gain.as_dict(),
+            "told_from_zero": self.told_from_zero,
             "families": self.families,
             "level": self.levels[-1].run if self.levels else None,
             "past_runs": [

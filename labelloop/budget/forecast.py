@@ -37,6 +37,8 @@ LEAST_SHARE = 0.5  # of a middle estimate: one whose interval begins below that 
 FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
 WIDEST = 0.3  # an expected metric that is known no better than this is not given
 HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
+LEAST_GAIN = 0.0005  # what rounds to less than 0.001 cannot be told from nothing
+Z_80 = 1.28
 FEWEST_DRAWS = 200  # curves left after those that fall or pass 1 are thrown away
 TRUST = 4.0  # how many right forecasts the curves are credited with before they are checked
 WIDEST_FACTOR = 2.5  # where the check wants intervals wider than so, the curves do not fit
@@ -76,11 +78,12 @@ def forecast(
         if widening(points) <= WIDEST_FACTOR:
             reason = f"runs {_names(levels)} lie on no curve that the short trainings allow"
         return _silent(points, question, reason, widened=widened)
-    if question.target is not None and (hidden := _hidden_trend(points)) is not None:
+    if (hidden := _hidden_trend(points)) is not None:
         return _silent(points, question, hidden, widened=widened)
     seen = _Seen(curves if lifted is None else lifted.curves, widened, lifted)
     band = _band(seen, question.labelled)
     images, minutes, expected, verdict = _answer(seen, band, question)
+    now, gain, told_from_zero = _gain(seen, question, expected, points)
     return Forecast(
         question=question,
         verdict=verdict,
@@ -93,6 +96,9 @@ def forecast(
         widened=widened,
         families=seen.curves.family_shares(),
         levels=levels,
+        now=now,
+        gain=gain,
+        told_from_zero=told_from_zero,
     )
 
 
@@ -148,15 +154,35 @@ class _Seen:
             sizes: float64 (k,).
             one_model: Of the one model that will be trained, with its luck; else of the mean of many.
         """
-        share = np.ones((1, 1)) if self._lifted is None else self._lifted.shares(sizes)
-        values = np.clip(1 - share * (1 - self.curves.values(sizes)), 0.0, 1.0)
+        values = self._values(sizes)
         if one_model:
             luck = np.random.default_rng(1).standard_normal(len(values))
             spread = self.curves.noise[:, None] * np.sqrt(self.smallest / sizes)
-            values = values + luck[:, None] * spread * share
+            values = values + luck[:, None] * spread * self._shares(sizes)
+        return np.clip(self._ends(values), 0.0, 1.0)
+
+    def gains(self, now: float, sizes: Floats) -> Floats:
+        """float64 (3, k): low end, middle and high end of what the mean model gains from a size to others.
+
+        Args:
+            now: The size.
+            sizes: float64 (k,).
+        """
+        return self._ends(self._values(sizes) - self._values(np.array([now])))
+
+    def _values(self, sizes: Floats) -> Floats:
+        """float64 (d, k), of the mean model in each draw."""
+        return np.clip(1 - self._shares(sizes) * (1 - self.curves.values(sizes)), 0.0, 1.0)
+
+    def _shares(self, sizes: Floats) -> Floats:
+        """float64 (d or 1, k), of the errors of short trainings."""
+        return np.ones((1, 1)) if self._lifted is None else self._lifted.shares(sizes)
+
+    def _ends(self, values: Floats) -> Floats:
+        """float64 (3, k), quantiles over the draws, widened."""
         tail = (1 - CONFIDENCE) / 2
         ends = np.quantile(values, (tail, 0.5, 1 - tail), axis=0)
-        wide: Floats = np.clip(ends[1] + self._widened * (ends - ends[1]), 0.0, 1.0)
+        wide: Floats = ends[1] + self._widened * (ends - ends[1])
         return wide
 
 
@@ -232,6 +258,30 @@ def _expected(seen: _Seen, labelled: int, bought: Span) -> Span:
     return Span(value=value, low=low, high=high)
 
 
+def _gain(
+    seen: _Seen, question: Question, expected: Span | None, points: Sequence[CurvePoint]
+) -> tuple[Span | None, Span | None, bool | None]:
+    """The metric now, the gain from now to the expected, and whether that can be told from zero.
+
+    Curves that fall are thrown away, so they always gain something. So the points themselves have to show
+    growth, and the gain's lower end must not be written as zero.
+    """
+    if expected is None:
+        return None, None, None
+    labelled = float(question.labelled)
+    low, value, high = seen.quantiles(np.array([labelled]), one_model=True)[:, 0].tolist()
+    now, bought = Span(value=value, low=low, high=high), _bought(question)
+    if expected.value is None or bought.value is None or bought.low is None or bought.high is None:
+        return now, Span(reason=expected.reason), None
+    more = np.array([bought.low, bought.value, min(bought.high, FAR * seen.largest)])
+    gains = seen.gains(labelled, np.maximum(labelled + more, 1.0))
+    middle = expected.value - value
+    gain = Span(value=middle, low=min(float(gains[0, 0]), middle), high=max(float(gains[2, 2]), middle))
+    slope, error = gain_per_doubling(points)
+    seen_to_grow = slope - Z_80 * error > 0
+    return now, gain, bool(seen_to_grow and gains[0, 1] >= LEAST_GAIN) if bought.value else None
+
+
 def _minutes_of(images: Span, cost: Estimate | None) -> Span:
     """What images cost. Their number and the cost of one are independent, so their errors add in squares."""
     if cost is None or cost.value is None:
@@ -300,9 +350,9 @@ def _too_little(points: Sequence[CurvePoint], labelled: int) -> str | None:
 def _hidden_trend(points: Sequence[CurvePoint]) -> str | None:
     """Says so where chance hides whether labels help: neither growth nor its absence can be seen."""
     gain, error = gain_per_doubling(points)
-    if gain - 1.28 * error > 0 or gain + 1.28 * error < HIDDEN_GAIN:
+    if gain - Z_80 * error > 0 or gain + Z_80 * error < HIDDEN_GAIN:
         return None
-    return f"the models differ by chance: twice the labels bring {gain:+.3f}, give or take {1.28 * error:.3f}"
+    return f"the models differ by chance: twice the labels bring {gain:+.3f}, give or take {Z_80 * error:.3f}"
 
 
 def _silent(

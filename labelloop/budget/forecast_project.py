@@ -113,9 +113,11 @@ def forecast_project(
 def _in_full(project: Project, request: ForecastRequest, measured: list[MeasuredPoint]) -> ProjectForecast:
     """The answer from the points of the curve, in every form but the files."""
     points = [point for m in measured if (point := m.of_metric(request.metric)) is not None]
+    labelled = len(project.images(split="train", labelled=True))
     question = Question(
         metric=request.metric,
-        labelled=len(project.images(split="train", labelled=True)),
+        labelled=labelled,
+        unlabelled=len(project.images(split="train")) - labelled,
         target=request.target,
         minutes=request.minutes,
         minutes_per_image=minutes_per_image(project),
@@ -170,14 +172,28 @@ def in_words(answer: Forecast) -> list[str]:
         what = f"{question.minutes:g} minutes" if question.minutes is not None else "twice the labels"
         buys = f" ({_number(bought, 'image')} {_interval(bought)})" if bought and bought.value else ""
         if answer.expected.value is not None:
-            middle = f"{answer.expected.value:.3f} {_interval(answer.expected, '.3f')}"
-            lines.append(f"{question.metric} after {what}{buys}: {middle}.")
+            lines += _gained(answer, f"after {what}{buys}")
         elif answer.verdict in (CANNOT_TELL, EXPECTED) and question.target is None:
             lines.append(
                 f"{question.metric} after {what}: cannot tell yet, because {answer.expected.reason}."
             )
         else:
             lines.append(f"{question.metric} after {what}: cannot tell, because {answer.expected.reason}.")
+    return lines
+
+
+def _gained(answer: Forecast, when: str) -> list[str]:
+    """From now to then, and what that gains."""
+    now, then, gain = answer.now, answer.expected, answer.gain
+    assert now is not None
+    assert then is not None
+    assert gain is not None
+    what = (
+        f"{answer.question.metric}: {now.value:.3f} now -> {then.value:.3f} {_interval(then, '.3f')} {when}"
+    )
+    lines = [f"{what}, a gain of {gain.value:+.3f} {_interval(gain, '+.3f')}."]
+    if answer.told_from_zero is False:
+        lines.append("That is no gain that can be told from zero.")
     return lines
 
 
@@ -194,7 +210,7 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
             "This is the curve of short trainings; a full run is better with the same labels. Once validation"
             " images have measured a run, it sets the height of the curve."
         )
-    notes += cost_notes(answer.question)
+    notes += [*cost_notes(answer.question), *pool_notes(answer)]
     if answer.widened > 1.05:
         notes.append(
             f"Intervals are {answer.widened:.1f} times wider than the curves alone would have them: curves"
@@ -226,6 +242,16 @@ def cost_notes(question: Question) -> list[str]:
     ]
 
 
+def pool_notes(answer: Forecast) -> list[str]:
+    """Says so where more images are counted on than are left in the pool."""
+    left, images = answer.question.unlabelled, answer.images
+    wanted = images.low if images.value is None else images.value
+    if left is None or wanted is None or wanted <= left:
+        return []
+    only = f"Only {plural(left, 'unlabelled image is', 'unlabelled images are')}" if left else None
+    return [f"{only or 'No unlabelled image is'} left: labelloop add images adds more."]
+
+
 def _number(span: Span, singular: str) -> str:
     if span.value is None:
         return f"an unknown number of {singular}s"
@@ -237,7 +263,8 @@ def _interval(span: Span, pattern: str = ".0f") -> str:
         return ""
     if span.high is None:
         return f"(80 %: {span.low:{pattern}} or more; {span.reason})"
-    return f"(80 %: {span.low:{pattern}} to {span.high:{pattern}})"
+    low, high = (round(end, 3) + 0.0 for end in (span.low, span.high))  # no -0.000
+    return f"(80 %: {low:{pattern}} to {high:{pattern}})"
 
 
 def _minutes(span: Span) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.budget.forecast_project import cost_notes, in_words, known_forecast
+from labelloop.budget.forecast_project import cost_notes, in_words, known_forecast, pool_notes
 from labelloop.project.project import Project
 
 HOUR = 60.0
@@ -17,15 +17,21 @@ def next_hour(project: Project) -> dict[str, Any] | None:
         project: Whose labels.
 
     Returns:
-        ``metric``, ``expected`` (``value``, ``low``, ``high`` of 80 %, or null with ``reason``) and
-        ``advice`` in words. None where ``forecast`` has not been asked since the labels changed.
+        ``metric``; ``now``, ``expected`` and ``gain`` (each ``value``, ``low``, ``high`` of 80 %, or null
+        with ``reason``); ``stop``: whether the hour is expected to buy nothing that can be told from zero,
+        null where that cannot be told; ``unlabelled``, images that are left; ``advice`` in words. None
+        where ``forecast`` has not been asked since the labels changed.
     """
     found = known_forecast(project, minutes=HOUR)
     if found is None:
         return None
-    answer = found.answer
+    answer, document = found.answer, found.answer.as_dict()
+    stop = None if answer.told_from_zero is None else not answer.told_from_zero
+    lines = [*in_words(answer), *cost_notes(answer.question), *pool_notes(answer)]
+    if stop:
+        lines.append("Stop here, or label images of another kind.")
     return {
-        "metric": answer.question.metric,
-        "expected": answer.as_dict()["expected"],
-        "advice": " ".join([*in_words(answer), *cost_notes(answer.question)]),
+        **{key: document[key] for key in ("metric", "now", "expected", "gain", "unlabelled")},
+        "stop": stop,
+        "advice": " ".join(lines),
     }

@@ -13,6 +13,7 @@ from labelloop.budget.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REACHA
 from labelloop.budget.curve_points import MeasuredPoint
 from labelloop.budget.curves import CurvePoint
 from labelloop.budget.forecast import forecast, widening
+from labelloop.budget.forecast_project import in_words, pool_notes
 from labelloop.metrics.estimate import Estimate
 
 SIZES = (4, 8, 16, 32)
@@ -142,6 +143,62 @@ def test_minutes_buy_images_and_those_the_metric(points):
     assert answer.minutes.value == 96
     assert answer.expected.low <= growing(64) <= answer.expected.high
     assert answer.expected.value == pytest.approx(float(growing(64)), abs=0.03)
+
+
+def test_minutes_say_the_metric_now_and_the_gain_with_its_interval(points):
+    answer = forecast(points, question(minutes=96, minutes_per_image=COST))
+    assert answer.now.low <= growing(32) <= answer.now.high
+    assert answer.gain.value == pytest.approx(answer.expected.value - answer.now.value)
+    assert 0.01 < answer.gain.low < growing(64) - growing(32) < answer.gain.high
+    assert answer.told_from_zero is True
+    [line] = in_words(answer)
+    assert f"{answer.now.value:.3f} now -> {answer.expected.value:.3f} (80 %" in line
+    assert f"a gain of {answer.gain.value:+.3f} (80 %: +" in line
+    document = answer.as_dict()
+    assert document["gain"]["value"] == answer.gain.value
+    assert document["now"]["value"] == answer.now.value
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        pytest.param(lambda n: 0.8, id="flat"),
+        pytest.param(lambda n: 0.8 - 0.5 * np.exp(-n / 5), id="saturated"),
+    ],
+)
+def test_more_minutes_that_buy_nothing_are_said_to_buy_nothing(truth):
+    answer = forecast(points_on(truth, noise=0.003), question(minutes=60, minutes_per_image=COST))
+    assert answer.told_from_zero is False
+    assert answer.gain.low < 0.0005
+    assert "no gain that can be told from zero" in in_words(answer)[-1]
+
+
+def test_minutes_that_are_not_enough_for_an_image_do_not_say_that_images_bring_nothing(points):
+    answer = forecast(points, question(minutes=1, minutes_per_image=COST))
+    assert answer.images.value == 0
+    assert answer.told_from_zero is None
+
+
+@pytest.mark.parametrize("asked", [{"minutes": 96}, {}, {"target": 0.8}])
+def test_no_question_is_answered_where_chance_hides_whether_labels_help(asked):
+    rng = np.random.default_rng(1)
+    noise = [
+        CurvePoint(n_images=n, value=float(rng.uniform(0.3, 0.7)), seed=s) for s in range(2) for n in SIZES
+    ]
+    answer = forecast(noise, question(minutes_per_image=COST, **asked))
+    assert answer.verdict == CANNOT_TELL
+    assert "differ by chance" in answer.reason
+    assert answer.gain is None
+
+
+@pytest.mark.parametrize(
+    ("left", "note"), [(3, "Only 3 unlabelled images are left"), (0, "No unlabelled"), (32, "")]
+)
+def test_more_images_than_are_left_in_the_pool_are_counted_on_with_a_note(points, left, note):
+    answer = forecast(points, question(minutes=96, minutes_per_image=COST, unlabelled=left))
+    assert answer.as_dict()["unlabelled"] == left
+    assert " ".join(pool_notes(answer)).startswith(note)
+    assert bool(pool_notes(answer)) == bool(note)
 
 
 def test_minutes_without_the_cost_of_an_image_cannot_tell(points):

@@ -170,8 +170,21 @@ def test_status_says_what_the_next_hour_buys_once_forecast_knows_and_only_then(l
     advice = labelloop("status", "-C", project, "--json").document["next_hour"]
     assert advice["metric"] == "coco_ap50"
     assert advice["expected"]["low"] < advice["expected"]["value"] < advice["expected"]["high"]
+    assert advice["expected"]["value"] - advice["now"]["value"] == pytest.approx(advice["gain"]["value"])
+    assert advice["stop"] is False
+    assert advice["unlabelled"] == 0
+    assert "No unlabelled image is left" in advice["advice"]
     assert "literature" in advice["advice"]  # nobody was timed yet
     assert "forecast" in labelloop("status", "-C", project).out
+
+
+def test_status_says_to_stop_where_the_next_hour_buys_nothing(labelled, labelloop) -> None:
+    project = labelled(40)
+    know_points(project, lambda n: 0.8)
+    advice = labelloop("status", "-C", project, "--json").document["next_hour"]
+    assert advice["stop"] is True
+    assert "no gain that can be told from zero" in advice["advice"]
+    assert "Stop here" in labelloop("status", "-C", project).out
 
 
 def test_status_says_to_forecast_again_when_labels_changed_since(labelled, labelloop) -> None:
