@@ -1,13 +1,51 @@
-"""Gradients, losses and running statistics of the processes that share a step, put together."""
+"""What the parts of a step hold; gradients, losses and running statistics of the processes that share it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from labelloop.distill.batches import Batch
+from labelloop.models.protocol import Amount, Divided, Target
 from labelloop.team import Team
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeStep:
+    """What all parts of a step hold together.
+
+    Attributes:
+        labelled: Of the labelled images.
+        unlabelled: Of the unlabelled ones, as their pseudo-labels say.
+    """
+
+    labelled: Amount
+    unlabelled: Amount
+
+
+def whole_step(batches: Sequence[Batch], student: Divided, device: torch.device, team: Team) -> WholeStep:
+    """Sums over the parts of a step, in all processes alike.
+
+    Args:
+        batches: The parts that are this process's, with their pseudo-labels.
+        student: Says what targets hold of what its loss is divided by.
+        device: Where processes meet.
+        team: The processes.
+    """
+    kinds: list[list[Target]] = [
+        [target for batch in batches for _, target in batch.labelled],
+        [target for batch in batches for target in batch.pseudo],
+    ]
+    amounts = [student.amount(targets) for targets in kinds]
+    sums = torch.tensor([[a.images, a.objects] for a in amounts], dtype=torch.float32, device=device)
+    if team.size > 1:
+        team.any(False)  # as in ``average``
+        team.add(sums)
+    labelled, unlabelled = (Amount(images=round(n), objects=objects) for n, objects in sums.tolist())
+    return WholeStep(labelled=labelled, unlabelled=unlabelled)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from labelloop.models.data_stats import DataStats
 from labelloop.models.inputs import STRIDE, input_batch, input_scale
 from labelloop.models.mask2former_criterion import CriterionConfig, QueryOutput, QueryTarget, query_losses
-from labelloop.models.protocol import Prediction, Target
+from labelloop.models.protocol import Amount, Prediction, Target
 from labelloop.models.query_masks import query_prediction
 
 MASK_STRIDE = 4  # input px per cell of the masks
@@ -105,10 +105,20 @@ class Mask2Former(nn.Module):
         """See Coarse."""
         return min(self.fit.input_scale, 1.0)
 
+    def amount(self, targets: Sequence[Target]) -> Amount:
+        """See Divided."""
+        weights = [target.weights[_learnt(target, self.fit.queries)] for target in targets]
+        return Amount(images=len(targets), objects=float(torch.cat(weights).sum()) if weights else 0.0)
+
     def loss(
-        self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target],
+        *,
+        resized_by: float = 1.0,
+        whole: Amount | None = None,
     ) -> dict[str, Tensor]:
-        """Losses ``class``, ``mask`` and ``dice``; see Coarse.
+        """Losses ``class``, ``mask`` and ``dice``; see Coarse and Divided.
 
         Raises:
             TrainingError: An image has more annotated objects than there are queries.
@@ -120,7 +130,7 @@ class Mask2Former(nn.Module):
             query_target(target, extent_xy=(w / width, h / height), queries=self.fit.queries)
             for target, (h, w) in zip(targets, batch.image_sizes, strict=True)
         ]
-        return query_losses(self.network(batch.tensors), wanted, self.criterion)
+        return query_losses(self.network(batch.tensors), wanted, self.criterion, whole)
 
     @torch.inference_mode()
     def predict(
@@ -154,19 +164,12 @@ class Mask2Former(nn.Module):
 def query_target(target: Target, *, extent_xy: tuple[float, float], queries: int) -> QueryTarget:
     """A target as the criterion takes it.
 
-    Where there are more pseudo-labels than queries, the least sure ones are left out: averaged over views
-    they may be many.
-
     Args:
         target: Of one image.
         extent_xy: The share of the padded batch that the image fills.
         queries: How many there are.
     """
-    filled = (target.masks > 127).flatten(1).any(1)
-    counted = torch.where(filled & ~target.ignore)[0]
-    if len(counted) > queries and not target.annotated:
-        by_weight = counted[torch.argsort(target.weights[counted], descending=True, stable=True)]
-        counted = by_weight[:queries].sort().values
+    counted = _learnt(target, queries)
     ignored = target.masks[target.ignore]
     return QueryTarget(
         masks=target.masks[counted],
@@ -175,3 +178,17 @@ def query_target(target: Target, *, extent_xy: tuple[float, float], queries: int
         ignored=ignored.amax(0) if len(ignored) else None,
         extent_xy=torch.tensor(extent_xy, device=target.masks.device),
     )
+
+
+def _learnt(target: Target, queries: int) -> Tensor:
+    """Which objects of a target are learnt, int64 (m,), ascending.
+
+    Where there are more pseudo-labels than queries, the least sure ones are left out: averaged over views
+    they may be many.
+    """
+    filled = target.masks.flatten(1).amax(1) > 127
+    counted = torch.where(filled & ~target.ignore)[0]
+    if len(counted) > queries and not target.annotated:
+        by_weight = counted[torch.argsort(target.weights[counted], descending=True, stable=True)]
+        counted = by_weight[:queries].sort().values
+    return counted

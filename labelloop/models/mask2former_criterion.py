@@ -4,7 +4,8 @@ The criterion is that of Cheng et al. 2022 (Masked-attention Mask Transformer fo
 Segmentation, sections 3.2 and 3.3): every decoder output is matched to the objects and learns their classes
 and masks, the masks at points that are drawn where they are uncertain (Kirillov et al. 2020, PointRend,
 section 3.1). What differs: an object may be *ignored*, may weigh less than one, and its mask may hold
-probabilities. With masks of weight one and nothing ignored it is the authors' loss.
+probabilities. With masks of weight one and nothing ignored it is the authors' loss. Masks' losses are divided
+by the objects of the whole step, as in the authors' code, classes' by its queries: there by those of a GPU.
 
 All random numbers are of torch's global generator. Suffixes: B images, Q queries, N objects, M matched pairs,
 P points, K classes and "no object", H and W cells of the mask grid, XY two coordinates.
@@ -21,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from labelloop.errors import TrainingError
+from labelloop.models.protocol import Amount
 
 IGNORE_COVERED = 0.5  # a query lies on ignored objects if they cover this share of its mask
 
@@ -95,8 +97,25 @@ class _Match:
     left_out: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Divisors:
+    """What the losses are divided by; known before anything is matched, so that parts of a step add up.
+
+    Attributes:
+        objects: For masks: how many there are, each counted as much as it is sure, 1 at least.
+        queries: For classes: how much all queries count. Those that are left out are in it as if they should
+            be no object: how many they are is another number in every output of the decoder.
+    """
+
+    objects: float
+    queries: float
+
+
 def query_losses(
-    outputs: Sequence[QueryOutput], targets: Sequence[QueryTarget], config: CriterionConfig
+    outputs: Sequence[QueryOutput],
+    targets: Sequence[QueryTarget],
+    config: CriterionConfig,
+    whole: Amount | None = None,
 ) -> dict[str, Tensor]:
     """Losses ``class``, ``mask`` and ``dice``, weighted, in float32, summed over the decoder's outputs.
 
@@ -104,6 +123,7 @@ def query_losses(
         outputs: Of the decoder's layers, the last one last.
         targets: Of the b images.
         config: Weights and points.
+        whole: What the step holds that these images are a part of; None where they are all of it.
 
     Raises:
         TrainingError: An image has more objects than there are queries.
@@ -116,6 +136,7 @@ def query_losses(
             way_out="Train a mask-rcnn model, or put the fullest image among the labelled ones: it decides"
             " how many queries there are.",
         )
+    divisors = _divisors(whole or _amount(targets), queries, config)
     total = {name: torch.zeros((), device=targets[0].masks.device) for name in ("class", "mask", "dice")}
     with torch.autocast(targets[0].masks.device.type, enabled=False):
         for output in (outputs[-1], *outputs[:-1]):
@@ -126,13 +147,26 @@ def query_losses(
                 )
             ]
             mask, dice = _mask_losses(output.masks_BQHW, targets, matches, config)
-            total["class"] = total["class"] + _class_loss(output.classes_BQK, targets, matches, config)
-            total["mask"], total["dice"] = total["mask"] + mask, total["dice"] + dice
+            classes = _class_loss(output.classes_BQK, targets, matches, config)
+            total["class"] = total["class"] + classes / divisors.queries
+            total["mask"] = total["mask"] + mask / divisors.objects
+            total["dice"] = total["dice"] + dice / divisors.objects
     return {
         "class": config.class_weight * total["class"],
         "mask": config.mask_weight * total["mask"],
         "dice": config.dice_weight * total["dice"],
     }
+
+
+def _amount(targets: Sequence[QueryTarget]) -> Amount:
+    return Amount(images=len(targets), objects=float(torch.cat([t.weights for t in targets]).sum()))
+
+
+def _divisors(whole: Amount, queries: int, config: CriterionConfig) -> _Divisors:
+    """An object of weight w has a query that counts w and 1 - w times as much as one without an object."""
+    none = config.no_object_weight
+    all_queries = none * queries * whole.images + (1 - none) * whole.objects
+    return _Divisors(objects=max(whole.objects, 1.0), queries=max(all_queries, 1e-6))
 
 
 @torch.no_grad()
@@ -168,7 +202,7 @@ def match(classes_QK: Tensor, masks_QHW: Tensor, target: QueryTarget, config: Cr
 def _class_loss(
     classes_BQK: Tensor, targets: Sequence[QueryTarget], matches: Sequence[_Match], config: CriterionConfig
 ) -> Tensor:
-    """Cross-entropy: a matched query should give its object the score that the object's weight is."""
+    """Sum of cross-entropies; a matched query should give its object the score that its weight is."""
     log_p = F.log_softmax(classes_BQK.float(), -1)
     sure = torch.zeros(log_p.shape[:2], device=log_p.device)
     labels = torch.zeros(log_p.shape[:2], dtype=torch.int64, device=log_p.device)
@@ -180,13 +214,13 @@ def _class_loss(
     counts = counts * (sure + (1 - sure) * config.no_object_weight)
     as_object = log_p.gather(-1, labels[..., None])[..., 0]
     each = sure * as_object + (1 - sure) * log_p[..., -1]
-    return -(each * counts).sum() / counts.sum().clamp(min=1e-6)
+    return -(each * counts).sum()
 
 
 def _mask_losses(
     masks_BQHW: Tensor, targets: Sequence[QueryTarget], matches: Sequence[_Match], config: CriterionConfig
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and dice loss of the matched masks at their points, per sure object."""
+    """Sums of cross-entropy and dice loss of the matched masks at their points, by how sure objects are."""
     chosen = torch.cat([masks[m.queries] for masks, m in zip(masks_BQHW, matches, strict=True)]).float()
     if len(chosen) == 0:
         return masks_BQHW.sum().float() * 0, masks_BQHW.sum().float() * 0
@@ -205,7 +239,6 @@ def _mask_losses(
         )
         wanted_MP, valid_MP = torch.cat(wanted), torch.cat(valid)
         weights_M = torch.cat([t.weights[m.objects] for t, m in zip(targets, matches, strict=True)])
-        weights_M = weights_M / weights_M.sum().clamp(min=1.0)
     logits_MP = sample_logits(chosen, points_MPXY * extent_M1XY)
     each = F.binary_cross_entropy_with_logits(logits_MP, wanted_MP, weight=valid_MP, reduction="none").mean(1)
     inside_MP = logits_MP.sigmoid()

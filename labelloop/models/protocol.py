@@ -131,10 +131,67 @@ def grid_scale(model: InstanceModel) -> float:
     return model.grid_scale if isinstance(model, Coarse) else 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """How much there is to learn in some images; several add up.
+
+    Attributes:
+        images: How many.
+        objects: How many objects that are learnt, each counted as much as it is sure.
+    """
+
+    images: int
+    objects: float
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """A network whose loss is a sum over objects or queries, divided by how many there are.
+
+    Where a step is seen in parts, its loss does not depend on them if each is divided by what is in the whole
+    step: so a crowded image counts as much as in a step that is seen at once. The loss of other networks is
+    taken for a mean over images.
+    """
+
+    def amount(self, targets: Sequence[Target]) -> Amount:
+        """What there is to learn in these targets."""
+
+    def loss(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[Target],
+        *,
+        resized_by: float = 1.0,
+        whole: Amount | None = None,
+    ) -> dict[str, Tensor]:
+        """As InstanceModel's, divided by what is in the whole step; None where these images are all of it.
+
+        Only a network that is Coarse too is told ``resized_by``.
+        """
+
+
 def loss_of(
-    model: InstanceModel, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float
+    model: InstanceModel,
+    images: Sequence[Tensor],
+    targets: Sequence[Target],
+    *,
+    resized_by: float,
+    whole: Amount | None = None,
 ) -> dict[str, Tensor]:
-    """A model's loss on images that have been resized by no more than its ``grid_scale``."""
+    """A model's loss on images that have been resized by no more than its ``grid_scale``.
+
+    Args:
+        model: Looked at for what it can be told.
+        images: Float32 (3, h_i, w_i).
+        targets: Of the same sizes.
+        resized_by: Images and targets have been resized by this.
+        whole: What the step holds that these images are a part of; for models that are Divided.
+    """
+    if whole is not None:
+        assert isinstance(model, Divided)
+        if resized_by == 1.0:
+            return model.loss(images, targets, whole=whole)
+        return model.loss(images, targets, resized_by=resized_by, whole=whole)
     if resized_by == 1.0:
         return model.loss(images, targets)
     assert isinstance(model, Coarse)

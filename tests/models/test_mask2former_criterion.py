@@ -13,6 +13,7 @@ from labelloop.models.mask2former_criterion import (
     sample_masks,
     uncertain_points,
 )
+from labelloop.models.protocol import Amount
 
 FEW = CriterionConfig(points=400)
 
@@ -44,9 +45,9 @@ def output_of(*boxes, spare=2, size=8, sure=4.0):
     return QueryOutput(classes_BQK=classes.requires_grad_(), masks_BQHW=masks.requires_grad_())
 
 
-def losses(outputs, targets, config=FEW):
+def losses(outputs, targets, config=FEW, whole=None):
     torch.manual_seed(0)
-    return query_losses(outputs, targets, config)
+    return query_losses(outputs, targets, config, whole)
 
 
 ONE, TWO, THREE = (0, 0, 12, 12), (16, 16, 28, 28), (0, 20, 8, 32)
@@ -203,6 +204,16 @@ def test_points_are_chosen_where_the_mask_is_least_sure():
     from_middle = (points[0, :, 0] - 0.5).abs()
     assert from_middle[:750].max() < 0.2  # three times as many drawn, a quarter of them kept
     assert from_middle[750:].max() > 0.4  # the rest anywhere
+
+
+@pytest.mark.parametrize("ignored", [None, (0, 0, 32, 32)], ids=["all counts", "some queries are left out"])
+def test_a_part_with_half_of_what_a_step_holds_has_half_of_its_own_loss(ignored):
+    outputs = [output_of(*SEEN), output_of(*SEEN)]
+    target = target_of(ONE, TWO, weights=[1.0, 0.6], ignored=ignored)
+    alone = losses(outputs, [target])
+    half = losses(outputs, [target], whole=Amount(images=2, objects=3.2))
+    for name, loss in alone.items():
+        assert float(half[name].detach()) == pytest.approx(float(loss.detach()) / 2, rel=1e-6)
 
 
 def test_the_padding_of_a_batch_is_no_part_of_an_image():
