@@ -139,18 +139,25 @@ _EIGHTHS = 8  # repeat factors are rounded to these
 _MOST_DRAWS = 20  # of a view that shows enough of what is known
 
 
-def repeated_ids(labelled: Mapping[int, SoftObjects], *, threshold: float, by_known: bool) -> list[int]:
+def repeated_ids(
+    labelled: Mapping[int, SoftObjects], *, threshold: float, by_known: bool, empty_too: bool = True
+) -> list[int]:
     """Ids of the labelled images, those with rare classes named more often.
 
     An image's repeat factor is the largest over its classes of max(1, sqrt(threshold / share of images with
     that class)) (Gupta et al. 2019, LVIS, section 4); each is named as often as its factor is larger than the
-    smallest, in eighths. Images without objects are left out, as detectron2 does, unless all are.
+    smallest, in eighths.
 
     Args:
         labelled: Objects by image id.
-        threshold: 0 names every image alike.
+        threshold: 0 names every image alike; with another one images without objects are left out, unless all
+            are without.
         by_known: Images of which a part is ignored are named less often, by how much of them is not.
+        empty_too: Otherwise images without objects, or with ignored ones alone, are left out whatever the
+            threshold, as detectron2 does, unless all are such.
     """
+    if not empty_too:
+        labelled = {i: objects for i, objects in labelled.items() if not objects.ignore.all()} or labelled
     known = {i: labelled[i].known_share() if by_known else 1.0 for i in sorted(labelled)}
     if threshold == 0:
         return _named(dict.fromkeys(known, 1.0), known)

@@ -28,7 +28,9 @@ class OptimiserConfig:
     Attributes:
         lr: Peak learning rate.
         backbone_lr_factor: The backbone learns at this share of it; 0 leaves it as it is, which costs less.
-        weight_decay: Of AdamW; none on biases, normalisations and embeddings.
+        weight_decay: Of AdamW; none on normalisations and embeddings.
+        decay_biases: Biases, and all else but normalisations, embeddings and tables of relative positions,
+            decay like weights. Reference: on.
         clip_norm: Gradients are scaled down to this norm.
         warmup_share: Share of the schedule over which the rate rises.
         decay: ``cosine`` falls along half a cosine; ``poly`` as (1 - share of the schedule) ** ``power``;
@@ -41,6 +43,7 @@ class OptimiserConfig:
     lr: float = 1e-3
     backbone_lr_factor: float = 0.3
     weight_decay: float = 0.05
+    decay_biases: bool = False
     clip_norm: float = 5.0
     warmup_share: float = 0.1
     decay: Decay = "cosine"
@@ -73,13 +76,16 @@ class Recipe:
             0 learns from all of it.
         pool_includes_labelled: The labelled images serve as unlabelled ones too, as in the reference.
         repeat_threshold: The student sees images with rare classes more often; 0 is off. Reference: 10.
+        empty_images: Labelled images without objects are learnt from by the teacher, and by a student without
+            ``repeat_threshold``. Reference: off.
         known_views: Labelled images are seen in proportion to what is known of them, how often and where. Of
             images without crowds, which are known as a whole, it changes nothing. Reference: off.
         labelled_batch: Labelled images per step.
         unlabelled_batch: Unlabelled images per step of the student.
         supervised_batch: Labelled images per step of the teacher.
         accumulate: Each process sees its images of a step in so many parts, one after the other, so that a
-            batch of any size fits into memory. A loss is the mean over the parts, weighted by their images.
+            batch of any size fits into memory. A loss is the mean over the parts, weighted by their images;
+            their sum where a network divides by what the whole step holds.
         unlabelled_weight: Of the loss on pseudo-labels. Reference: 2.
         ema_decay: Per step. Reference: 0.9996.
         ema_decay_steps: Steps of distillation that ``ema_decay`` is for; over fewer or more the average
@@ -124,6 +130,7 @@ class Recipe:
     validation_share: float = 0.2
     pool_includes_labelled: bool = False
     repeat_threshold: float = 0.0
+    empty_images: bool = True
     known_views: bool = True
     labelled_batch: int = 1
     unlabelled_batch: int = 1
@@ -281,6 +288,7 @@ REFERENCE = Recipe(
     fine_tune_share=0.0,
     pool_includes_labelled=True,
     repeat_threshold=10.0,
+    empty_images=False,
     known_views=False,
     unlabelled_weight=2.0,
     ema_decay=0.9996,
@@ -289,6 +297,7 @@ REFERENCE = Recipe(
     supervised_ema_decay=0.0,
     cached_images=0,
     pseudo=PseudoLabelConfig(score="class"),
+    optimiser=OptimiserConfig(decay_biases=True),
 )
 BUILT_IN = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
 

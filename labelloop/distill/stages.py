@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from labelloop.data.objects import SoftObjects
 from labelloop.data.pool import ImageLoader
-from labelloop.distill.averaging import average
+from labelloop.distill.averaging import WholeStep, average, whole_step
 from labelloop.distill.batches import Batch, BatchPlan, fitted, make_batches, prefetched
 from labelloop.distill.ema import ema_update
 from labelloop.distill.pseudo_labels import pseudo_objects
 from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
 from labelloop.errors import NonFiniteLossError
-from labelloop.models.protocol import InstanceModel, Paced, Target, loss_of, seen_by
+from labelloop.models.protocol import Amount, Divided, InstanceModel, Paced, Target, loss_of, seen_by
 from labelloop.progress import Progress
 from labelloop.team import ALONE, Team
 
@@ -81,16 +81,19 @@ def learning_rate(step: int, total: int, config: OptimiserConfig) -> float:
     return config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-_POSITIONS = ("relative_position_bias_table", "position_embeddings", "cls_token")
+_RELATIVE_POSITIONS = "relative_position_bias_table"
+_POSITIONS = (_RELATIVE_POSITIONS, "position_embeddings", "cls_token")
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """AdamW; the backbone learns slower, or is frozen here.
 
-    Biases, normalisations and embeddings do not decay (Mask2Former's own training; Liu et al. 2021, Swin
-    Transformer, of the table of relative positions).
+    Vectors, which are biases and normalisations, and embeddings do not decay (Liu et al. 2021, Swin
+    Transformer, of the table of relative positions). With ``decay_biases`` that is so of normalisations,
+    embeddings and this table alone, as in Mask2Former's own training.
     """
-    embedded = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    exempt = _not_decaying(module, config)
     peak = config.lr * (module.lr_factor if isinstance(module, Paced) else 1.0)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
@@ -99,8 +102,7 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
             if rate == 0:
                 parameter.requires_grad_(False)
                 continue
-            still = parameter.ndim <= 1 or id(parameter) in embedded or name.endswith(_POSITIONS)
-            decay = 0.0 if still else config.weight_decay
+            decay = 0.0 if name in exempt else config.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
@@ -111,6 +113,17 @@ def make_optimiser(module: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
             p.device.type in ("cpu", "cuda") for p in module.parameters()
         ),  # on CPUs a sixth of the time
     )
+
+
+def _not_decaying(module: nn.Module, config: OptimiserConfig) -> set[str]:
+    kinds = (nn.Embedding, *_NORMALISATIONS) if config.decay_biases else (nn.Embedding,)
+    of_kinds = {id(p) for m in module.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False)}
+    named = _RELATIVE_POSITIONS if config.decay_biases else _POSITIONS
+    return {
+        name
+        for name, p in module.named_parameters()
+        if id(p) in of_kinds or name.endswith(named) or (p.ndim <= 1 and not config.decay_biases)
+    }
 
 
 def run_stage(
@@ -166,12 +179,12 @@ def train_step(
     fabric: Fabric,
     team: Team = ALONE,
 ) -> dict[str, float]:
-    """One step: pseudo-labels and losses of every part, update, EMA.
+    """One step: pseudo-labels of every part, losses of every part, update, EMA.
 
     The loss of a step is the mean of its parts' losses, weighted by their images: labelled images by labelled
-    ones, unlabelled by unlabelled ones. It does not depend on which process sees which part. Where a model's
-    loss is a mean over images, and nothing in it is drawn at random or depends on the other images, it does
-    not depend on the number of parts either.
+    ones, unlabelled by unlabelled ones; where the student is Divided, it is their sum. It does not depend on
+    which process sees which part. Where a model's loss is a mean over images, or Divided, and nothing in it
+    is drawn at random or depends on the other images, it does not depend on the number of parts either.
 
     Args:
         step: Counted from the start of the schedule.
@@ -193,12 +206,13 @@ def train_step(
     learner.optimiser.zero_grad(set_to_none=True)
     facts = dict.fromkeys(_FACTS if plan.batches.unlabelled_batch else _FACTS[:1], 0.0)
     named: dict[str, float] = {}
-    for batch in batches:
-        drawn = f"{plan.batches.seed}/{plan.batches.stage}/{step}"
-        torch.manual_seed(
-            zlib.crc32((drawn if plan.batches.parts == 1 else f"{drawn}/{batch.part}").encode())
-        )
-        of_part, losses = _learn(batch, plan, learner, fabric)
+    taught = [_taught(batch, step, plan, learner.average, fabric) for batch in batches]
+    whole = None
+    if plan.batches.parts > 1 and isinstance(learner.student, Divided):
+        whole = whole_step(taught, learner.student, fabric.device, team)
+    for batch in taught:
+        _seed(step, batch, plan)
+        of_part, losses = _learn(batch, whole, plan, learner, fabric)
         for name, value in of_part.items():
             facts[name] += value
         for name, value in losses.items():
@@ -220,6 +234,11 @@ def train_step(
     return facts
 
 
+def _seed(step: int, batch: Batch, plan: StagePlan) -> None:
+    drawn = f"{plan.batches.seed}/{plan.batches.stage}/{step}"
+    torch.manual_seed(zlib.crc32((drawn if plan.batches.parts == 1 else f"{drawn}/{batch.part}").encode()))
+
+
 def _not_finite(what: str, losses: Mapping[str, float], batches: Sequence[Batch]) -> NonFiniteLossError:
     return NonFiniteLossError(
         what,
@@ -230,31 +249,38 @@ def _not_finite(what: str, losses: Mapping[str, float], batches: Sequence[Batch]
     )
 
 
+def _taught(batch: Batch, step: int, plan: StagePlan, teacher: InstanceModel, fabric: Fabric) -> Batch:
+    """A part of a step with what its unlabelled images teach."""
+    pseudo: Sequence[Target] = batch.pseudo
+    if batch.weak and plan.online is not None:
+        _seed(step, batch, plan)
+        pseudo = _labels_from_teacher(batch, plan, teacher, fabric)
+    return replace(batch, pseudo=tuple(replace(target, annotated=False) for target in pseudo))
+
+
 def _learn(
-    batch: Batch, plan: StagePlan, learner: Learner, fabric: Fabric
+    batch: Batch, whole: WholeStep | None, plan: StagePlan, learner: Learner, fabric: Fabric
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Gradients of a part of a step; its share of the step's facts, and of the labelled losses by name."""
-    pseudo = [t.to(fabric.device) for t in batch.pseudo]
-    if batch.weak and plan.online is not None:
-        pseudo = _labels_from_teacher(batch, plan, learner.average, fabric)
     total = torch.zeros((), device=fabric.device)
     facts: dict[str, float] = {}
     named: dict[str, float] = {}
     if batch.labelled:
-        share = len(batch.labelled) / plan.batches.labelled_batch
-        losses = _losses(batch.labelled, learner.student, fabric, batch.scale)
+        share = 1.0 if whole else len(batch.labelled) / plan.batches.labelled_batch
+        divided_by = whole.labelled if whole else None
+        losses = _losses(batch.labelled, divided_by, learner.student, fabric, batch.scale)
         total = share * sum(losses.values(), start=total)
         facts["loss"] = float(total.detach())
         named = {name: share * float(loss.detach()) for name, loss in losses.items()}
     if batch.strong:
-        share = len(batch.strong) / plan.batches.unlabelled_batch
-        unannotated = (replace(target, annotated=False) for target in pseudo)
-        pairs = list(zip(batch.strong, unannotated, strict=True))
-        losses = _losses(pairs, learner.student, fabric, batch.scale)
+        share = 1.0 if whole else len(batch.strong) / plan.batches.unlabelled_batch
+        divided_by = whole.unlabelled if whole else None
+        pairs = list(zip(batch.strong, batch.pseudo, strict=True))
+        losses = _losses(pairs, divided_by, learner.student, fabric, batch.scale)
         unlabelled: Tensor = share * sum(losses.values(), start=torch.zeros((), device=fabric.device))
         total = total + plan.unlabelled_weight * unlabelled
         facts["pseudo_loss"] = float(unlabelled.detach())
-        weights = [float(t.weights[~t.ignore].sum()) for t in pseudo]
+        weights = [float(t.weights[~t.ignore].sum()) for t in batch.pseudo]
         facts["pseudo_labels"] = sum(weights) / plan.batches.unlabelled_batch
     fabric.backward(total)
     return facts, named
@@ -270,16 +296,20 @@ def _labels_from_teacher(
     labels = [
         pseudo_objects(p, plan.online, small_area_px=plan.small_area_px, grid_yx=grid_yx) for p in predictions
     ]
-    return [dense_target(objects).to(fabric.device) for objects in labels]
+    return [dense_target(objects) for objects in labels]
 
 
 def _losses(
-    pairs: Sequence[tuple[Tensor, Target]], student: InstanceModel, fabric: Fabric, resized_by: float
+    pairs: Sequence[tuple[Tensor, Target]],
+    divided_by: Amount | None,
+    student: InstanceModel,
+    fabric: Fabric,
+    resized_by: float,
 ) -> dict[str, Tensor]:
     images = [image.to(fabric.device) for image, _ in pairs]
     with fabric.autocast():
         targets = [target.to(fabric.device) for _, target in pairs]
-        return loss_of(student, images, targets, resized_by=resized_by)
+        return loss_of(student, images, targets, resized_by=resized_by, whole=divided_by)
 
 
 def dense_target(objects: SoftObjects) -> Target:

@@ -164,9 +164,7 @@ class Trainer:
         batches = replace(
             self._batches(name),
             labelled_batch=recipe.labelled_batch,
-            labelled_ids=repeated_ids(
-                self.labelled, threshold=recipe.repeat_threshold, by_known=recipe.known_views
-            ),
+            labelled_ids=self._labelled_ids(recipe.repeat_threshold),
         )
         if name == "fine-tuning":
             batches = replace(batches, labelled_batch=recipe.labelled_batch + recipe.unlabelled_batch)
@@ -314,7 +312,7 @@ class Trainer:
             seed=self.seed,
             stage=stage,
             labelled=self.labelled,
-            labelled_ids=repeated_ids(self.labelled, threshold=0.0, by_known=self.recipe.known_views),
+            labelled_ids=self._labelled_ids(0.0),
             labelled_batch=self.recipe.supervised_batch,
             unlabelled_ids=(),
             unlabelled_batch=0,
@@ -324,6 +322,14 @@ class Trainer:
             weak=self.recipe.weak,
             strong=self.recipe.strong,
             parts=self.parts,
+        )
+
+    def _labelled_ids(self, threshold: float) -> list[int]:
+        return repeated_ids(
+            self.labelled,
+            threshold=threshold,
+            by_known=self.recipe.known_views,
+            empty_too=self.recipe.empty_images,
         )
 
     def _fresh_model(self, stage: str) -> InstanceModel:

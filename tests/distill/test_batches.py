@@ -92,6 +92,16 @@ def test_repeat_factors_are_fractions_and_images_without_objects_are_left_out():
     assert ids.count(10) / ids.count(0) == pytest.approx(wanted, rel=0.05)
 
 
+def test_images_without_objects_are_left_out_where_asked_unless_all_are():
+    crowd = replace(with_classes(0), ignore=np.array([True]))
+    images = {1: with_classes(0), 2: with_classes(), 3: with_classes(0), 4: crowd}
+    for threshold in (0.0, 10.0):
+        found = repeated_ids(images, threshold=threshold, by_known=False, empty_too=False)
+        assert found == [1, 3]
+    empty = {2: with_classes(), 5: with_classes()}
+    assert repeated_ids(empty, threshold=0.0, by_known=False, empty_too=False) == [2, 5]
+
+
 def unknown_right_of(column: int, *, side: int = 64) -> SoftObjects:
     """An object in the top left corner, and nothing known from a column on."""
     masks = np.zeros((2, side, side), np.uint8)

@@ -82,8 +82,11 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began():
     assert not stored_recipe({k: v for k, v in then.items() if k != "known_views"}).known_views
     reference = REFERENCE.as_dict()
     assert stored_recipe(reference) == REFERENCE
-    del reference["pseudo"]["score"]
-    assert stored_recipe(reference).pseudo.score == "model"
+    del reference["pseudo"]["score"], reference["optimiser"]["decay_biases"], reference["empty_images"]
+    stored = stored_recipe(reference)
+    assert stored.pseudo.score == "model"
+    assert stored.empty_images
+    assert not stored.optimiser.decay_biases
 
 
 def test_a_score_that_there_is_none_of_is_refused_with_those_that_there_are():
@@ -134,6 +137,8 @@ def test_the_reference_recipe_is_the_published_algorithm():
     assert REFERENCE.pseudo.score == "class"
     assert REFERENCE.pseudo.min_area_px == 80
     assert not REFERENCE.pseudo.soft_masks
+    assert REFERENCE.optimiser == OptimiserConfig(decay_biases=True)
+    assert not REFERENCE.empty_images
 
 
 def test_an_unknown_recipe_names_the_known_ones():

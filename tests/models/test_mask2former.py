@@ -279,6 +279,25 @@ def test_embeddings_and_normalisations_do_not_decay():
     assert not still & {f"{name}.weight" for name in weights}
 
 
+def test_where_biases_decay_only_normalisations_embeddings_and_relative_positions_do_not():
+    from labelloop.models.mask2former_backbones import dinov2
+
+    for network in (tiny_swin(), tiny_network(dinov2(**TINY_DINO))):
+        kinds = torch.nn.LayerNorm | torch.nn.GroupNorm | torch.nn.BatchNorm2d | torch.nn.Embedding
+        exempt = {
+            f"{name}.{own}"
+            for name, module in network.named_modules()
+            for own, _ in module.named_parameters(recurse=False)
+            if isinstance(module, kinds) or own == "relative_position_bias_table"
+        }
+        groups = make_optimiser(network, OptimiserConfig(decay_biases=True)).param_groups
+        decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        learnt = {name: decay[id(p)] for name, p in network.named_parameters() if p.requires_grad}
+        assert {name for name, rate in learnt.items() if rate == 0} == exempt & set(learnt)
+        assert set(learnt.values()) == {0.0, OptimiserConfig().weight_decay}
+        assert any(name.endswith(".bias") and rate > 0 for name, rate in learnt.items())
+
+
 def test_more_annotated_objects_than_queries_are_an_error_that_names_the_way_out(discs):
     model = Mask2Former(tiny_swin(), FIT, CriterionConfig(points=100))
     target = discs([(8 + 12 * (i // 5), 8 + 12 * (i % 5), 4) for i in range(20)])
