@@ -70,7 +70,7 @@ FORMATS = (
     ),
     LabelReader(
         name=yolo.NAME,
-        form="a folder of text files of outlines, with classes.txt",
+        form="a folder of text files of outlines, with classes.txt or data.yaml",
         recognises=yolo.is_yolo,
         read=yolo.read_yolo,
         holder="either",

@@ -4,7 +4,7 @@
 
 Coordinates are shares of the image's width and height. ``labels/train/x.txt`` belongs to
 ``images/train/x.jpg``, or to the image beside it. The names of the classes are the lines of ``classes.txt``,
-beside the labels or above them.
+or else ``names`` in ``data.yaml``, beside the labels or above them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from labelloop.errors import FormatError
 from labelloop.formats.layouts import sibling_folder
@@ -24,6 +27,7 @@ from labelloop.plurals import plural
 NAME = "yolo"
 
 _CLASSES_FILE = "classes.txt"
+_SET_FILE = "data.yaml"  # of Ultralytics
 _LEVELS_UP = 3  # set/labels/train: the names may lie in the set's folder
 _PROBED = 20  # files that auto looks into
 
@@ -47,7 +51,7 @@ def read_yolo(path: Path) -> LabelSet:
     """Reads all text files under a folder, or one file. An empty file is an image without objects.
 
     Raises:
-        FormatError: There are none, or ``classes.txt`` is missing and needed, or cannot be used.
+        FormatError: There are none, or the names of the classes are missing and needed, or cannot be used.
     """
     root = path if path.is_dir() else path.parent
     files = list(_label_files(path))
@@ -118,16 +122,20 @@ def _objects(file: Path) -> Iterator[RelativeOutline]:
 
 
 def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
-    for folder in (root, *root.resolve().parents[:_LEVELS_UP]):
-        file = folder / _CLASSES_FILE
-        if file.is_file():
-            names = [line.strip() for line in _text(file).splitlines() if line.strip()]
+    folders = (root, *root.resolve().parents[:_LEVELS_UP])
+    for name, named in ((_CLASSES_FILE, _lines), (_SET_FILE, _names_of_set)):
+        for file in (folder / name for folder in folders):
+            if not file.is_file():
+                continue
+            names = named(file)
+            if names is None:
+                continue
             if len(set(names)) != len(names) or largest >= len(names):
                 raise FormatError(
                     f"the labels name class {largest}, the names are {len(names)}, {len(set(names))} of them"
                     " different",
                     value=file,
-                    way_out="Give each class, from 0, a line with its own name.",
+                    way_out="Give each class, from 0, a name of its own.",
                 )
             return tuple(names)
     if largest > 0:
@@ -137,6 +145,35 @@ def _class_names(root: Path, largest: int) -> tuple[str, ...] | None:
             way_out="Write them there, one per line, the name of class 0 first.",
         )
     return None
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
+
+
+def _names_of_set(file: Path) -> list[str] | None:
+    """``names`` of a data.yaml, a list or names by number; None where it has none."""
+    try:
+        # All scalars are text: a class may be called no, or 1e3.
+        document: Any = yaml.load(_text(file), Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise FormatError(
+            f"the names of the classes cannot be read, it is not YAML ({' '.join(str(error).split())})",
+            value=file,
+            way_out=f"Repair it, or write the names into {_CLASSES_FILE}, one per line.",
+        ) from error
+    if not isinstance(document, dict) or "names" not in document:
+        return None
+    names = document["names"]
+    if isinstance(names, dict) and set(names) == {str(number) for number in range(len(names))}:
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FormatError(
+            "there is no list of names of the classes from 0",
+            value=file,
+            way_out=f"Write names: [FIRST, SECOND] there, or the names into {_CLASSES_FILE}, one per line.",
+        )
+    return names
 
 
 def _text(file: Path) -> str:

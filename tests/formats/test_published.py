@@ -355,6 +355,47 @@ def test_yolo_classes_in_another_encoding_are_one_error_with_the_way_out(tmp_pat
     assert caught.value.value == str(file)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: ../set\ntrain: images/train\nnc: 2\nnames: ['yes', no]\n",
+        "nc: 2\nnames:\n  1: no\n  0: yes\n",
+    ],
+)
+def test_yolo_names_are_those_of_data_yaml_as_they_are_written(tmp_path, text):
+    folder = yolo_set(tmp_path, ["1 0.1 0.1 0.5 0.1 0.5 0.5"], classes="")
+    (tmp_path / "data.yaml").write_text(text)
+    assert yolo.read_yolo(folder).classes == ("yes", "no")
+    (tmp_path / "classes.txt").write_text("cell\nnucleus\n")
+    assert yolo.read_yolo(folder).classes == ("cell", "nucleus")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("names: [cell\n", "not YAML"),
+        ("names: 2\n", "no list of names"),
+        ("names: [[a], b]\n", "no list of names"),
+        ("names:\n  0: cell\n  2: nucleus\n", "no list of names"),
+        ("names: [cell]\n", "labels name class 1"),
+        ("names: [cell, cell]\n", "labels name class 1"),
+    ],
+)
+def test_a_data_yaml_that_does_not_name_the_yolo_classes_is_one_error(tmp_path, text, reason):
+    folder = yolo_set(tmp_path, ["1 0.1 0.1 0.5 0.1 0.5 0.5"], classes="")
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(FormatError, match=reason) as caught:
+        yolo.read_yolo(folder)
+    assert caught.value.value == str(tmp_path / "data.yaml")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "nc: 1\n", ""])
+def test_a_data_yaml_without_names_is_as_if_there_were_none(tmp_path, text):
+    folder = yolo_set(tmp_path, ["0 0.1 0.1 0.5 0.1 0.5 0.5"], classes="")
+    (tmp_path / "data.yaml").write_text(text)
+    assert yolo.read_yolo(folder).classes is None
+
+
 def test_several_yolo_classes_need_their_names(tmp_path):
     folder = yolo_set(tmp_path, ["1 0.1 0.1 0.5 0.1 0.5 0.5"], classes="")
     with pytest.raises(FormatError, match=r"names of the classes are missing"):
