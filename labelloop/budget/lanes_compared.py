@@ -81,7 +81,8 @@ def compare_lanes(
     holding = np.array([bool((~labels[image.id].crowd).any()) for image in images])
     resampling = Resampling.of(len(images), [image.group for image in images], replicates=0, seed=0)
     compared = compare_curves(curves, n_images=len(images))
-    return {**compared, "notes": [*resampling.notes(holding), *compared["notes"]]}
+    notes = [*resampling.notes(holding), *compared["notes"], *exhaustion_notes(curves, rounds)]
+    return {**compared, "notes": notes}
 
 
 def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) -> dict[str, Any]:
@@ -104,6 +105,25 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
         "baseline": baseline,
         "notes": _notes(seeds.shape[1]),
     }
+
+
+def exhaustion_notes(curves: Mapping[str, Sequence[LaneCurve]], rounds: int) -> list[str]:
+    """Says which lanes ended before their last round, as no image was left, and what that cuts short.
+
+    Args:
+        curves: By strategy, one per seed.
+        rounds: That were asked for.
+    """
+    ended = []
+    for name, lanes in curves.items():
+        early = [lane.points[-1].round for lane in lanes if lane.points[-1].round < rounds]
+        if early:
+            seeds = f" ({len(early)} of {len(lanes)} seeds)" if len(lanes) > 1 else ""
+            ended.append(f"{name} after round {min(early)}{seeds}")
+    if not ended:
+        return []
+    where = "a curve ends with the first of its seeds, and the comparison with the first of all lanes"
+    return [f"no image was left to ask about before round {rounds}: {', '.join(ended)}; {where}"]
 
 
 def measure_lane(source: Project, folder: Path, test: Sequence[int], *, rounds: int) -> LaneCurve:

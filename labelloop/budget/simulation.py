@@ -225,8 +225,13 @@ def _held_out(labelled: Sequence[ImageRecord]) -> list[ImageRecord]:
 
 
 def _folder(project: Project, request: SimulationRequest, settings: LaneSettings) -> Path:
-    """Where simulations with these settings lie; strategies, seeds and rounds may differ."""
-    revisions = project.newest_label_revisions([*settings.askable, *settings.test])
+    """Where simulations with these settings lie; strategies, seeds and rounds may differ.
+
+    Named after all that lanes copy or are measured by: others would not go on as they began.
+    """
+    val = {image.id for image in project.images(split="val", labelled=True)}
+    copied = {*settings.test, *val, *(image.id for image in project.images(split="train"))}
+    revisions = project.newest_label_revisions([*settings.askable, *settings.test, *val])
     settled = {
         "budget": asdict(request.budget),
         "length": request.iterations or f"{request.time_s} s",
@@ -234,7 +239,9 @@ def _folder(project: Project, request: SimulationRequest, settings: LaneSettings
         "annotator": request.annotator,
         "model": request.model,
         "revisions": sorted(revisions.items()),
-        "images": len(project.images(split="train")),
+        "test": settings.test,
+        "askable": settings.askable,
+        "images": [(each.id, each.split, each.group) for each in project.images() if each.id in copied],
     }
     digest = hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:12]
     folder = project.root / ".labelloop" / "simulations" / digest

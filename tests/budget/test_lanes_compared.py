@@ -13,6 +13,7 @@ from labelloop.budget.lanes_compared import (
     REPLICATES,
     LaneCurve,
     compare_curves,
+    exhaustion_notes,
     interval,
     mean_over_seeds,
     minutes_shares,
@@ -65,6 +66,20 @@ def test_few_seeds_are_said(n_seeds: int, noted: int) -> None:
     values = np.full((1 + REPLICATES, 2), 0.5)
     result = compare_curves({"random": [lane(values)] * n_seeds}, n_images=60)
     assert len(result["notes"]) == noted
+
+
+def test_lanes_that_ran_out_of_images_are_said_with_what_they_cut_short() -> None:
+    values = np.full((1 + REPLICATES, 2), 0.5)
+    one_round = lane(values)
+    only_start = LaneCurve(points=one_round.points[:1], values=values[:, :1])
+    curves = {"random": [one_round, one_round], "auto": [one_round, only_start]}
+    assert exhaustion_notes(curves, 1) == [
+        "no image was left to ask about before round 1: auto after round 0 (1 of 2 seeds);"
+        " a curve ends with the first of its seeds, and the comparison with the first of all lanes"
+    ]
+    assert "round 2: random after round 1 (2 of 2 seeds), auto after" in exhaustion_notes(curves, 2)[0]
+    assert "random after round 1;" in exhaustion_notes({"random": [one_round]}, 2)[0]
+    assert exhaustion_notes({"random": [one_round]}, 1) == []
 
 
 def noisy_curves(truth: np.ndarray, *, sd: float, n: int, seed: int) -> np.ndarray:

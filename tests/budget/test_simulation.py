@@ -21,7 +21,7 @@ from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.errors import ProjectError, UsageError
 from labelloop.progress import Silent
-from labelloop.project.adding import LabelSource, add_labels
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -194,6 +194,9 @@ def test_without_test_images_a_fixed_fifth_measures_and_is_never_asked_about(tmp
     asked = {task.image_id for record in rounds(scratch) for task in round_tasks(scratch, record.id)}
     assert len(asked) == 14
     assert not asked & set(settings["test"])
+    assert not any("no image was left" in note for note in result["notes"])
+    longer = simulate(project, replace(request, rounds=2))
+    assert any("no image was left to ask about before round 2" in note for note in longer["notes"])
 
 
 def test_test_images_measure_the_promoted_models_where_others_validate(tmp_path: Path) -> None:
@@ -203,6 +206,49 @@ def test_test_images_measure_the_promoted_models_where_others_validate(tmp_path:
     scratch = Project.open(Path(result["folder"]) / "seed-0" / "random")
     assert scratch.images(split="test", labelled=True) == []
     assert scratch.run("round-1").result["split"] == "val"
+
+
+class StoppedBeforeTraining(Silent):
+    """Ctrl-C when the place of a simulation is known and nothing has been trained in it."""
+
+    def start(self, stage: str, total: int) -> None:
+        if stage == "simulating":
+            raise KeyboardInterrupt
+
+
+def places(project: Project, folder: Path) -> set[str]:
+    """Names of the folders of all simulations that were begun, this one too."""
+    with pytest.raises(KeyboardInterrupt):
+        simulate(project, REQUEST, StoppedBeforeTraining())
+    return {each.name for each in (folder / "screen" / ".labelloop" / "simulations").iterdir()}
+
+
+def correct_one(project: Project, split: str) -> None:
+    """The labels of an image have a newer revision, of the same objects."""
+    image, *_ = project.images(split=split, labelled=True)
+    labels = project.labels([image.id])[image.id]
+    with project.ledger.write() as session:
+        row = LabelRow(image_id=image.id, revision=2, source="tiles", n_objects=len(labels))
+        row.instances = encode_instances(labels)
+        session.add(row)
+
+
+@pytest.mark.parametrize("test", [0, 3], ids=["a held-out fifth measures", "test images measure"])
+def test_lanes_begun_before_images_had_groups_are_not_continued(tmp_path: Path, test: int) -> None:
+    project = labelled_project(tmp_path, train=20, test=test)
+    before = places(project, tmp_path)
+    assert places(project, tmp_path) == before
+    add_images(project, [str(tmp_path / "train")], group_by=r"0(\d)\d\.png$")
+    assert len({image.group for image in project.images(split="train")}) == 3
+    assert len(places(project, tmp_path)) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_lanes_begun_before_labels_were_corrected_are_not_continued(tmp_path: Path, split: str) -> None:
+    project = labelled_project(tmp_path, train=5, val=2)
+    before = places(project, tmp_path)
+    correct_one(project, split)
+    assert len(places(project, tmp_path)) == len(before) + 1
 
 
 def know_in_part(project: Project, n: int) -> set[int]:
