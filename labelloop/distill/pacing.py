@@ -6,6 +6,7 @@ slows down as it gets warm. So the student gets the time that the teacher has le
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,6 +18,10 @@ from labelloop.distill.timing import Costs, refit_student
 from labelloop.distill.trainer import Trainer
 from labelloop.project.project import Project, RunRecord
 from labelloop.runs.files import write_json
+
+_DECISIVE = (
+    "model", "recipe", "train_images", "val_images", "folds", "pool_ranges", "label_revisions", "stats",
+)  # fmt: skip
 
 
 def rest_planned(
@@ -58,6 +63,30 @@ def rest_planned(
             f" {trainer.schedule.student} were planned for the student"
         )
     return record, replace(trainer, schedule=schedule), seconds
+
+
+def timed_alike(project: Project, config: Mapping[str, Any], iterations: int) -> RunRecord | None:
+    """The newest finished run that was given a time, has so many iterations, and is otherwise the same.
+
+    Its teacher's share depends on what a step cost then; its number of iterations alone does not tell it.
+
+    Args:
+        project: Whose runs.
+        config: What was decided of a new run, which is guided.
+        iterations: Of teacher and student together.
+    """
+    wanted = _decided(json.loads(json.dumps(config)))  # as the ledger gives it back
+    for run in reversed(project.finished_runs(deleted=True)):
+        if run.config.get("costs") and _decided(run.config) == wanted:
+            if Schedule(**run.config["schedule"]).iterations == iterations:
+                return run
+    return None
+
+
+def _decided(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the length that the weights of a run depend on, on one machine."""
+    asked = {name: config["request"].get(name) for name in ("method", "seed")}
+    return asked | {name: config.get(name) for name in _DECISIVE}
 
 
 def _fitted(config: Mapping[str, Any], trainer: Trainer, taken_s: float, left_s: float) -> Schedule:

@@ -22,6 +22,7 @@ from labelloop.data.view_settings import GeometryConfig
 from labelloop.distill.asked_labels import AskedLabels
 from labelloop.distill.assembly import id_ranges, pool_parts
 from labelloop.distill.measuring import Asked, measured_costs
+from labelloop.distill.pacing import timed_alike
 from labelloop.distill.recipe import benchmark_table, find_recipe, stored_recipe
 from labelloop.distill.request import TrainRequest
 from labelloop.distill.schedule import (
@@ -122,6 +123,20 @@ def decide(
     }
 
 
+def _as_timed(project: Project, config: dict[str, Any], planned: Schedule, progress: Progress) -> Schedule:
+    """The steps of the timed run that this one repeats, if there is one, else those that were planned."""
+    timed = timed_alike(project, config, planned.iterations)
+    if timed is None:
+        return planned
+    schedule = Schedule(**timed.config["schedule"])
+    if schedule != planned:
+        progress.note(
+            f"note: these are the {schedule.length} iterations of {timed.name}, a run that was given a time;"
+            f" --iterations {planned.length} divides them as the recipe does"
+        )
+    return schedule
+
+
 def plan_lengths(
     project: Project,
     request: TrainRequest,
@@ -162,7 +177,10 @@ def plan_lengths(
 
     if request.time_s is None:
         team.tell(None)  # nothing to measure
-        return schedule(request.iterations), None
+        planned = schedule(request.iterations)
+        if not supervised and request.iterations is not None and request.teacher_iterations is None:
+            planned = _as_timed(project, config, planned, progress)
+        return planned, None
     costs = measured_costs(
         project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
     )

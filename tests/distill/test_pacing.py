@@ -13,11 +13,12 @@ import torch
 from labelloop.distill import timing
 from labelloop.distill.assembly import trainer_of
 from labelloop.distill.pacing import rest_planned
-from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, with_student
+from labelloop.distill.schedule import SHORTEST_STUDENT, Schedule, guided_schedule, with_student
 from labelloop.distill.train import TrainRequest, train
 from labelloop.durations import parse_iterations
 from labelloop.errors import UsageError
 from labelloop.progress import Silent
+from labelloop.project.adding import LabelSource, add_labels
 from labelloop.runs.files import write_json
 
 CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.py")
@@ -27,8 +28,8 @@ CORE_NET = str(Path(__file__).parents[2] / "examples" / "extending" / "core_net.
 def begun(project, tmp_path, interrupted):
     """A run of which the lengths are known and no step has been made, and its trainer."""
     recipe = tmp_path / "quick.toml"
-    recipe.write_text("supervised_steps = [[1, 4]]\n")
-    request = TrainRequest(model=CORE_NET, recipe=str(recipe), time_s=60.0, name="timed")
+    recipe.write_text("supervised_steps = [[1, 20]]\n")
+    request = TrainRequest(model=CORE_NET, recipe=str(recipe), time_s=6000.0, name="timed")
     interrupted(project, request, "teacher")
     record = project.run("timed")
     schedule = Schedule(**record.config["schedule"])
@@ -51,14 +52,15 @@ def test_a_run_whose_time_is_over_gets_the_shortest_student_and_goes_on_so(proje
     assert result["schedule"] == config["schedule"]
 
 
-def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_length_that_it_tells(
-    project, begun, tmp_path
-):
+@pytest.mark.parametrize("told", ["length", "iterations"])
+def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_what_it_tells(project, begun, tmp_path, told):
     record, trainer = begun
     rest_planned(project, record, trainer, time.monotonic() - 1)
     timed = train(project, TrainRequest(resume=True, name="timed"))
-    iterations, teacher_iterations = parse_iterations(timed["length"])
+    iterations, teacher_iterations = parse_iterations(str(timed[told]))
     assert iterations == timed["iterations"]
+    recipes = guided_schedule(trainer.recipe, iterations=iterations, n_labels=3, pool=len(trainer.pool))
+    assert (timed["length"], recipes.length) == ("20+3", "12+11")
     request = TrainRequest(
         model=CORE_NET,
         recipe=str(tmp_path / "quick.toml"),
@@ -73,6 +75,31 @@ def test_a_run_that_was_given_a_time_is_repeated_bit_for_bit_by_the_length_that_
             for run in ("timed", "counted")
         )
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("differs", ["seed", "labels"])
+def test_a_number_of_iterations_is_divided_as_the_recipe_does_where_the_timed_run_was_another(
+    project, begun, tmp_path, interrupted, differs
+):
+    record, trainer = begun
+    rest_planned(project, record, trainer, time.monotonic() - 1)
+    timed = train(project, TrainRequest(resume=True, name="timed"))
+    if differs == "labels":  # the same images, and another revision of one's labels
+        labels = json.loads((tmp_path / "labelled.json").read_text())
+        del labels["annotations"][0]
+        (tmp_path / "labelled.json").write_text(json.dumps(labels))
+        source = LabelSource(path=str(tmp_path / "labelled.json"), images=str(tmp_path / "labelled"))
+        assert add_labels(project, source).revised == 1
+    request = TrainRequest(
+        model=CORE_NET,
+        recipe=str(tmp_path / "quick.toml"),
+        iterations=timed["iterations"],
+        seed=differs == "seed",
+        name="other",
+    )
+    interrupted(project, request, "teacher")
+    schedule = Schedule(**project.run("other").config["schedule"])
+    assert (timed["length"], schedule.length) == ("20+3", "12+11")
 
 
 def test_labelled_images_count_in_a_schedule_where_they_are_in_the_pool(project, tmp_path, interrupted):
@@ -107,7 +134,7 @@ def test_a_teachers_iterations_leave_some_for_the_student(project):
 
 def test_a_student_gets_more_steps_where_more_time_is_left(project, begun):
     record, trainer = begun
-    _, replanned, _ = rest_planned(project, record, trainer, time.monotonic() + 10_000)
+    _, replanned, _ = rest_planned(project, record, trainer, time.monotonic() + 1_000_000)
     assert replanned.schedule.student > trainer.schedule.student
 
 
