@@ -25,7 +25,9 @@ def export(
 ) -> None:
     """Write labels and predictions for other tools.
 
-    label-studio: one JSON file of tasks that Label Studio imports, and that `add labels` reads back.
+    label-studio: one JSON file of tasks that Label Studio imports, and that `add labels` reads back: a task
+    for each image that has labels, or predictions of the newest finished run in the ledger. These come from
+    train, evaluate, push (of the pool) and report, not from predict; their model version names the run.
 
     Example: `labelloop export --format label-studio --out tasks`
     """
@@ -40,8 +42,12 @@ def export(
     if as_json:
         print_json(report)
         return
-    parts = f"{report.labelled} with labels and {report.predicted} with predictions"
+    run = f" of {report.run} ({report.which})" if report.run else ""
+    parts = f"{report.labelled} with labels and {report.predicted} with predictions{run}"
     say(f"{plural(report.images, 'task')}, {parts}: {report.out}")
     if report.partly_labelled:
         why = "a part of the image is unknown and would come back as background"
         say(f"labels left out: {report.partly_labelled} ({why})")
+    if report.not_predicted:
+        why = f"the ledger has no prediction of them by {report.run}" if report.run else "no finished run is there"
+        say(f"left out: {plural(report.not_predicted, 'image')} of the pool without labels ({why})")

@@ -14,7 +14,7 @@ from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.regions import SCORE_DIGITS, to_regions
 from labelloop.whole_files import replacing
 
-MODEL_VERSION = "labelloop"
+MODEL_VERSION = "labelloop"  # where no run is named
 
 _CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")  # as in labelling_config
 
@@ -24,6 +24,7 @@ def write_export(
     images: Iterable[tuple[str, Instances | None, Instances | None]],
     classes: Sequence[str],
     *,
+    model_version: str = MODEL_VERSION,
     controls: ControlNames = _CONTROLS,
 ) -> None:
     """Writes a list of tasks that Label Studio imports; the file appears whole or not at all.
@@ -37,6 +38,7 @@ def write_export(
         images: File name (relative, with forward slashes), annotation or None, and prediction or None, of
             each image; read one by one. An annotation without objects says that the image is empty.
         classes: Class names by label.
+        model_version: What Label Studio shows as the model of the predictions.
         controls: What the labelling configuration calls its parts.
 
     Raises:
@@ -47,7 +49,7 @@ def write_export(
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write("[")
             for number, (name, annotation, prediction) in enumerate(images):
-                task = _task(name, annotation, prediction, classes, controls)
+                task = _task(name, annotation, prediction, classes, model_version, controls)
                 file.write((", " if number else "") + json.dumps(task, ensure_ascii=False))
             file.write("]")
     except OSError as error:
@@ -63,6 +65,7 @@ def _task(
     annotation: Instances | None,
     prediction: Instances | None,
     classes: Sequence[str],
+    model_version: str,
     controls: ControlNames,
 ) -> dict[str, Any]:
     task: dict[str, Any] = {
@@ -76,7 +79,7 @@ def _task(
     if prediction is not None:
         predicted: dict[str, Any] = {
             "result": to_regions(prediction, _keys(prediction), classes, controls),
-            "model_version": MODEL_VERSION,
+            "model_version": model_version,
         }
         if prediction.scores is not None and len(prediction):
             predicted["score"] = round(float(prediction.scores.mean()), SCORE_DIGITS)

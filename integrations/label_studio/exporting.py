@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from labelloop.errors import ProjectError
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.export_writer import write_export
+from labelloop.integrations.label_studio.export_writer import MODEL_VERSION, write_export
 from labelloop.predict.names import unique_names
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import ImageRecord, Project, RunRecord
@@ -31,8 +31,12 @@ class ExportReport:
         out: The file.
         images: Tasks in it.
         labelled: Images with labels in it.
-        predicted: Images with predictions of the newest finished run.
+        predicted: Images with predictions of the run.
         partly_labelled: Images whose labels are left out, since a part of them is unknown (a crowd).
+        run: Whose predictions: the newest finished one that is there; None without one.
+        which: Which of its models: guided or supervised.
+        not_predicted: Images of the pool that are no tasks: they have no labels, and the ledger has no
+            prediction of the run for them.
     """
 
     out: Path
@@ -40,6 +44,9 @@ class ExportReport:
     labelled: int
     predicted: int
     partly_labelled: int
+    run: str | None
+    which: str | None
+    not_predicted: int
 
 
 def export_project(project: Project, out: Path) -> ExportReport:
@@ -47,8 +54,8 @@ def export_project(project: Project, out: Path) -> ExportReport:
 
     Labels are annotations, in their newest revision. Where a part of the image is unknown they are left out:
     Label Studio has no word for it, so it would come back as background. Predictions are those that the
-    ledger has of the promoted model of the newest finished run (from ``evaluate`` or ``push``), scored at its
-    working score or more.
+    ledger has of the promoted model of the newest finished run that is still there (from ``train``,
+    ``evaluate``, ``push`` or ``report``), scored at its working score or more; nothing is predicted anew.
 
     Args:
         project: What to export.
@@ -68,13 +75,21 @@ def export_project(project: Project, out: Path) -> ExportReport:
         )
     names = unique_names([image.file_name for image in told], [image.path for image in told])
     path, counts = out / FILE_NAME, Counter[str]()
-    write_export(path, _read(project, run, told, names, counts), project.config.classes)
+    write_export(
+        path,
+        _read(project, run, told, names, counts),
+        project.config.classes,
+        model_version=MODEL_VERSION if run is None else f"{run.name}-{run.promoted}",
+    )
     return ExportReport(
         out=path,
         images=len(told),
         labelled=counts["labelled"],
         predicted=counts["predicted"],
         partly_labelled=counts["partly_labelled"],
+        run=None if run is None else run.name,
+        which=None if run is None else run.promoted,
+        not_predicted=sum(image.split == "train" and image.id not in has_any for image in images),
     )
 
 
@@ -103,7 +118,7 @@ def _read(
 
 
 def _promoted_run(project: Project) -> RunRecord | None:
-    finished = [run for run in project.finished_runs(deleted=True) if run.promoted]
+    finished = [run for run in project.finished_runs() if run.promoted]
     return finished[-1] if finished else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,13 +29,18 @@ H, W = 40, 60
 def project(tmp_path: Path) -> Project:
     """With a finished run, and no image yet."""
     made = Project.init(tmp_path / "screen", ProjectConfig(name="screen", classes=("cell",)))
-    made.save_run(
+    finish(made, "first")
+    return made
+
+
+def finish(project: Project, name: str) -> None:
+    project.save_run(
         RunRecord(
-            name="first", state="finished", method="supervised", model="mask-rcnn-lite", seed=0,
+            name=name, state="finished", method="supervised", model="mask-rcnn-lite", seed=0,
             promoted="supervised", config={}, result={},
         )
     )  # fmt: skip
-    return made
+    (project.runs_dir / name).mkdir(parents=True)
 
 
 def squares(
@@ -57,10 +63,16 @@ def squares(
 
 
 def add(
-    project: Project, name: str, labels: Instances | None = None, predicted: Instances | None = None
+    project: Project,
+    name: str,
+    labels: Instances | None = None,
+    predicted: Instances | None = None,
+    *,
+    run: str = "first",
+    split: str = "train",
 ) -> None:
     with project.ledger.write() as session:
-        image = ImageRow(sha256=name, path=name, file_name=name, height=H, width=W)
+        image = ImageRow(sha256=name, path=name, file_name=name, height=H, width=W, split=split)
         session.add(image)
         session.flush()
         if labels is not None:
@@ -73,7 +85,7 @@ def add(
         if predicted is not None:
             session.add(
                 PredictionRow(
-                    run="first", which="supervised", image_id=image.id, instances=encode_instances(predicted)
+                    run=run, which="supervised", image_id=image.id, instances=encode_instances(predicted)
                 )
             )
 
@@ -114,6 +126,60 @@ def test_the_command_says_how_many_labels_it_leaves_out_and_why(project: Project
     assert "2 tasks, 1 with labels" in said
     assert "labels left out: 1 " in said
     assert "unknown" in said
+
+
+def test_images_of_the_pool_with_predictions_are_tasks_and_those_without_are_counted(
+    project: Project, tmp_path: Path
+) -> None:
+    add(project, "labelled.png", squares((4, 4)))
+    add(project, "seen.png", predicted=squares((4, 4), score=0.9))
+    add(project, "empty.png", predicted=squares(score=0.9))
+    add(project, "unseen.png")
+    add(project, "test.png", split="test")
+    report = export_project(project, tmp_path / "out")
+    assert {name: len(task["predictions"]) for name, task in tasks(report).items()} == {
+        "labelled.png": 0, "seen.png": 1, "empty.png": 1,
+    }  # fmt: skip
+    assert (report.run, report.which, report.not_predicted) == ("first", "supervised", 1)
+
+
+def test_predictions_are_of_the_newest_run_that_is_still_there_and_say_so(
+    project: Project, tmp_path: Path
+) -> None:
+    add(project, "a.png", predicted=squares((4, 4), score=0.9))
+    finish(project, "second")
+    add(project, "b.png", predicted=squares((4, 4), score=0.9), run="second")
+
+    def versions() -> dict[str, str]:
+        found = tasks(export_project(project, tmp_path / "out"))
+        return {name: task["predictions"][0]["model_version"] for name, task in found.items()}
+
+    assert versions() == {"b.png": "second-supervised"}
+    shutil.rmtree(project.runs_dir / "second")
+    assert versions() == {"a.png": "first-supervised"}
+
+
+def test_the_command_says_whose_predictions_it_writes_and_what_it_leaves_out(
+    project: Project, tmp_path: Path
+) -> None:
+    def export(*more: str) -> str:
+        command = ["export", "--format", "label-studio", "--out", str(tmp_path / "out"), "-C"]
+        ran = CliRunner().invoke(app, [*command, str(project.root), *more], catch_exceptions=False)
+        assert ran.exit_code == 0
+        return ran.stdout
+
+    add(project, "labelled.png", squares((4, 4)))
+    add(project, "seen.png", predicted=squares((4, 4), score=0.9))
+    assert "left out" not in export()
+    add(project, "unseen.png")
+    document = json.loads(export("--json"))
+    assert (document["run"], document["which"], document["not_predicted"]) == ("first", "supervised", 1)
+    said = export()
+    assert "1 with predictions of first (supervised)" in said
+    assert "left out: 1 image of the pool" in said
+    shutil.rmtree(project.runs_dir / "first")
+    document = json.loads(export("--json"))
+    assert (document["run"], document["which"], document["not_predicted"]) == (None, None, 2)
 
 
 def test_an_export_needs_less_memory_than_its_file_has(project: Project, tmp_path: Path) -> None:
