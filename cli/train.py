@@ -159,7 +159,7 @@ def train(
 ) -> None:
     """Train on labelled and unlabelled images, and compare with a supervised baseline.
 
-    The guided model is used unless validation shows that it is worse.
+    The guided model is used unless it is worse on validation images.
 
     Examples: `labelloop train --time 20m` or, as if only 15 were labelled,
     `labelloop train --labels 15 --time 20m` or, for a published benchmark,

@@ -24,8 +24,7 @@ def gate_of_runs(
     Without any, where both runs have folds, by what the models of their folds saw in the images that both
     learnt: each of those models has not learnt the image.
 
-    The new run is presumed better, as it has learnt all labels of the old one and more: it has to be shown
-    worse to be refused. With few images the interval is wide, so they seldom show it.
+    The new run, which has learnt all labels of the old one and more, takes the place unless its AP is lower.
 
     Args:
         project: Holds both runs.
@@ -54,7 +53,6 @@ def gate_of_runs(
         old_seen,
         n_classes=len(project.config.classes),
         groups=[image.group for image in images],
-        presume="new",
     )
 
 

@@ -87,12 +87,22 @@ def test_a_run_that_validation_shows_worse_does_not_take_the_place(project: Proj
     assert "on 6 images" in decision.reason
 
 
-def test_a_run_that_cannot_be_told_apart_takes_the_place_as_it_learnt_more(project: Project) -> None:
-    predict(project, "old", GOOD)
-    predict(project, "new", (1, 0.75, 1, 0.75, 1, 1))
+ABOUT_AS_GOOD = (1, 0.75, 1, 0.75, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "promoted"),
+    [(GOOD, ABOUT_AS_GOOD, False), (ABOUT_AS_GOOD, GOOD, True), (GOOD, GOOD, True)],
+    ids=["worse on the images", "better on the images", "the same"],
+)
+def test_where_the_images_cannot_tell_the_better_run_on_them_is_used_or_else_the_new_one(
+    project: Project, old: Sequence[float], new: Sequence[float], *, promoted: bool
+) -> None:
+    predict(project, "old", old)
+    predict(project, "new", new)
     decision = gate_of_runs(project, new="new", old="old")
     assert decision is not None
-    assert (decision.promote, decision.verdict) == (True, "undecided")
+    assert (decision.promote, decision.verdict) == (promoted, "undecided")
 
 
 def test_images_that_either_run_has_learnt_say_nothing(project: Project) -> None:

@@ -141,10 +141,7 @@ def _parts(config: Mapping[str, Any], team: Team) -> int:
 def _gate(
     scored: ScoredImages | None, seen: Mapping[str, Sequence[Instances]], n_classes: int
 ) -> GateDecision | None:
-    """Whether the guided model takes the place of the supervised one; None without images to choose by.
-
-    Guided distillation is presumed to help, so it has to be shown worse to be refused.
-    """
+    """Whether the guided model takes the place of the supervised one; None without images to choose by."""
     if scored is None or not scored.may_choose or "guided" not in seen:
         return None
     return decide(
@@ -153,7 +150,6 @@ def _gate(
         seen["supervised"],
         n_classes=n_classes,
         groups=scored.groups,
-        presume="new",
     )
 
 

@@ -21,6 +21,13 @@ ERROR = 0.05  # how often a model that is no better (or no worse) is called bett
 
 FEWEST_ALIKE = 5  # images or groups with the very same difference that are no coincidence
 
+ROUNDING = 1e-9  # of sums; smaller differences are none
+
+RULE = (
+    "the new model is promoted unless its AP on these images is lower;"
+    " the 90 % interval of its gain says how sure that is"
+)
+
 Verdict = Literal["better", "worse", "undecided"]
 
 
@@ -33,15 +40,15 @@ class GateDecision:
         verdict: What the images show: the new model is better, worse, or neither can be said.
         difference: COCO AP of the new model minus that of the old, fraction of one, with its 90 % interval:
             each of its ends is passed by chance in 5 % of cases.
-        rule: By which ``promote`` follows from the interval; one sentence without a full stop.
-        reason: What was found; one sentence without a full stop.
+        reason: What was found, and what is used where that shows neither; one sentence without a full stop.
+        rule: By which ``promote`` follows from the difference; one sentence without a full stop.
     """
 
     promote: bool
     verdict: Verdict
     difference: Estimate
-    rule: str
     reason: str
+    rule: str = RULE
 
     def as_dict(self) -> dict[str, Any]:
         """The decision as ``--json`` prints it."""
@@ -61,9 +68,13 @@ def decide(
     *,
     n_classes: int,
     groups: Sequence[str | None] | None = None,
-    presume: Literal["old", "new"] = "old",
 ) -> GateDecision:
     """Compares two models on the same images by their difference in COCO AP.
+
+    Where the interval leaves zero out it decides, and where it does not the estimate itself does: on paired
+    images its sign is right far more often than the interval is clear, and more often than either model
+    taken on trust would be. The new model is used where there is no difference, or nothing to measure it on:
+    it is taken to be the better one, having learnt more.
 
     The interval is Student's t on the jackknife's pseudo-values (Tukey 1958; Efron and Stein 1981), which
     leaves out one image (or group) at a time: unlike bootstrap percentiles it widens as it must where images
@@ -76,78 +87,93 @@ def decide(
         n_classes: Labels are 0..n_classes - 1.
         groups: The group of each image, None where unknown; groups are the units, unless all images are of
             one.
-        presume: Which model is used where the images cannot tell. ``old``: the new one has to be shown
-            better. ``new``: it has to be shown worse to be refused; where other evidence favours it.
     """
-    difference, units = _difference(truth, predicted_new, predicted_old, n_classes, groups)
-    verdict: Verdict = "undecided"
-    if difference.low is not None and difference.high is not None:
-        verdict = "better" if difference.low > 0 else "worse" if difference.high < 0 else "undecided"
-    promote = verdict == "better" if presume == "old" else verdict != "worse"
-    return GateDecision(
-        promote=promote,
-        verdict=verdict,
-        difference=difference,
-        rule=(
-            "the new model is promoted where the 90 % interval of its gain in AP lies above zero"
-            if presume == "old"
-            else "the new model is promoted unless the 90 % interval of its gain in AP lies below zero"
-        ),
-        reason=_reason(verdict, difference, units),
-    )
-
-
-def _reason(verdict: Verdict, difference: Estimate, units: str) -> str:
-    if difference.value is None or difference.low is None or difference.high is None:
-        return f"the models cannot be told apart: {difference.reason}"
-    low, value, high = (100 * end for end in (difference.low, difference.value, difference.high))
-    said = {
-        "better": "the new model is better",
-        "worse": "the new model is worse",
-        "undecided": f"{units} cannot tell which model is better",
-    }[verdict]
-    return f"{said}: {value:+.1f} AP points, 90 % interval {low:+.1f} to {high:+.1f} on {units}"
-
-
-def _difference(
-    truth: Sequence[Instances],
-    new: Sequence[Instances],
-    old: Sequence[Instances],
-    n_classes: int,
-    groups: Sequence[str | None] | None,
-) -> tuple[Estimate, str]:
-    """The difference with its interval, and what was counted, such as ``8 images``."""
-    tables = [PairTable.build(truth, predicted, n_classes=n_classes) for predicted in (new, old)]
+    tables = [PairTable.build(truth, seen, n_classes=n_classes) for seen in (predicted_new, predicted_old)]
     resampling = Resampling.of(len(truth), groups, replicates=0, seed=0)
     n = resampling.n_units
-    units = plural(n, "group" if resampling.by_group else "image")
-    ranked_new, ranked_old = (rank(table) for table in tables)
     without = (resampling.unit_of_image != np.arange(n)[:, None]).astype(np.int32)
     times = np.concatenate([np.ones((1, len(truth)), np.int32), without])
-    gain = _ap(ranked_new, times) - _ap(ranked_old, times)
-    value, left_out = gain[0], gain[1:]
+    gain = gains(rank(tables[0]), rank(tables[1]), times)
+    units = plural(n, "group" if resampling.by_group else "image")
+    return decision(estimated(gain, n_images=len(truth), units=units), units)
+
+
+def gains(
+    new: list[RankedClass], old: list[RankedClass], times: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float64]:
+    """float64 (r,): COCO AP of the new model minus that of the old on each resample.
+
+    Args:
+        new: What the new model found.
+        old: What the model in use found, in the same images.
+        times: int32 (r, n_images), how often each image is in each resample.
+    """
+    ap_new, ap_old = (average_precision(ranked, times).mean(axis=1) for ranked in (new, old))
+    return np.asarray(ap_new - ap_old)
+
+
+def estimated(gain: npt.NDArray[np.float64], *, n_images: int, units: str) -> Estimate:
+    """The gain with its 90 % interval, or why there is none.
+
+    Args:
+        gain: float64 (1 + n,), on all images, and without each of the n units.
+        n_images: In all.
+        units: What was left out in turn, such as ``8 images``.
+    """
+    value, left_out = float(gain[0]), gain[1:]
+    n = len(left_out)
     if np.isnan(value):
-        return Estimate(
-            value=None, low=None, high=None, n=len(truth), reason="there are no true objects"
-        ), units
+        return Estimate(value=None, low=None, high=None, n=n_images, reason="there are no true objects")
+    pseudo_values = n * value - (n - 1) * left_out
+    spread = float(pseudo_values.std(ddof=1)) if n > 1 else 0.0
     reason = None
     if n < 2:
         reason = f"no interval from {units}"
     elif np.isnan(left_out).any():
         reason = f"no interval: one of {units} holds all true objects"
-    if reason is not None:
-        return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
-    pseudo_values = n * value - (n - 1) * left_out
-    spread = float(pseudo_values.std(ddof=1))
-    if spread < 1e-9 < abs(value) and n < FEWEST_ALIKE:
+    elif spread < ROUNDING < abs(value) and n < FEWEST_ALIKE:
         reason = f"no interval: all {units} show the same difference, and so few say nothing of others"
-        return Estimate(value=float(value), low=None, high=None, n=len(truth), reason=reason), units
-    reach = float(t.ppf(1 - ERROR, n - 1)) * spread / np.sqrt(n)
-    return Estimate(
-        value=float(value), low=float(value) - reach, high=float(value) + reach, n=len(truth)
-    ), units
+    if reason is not None:
+        return Estimate(value=value, low=None, high=None, n=n_images, reason=reason)
+    reach = float(t.ppf(1 - ERROR, n - 1) * spread / np.sqrt(n))
+    return Estimate(value=value, low=value - reach, high=value + reach, n=n_images)
 
 
-def _ap(ranked: list[RankedClass], times: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """float64 (r,): COCO AP of each resample."""
-    return np.asarray(average_precision(ranked, times).mean(axis=1))
+def decision(difference: Estimate, units: str) -> GateDecision:
+    """What follows from the difference.
+
+    Args:
+        difference: The gain of the new model with its interval, as far as there is one.
+        units: What measured it, such as ``8 images``.
+    """
+    value = difference.value or 0.0
+    verdict: Verdict = "undecided"
+    if difference.low is not None and difference.high is not None:
+        verdict = "better" if difference.low > 0 else "worse" if difference.high < 0 else "undecided"
+    return GateDecision(
+        promote=value > -ROUNDING,
+        verdict=verdict,
+        difference=difference,
+        reason=_reason(verdict, difference, units),
+    )
+
+
+def _reason(verdict: Verdict, difference: Estimate, units: str) -> str:
+    if difference.value is None:
+        return f"the models cannot be told apart: {difference.reason}; the new one is used"
+    value = 100 * difference.value
+    if abs(difference.value) < ROUNDING:
+        used = "the new one is used, as they differ by nothing on them"
+    else:
+        used = f"the better of the two on them is used, the {'new' if value > 0 else 'old'} one"
+    if difference.low is None or difference.high is None:
+        return (
+            f"the models cannot be told apart: {difference.reason}; {used}: {value:+.1f} AP points on {units}"
+        )
+    said = {
+        "better": "the new model is better",
+        "worse": "the new model is worse",
+        "undecided": f"{units} cannot tell which model is better; {used}",
+    }[verdict]
+    interval = f"90 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f"{said}: {value:+.1f} AP points, {interval} on {units}"
