@@ -49,5 +49,6 @@ def export(
         why = "a part of the image is unknown and would come back as background"
         say(f"labels left out: {report.partly_labelled} ({why})")
     if report.not_predicted:
-        why = f"the ledger has no prediction of them by {report.run}" if report.run else "no finished run is there"
+        why = f"the ledger has none of their predictions by {report.run}"
+        why = why if report.run else "no finished run is there"
         say(f"left out: {plural(report.not_predicted, 'image')} of the pool without labels ({why})")
