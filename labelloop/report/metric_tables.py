@@ -51,9 +51,10 @@ def number(
     )
 
 
-def starred(words: MetricWords, estimate: Estimate | None) -> Child:
+def starred(words: MetricWords, estimate: Estimate | None) -> Markup:
     """A number, with a star behind it where it is unreliable; ``STAR`` says what that means."""
-    return [number(words, estimate), " *" if is_unreliable(estimate or {}) else None]
+    found = number(words, estimate)
+    return tag("span", found, "\N{NO-BREAK SPACE}*") if is_unreliable(estimate or {}) else found
 
 
 def metrics_table(
@@ -156,7 +157,7 @@ def worst_groups_table(worst: Mapping[str, Estimate]) -> Markup:
         [words_for(name).title, str(worst[name]["group"]), starred(words_for(name), worst[name])]
         for name in names
     ]
-    return table(caption, ["", "group", "value, 95 % interval"], rows, class_="num")
+    return table(caption, ["", "group", "value, 95 % interval"], rows, class_="num", stacks=True)
 
 
 def reliability_tag(document: Mapping[str, Any]) -> Markup | None:

@@ -9,7 +9,7 @@ from typing import Any
 from labelloop.plurals import plural
 from labelloop.project.project import RunRecord
 from labelloop.report.figures import counts_figure, reliability_figure, sizes_figure
-from labelloop.report.markup import Child, Markup, details, items, joined, note, paragraph, table, tag
+from labelloop.report.markup import Child, Markup, details, items, note, paragraph, table, tag
 from labelloop.report.measured import ImageOutcome, Outcomes, best_middle_worst
 from labelloop.report.metric_tables import (
     all_metrics,
@@ -127,17 +127,15 @@ def pictures_section(outcomes: Outcomes) -> list[Child]:
     ]
 
 
-def plots_section(outcomes: Outcomes, scores: Mapping[str, Any] | None) -> Markup:
+def plots_section(outcomes: Outcomes, scores: Mapping[str, Any] | None) -> list[Child]:
     """Counts, sizes, scores.
 
     Args:
         outcomes: What became of the objects.
         scores: What the scores are worth, as ``evaluate --json`` has it; None where that is not known.
     """
-    worth = [reliability_figure(outcomes), _scores_table(scores)]
-    plots: list[Child] = [counts_figure(outcomes.images), sizes_figure(outcomes)]
-    plots += [tag("div", worth)] if any(worth) else []
-    return tag("div", plots, class_="plots")
+    plots = [counts_figure(outcomes.images), sizes_figure(outcomes), reliability_figure(outcomes)]
+    return [tag("div", plots, class_="plots"), *_scores_to_rely_on(scores)]
 
 
 def headline_card(document: Mapping[str, Any], name: str) -> tuple[str, str, Child] | None:
@@ -149,7 +147,7 @@ def headline_card(document: Mapping[str, Any], name: str) -> tuple[str, str, Chi
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None:
         return words.title, number_text(words, float(estimate["value"])), estimate.get("reason")
-    interval = f"95 % interval {number_text(words, low)} to {number_text(words, high)}"
+    interval = f"95 %: {number_text(words, low)} to {number_text(words, high)}"
     mark = unreliable_mark(document, estimate)
     return (
         words.title,
@@ -178,28 +176,24 @@ def _percent_interval(estimate: Estimate, said: str, *, marked: bool) -> str:
     return f" ({said}{100 * float(low):.0f} to {100 * float(high):.0f}\N{NO-BREAK SPACE}%{unreliable})"
 
 
-def _scores_table(scores: Mapping[str, Any] | None) -> Markup | None:
-    """From which score on objects are right often enough; None where that was not looked for."""
+def _scores_to_rely_on(scores: Mapping[str, Any] | None) -> list[Child]:
+    """From which score on objects are right often enough; nothing where that was not looked for."""
     found = (scores or {}).get("score_for_precision") or {}
     if not found:
-        return None
-    rows = [
-        [  # rounded up: what is shown of a score holds above it
-            f"{100 * float(share):g} %",
-            "cannot be shown" if score is None else f"{math.ceil(1000 * float(score)) / 1000:.3f}",
-        ]
-        for share, score in found.items()
+        return []
+    lowest = [  # rounded up: what is shown of a score holds above it
+        "cannot be shown" if score is None else f"{math.ceil(1000 * float(score)) / 1000:.3f}"
+        for score in found.values()
     ]
-    return joined(
-        [
-            table("Scores to rely on", ["at least so many objects are right", "score from"], rows),
-            note(
-                "Of the objects with this score or a higher one at least so many are right: by the lower "
-                "97.5 % bound of their share, on images that the model had not learnt. Where that cannot be "
-                "shown, the objects were too few, or too few of them right."
-            ),
-        ]
-    )
+    columns = ["", *(f"at least {100 * float(share):g} % right" for share in found)]
+    return [
+        table("Scores to rely on", columns, [["score from", *lowest]]),
+        note(
+            "Of the objects with this score or a higher one at least so many are right, by the lower 97.5 % "
+            "bound of their share in images that the model had not learnt. Where that cannot be shown, the "
+            "objects were too few, or too few of them right."
+        ),
+    ]
 
 
 def _kind_of(document: Mapping[str, Any]) -> str:

@@ -42,12 +42,10 @@ def words_of_protocol(protocol: str) -> Callable[[str], MetricWords]:
     """How to read the metrics of a protocol, whose names mean something else in others."""
 
     def words(name: str) -> MetricWords:
-        title, meaning = _KNOWN.get(protocol, {}).get(name, ("", ""))
-        return (
-            MetricWords(name=name, title=title, meaning=meaning, section=FINDING)
-            if title
-            else words_for(name)
-        )
+        if name not in _KNOWN.get(protocol, {}):
+            return words_for(name)
+        title, meaning = _KNOWN[protocol][name]
+        return MetricWords(name=name, title=title, meaning=meaning, section=FINDING)
 
     return words
 

@@ -106,6 +106,7 @@ nav li{margin:0}
 .cards dd{margin:0}
 .cards .big{
   font-size:1.75rem;font-weight:650;line-height:1.25;font-variant-numeric:tabular-nums;display:block}
+.cards .tag{white-space:normal;border-radius:.8em}
 .cards .small{color:var(--muted);font-size:.84rem;display:block;line-height:1.4}
 .facts{margin:.6rem 0;columns:3 17rem;column-gap:2.2rem}
 .facts div{
@@ -153,7 +154,7 @@ footer{color:var(--muted);font-size:.85rem;padding-bottom:3rem}
 @media (max-width:40rem){
   header{padding-top:1.4rem}
   h1{font-size:1.6rem}
-  .cards{grid-template-columns:1fr 1fr;gap:.6rem}
+  .cards{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem}
   .cards div{padding:.65rem .75rem}
   .cards .big{font-size:1.4rem}
   .num td{white-space:normal}

@@ -18,6 +18,7 @@ from labelloop.errors import UsageError
 from labelloop.evaluating import evaluate_run
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio.connecting import server_name
+from labelloop.metrics.bootstrap import REPLICATES
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
@@ -147,7 +148,7 @@ def test_tables_of_runs_and_looks_star_what_few_images_tell(project: Project, ch
     for title in ("Runs, oldest first", "Looks, oldest first"):
         table = next(e.text for e in page.named("table") if title in e.text)
         assert f"{title}; {STAR}" in table
-        assert table.count("] *") == table.count("[") > 0
+        assert table.count("]\N{NO-BREAK SPACE}*") == table.count("[") > 0
     looks = next(e.text for e in page.named("table") if "Looks, oldest first" in e.text)
     assert "AP by a protocol" in looks
 
@@ -159,7 +160,7 @@ def test_a_run_with_a_protocol_has_its_numbers_on_the_page(project: Project, che
     assert any("By the protocol coco" in e.text for e in page.named("caption"))
     settings = next(e.text for e in page.named("section") if e.attributes["id"] == "settings")
     assert "How it was measured" in settings
-    assert "Bootstrap replicates1,000" in settings
+    assert f"Bootstrap replicates{REPLICATES:,}" in settings
 
 
 def test_the_same_project_gives_the_same_bytes_and_nothing_is_trained(project: Project) -> None:
@@ -264,7 +265,7 @@ def test_stored_points_give_the_learning_curve(tmp_path: Path, check_page) -> No
     page = write_report(project).read_text(encoding="utf-8")
     check_page(page)
     assert "plot-curve-title" in page
-    assert "coco_ap50 after twice the labels" in page
+    assert "after twice the labels" in page
     assert "This is the curve of short trainings" in page  # as forecast says of it
     with project.ledger.write() as session:
         for row in session.scalars(select(CurvePointRow)):
