@@ -189,7 +189,7 @@ def _gained(answer: Forecast, when: str) -> list[str]:
     assert then is not None
     assert gain is not None
     what = (
-        f"{answer.question.metric}: {now.value:.3f} now -> {then.value:.3f} {_interval(then, '.3f')} {when}"
+        f"{answer.question.metric} {when}: {now.value:.3f} now -> {then.value:.3f} {_interval(then, '.3f')}"
     )
     lines = [f"{what}, a gain of {gain.value:+.3f} {_interval(gain, '+.3f')}."]
     if answer.told_from_zero is False:
