@@ -184,6 +184,11 @@ footer{color:var(--muted);font-size:.85rem;padding-bottom:3rem}
   h2,h3,caption,thead{break-after:avoid}
   tr,figure,.cards div{break-inside:avoid}
   .scroll{overflow:visible}
+  table{font-size:.85rem}
+  th,td{padding-right:.5rem}
+  .num tbody th{min-width:0}
+  .num td{white-space:normal}
+  .stacks .iv{display:block;margin-left:0;white-space:nowrap}
   .cards{grid-template-columns:repeat(auto-fit,minmax(7.2rem,1fr))}
   .plots,.pairs{grid-template-columns:1fr 1fr}
   details::details-content{content-visibility:visible;display:block;height:auto}

@@ -91,6 +91,13 @@ def test_the_keyboard_reaches_the_sections_and_what_folds(browser: Any, file: Pa
     assert {"A", "DIVscroll", "SUMMARY"} <= set(reached)
 
 
+def test_paper_cuts_off_no_table(browser: Any, file: Path) -> None:
+    page = browser.new_context(viewport={"width": 680, "height": 960}).new_page()  # A4 within its margins
+    page.emulate_media(media="print")
+    page.goto(file.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 680
+
+
 def test_paper_shows_what_is_folded_on_the_screen(browser: Any, file: Path) -> None:
     page = browser.new_page()
     page.goto(file.as_uri())
