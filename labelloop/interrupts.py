@@ -36,8 +36,9 @@ def stops_interrupt() -> Iterator[None]:
 def interrupts_held() -> Iterator[Callable[[], bool]]:
     """Holds back the first Ctrl-C and all ``STOPS``; gives a function that says whether one came.
 
-    Whoever asks finishes the step, stores it and raises KeyboardInterrupt. A second Ctrl-C is not held back;
-    a scheduler may send its signals more than once.
+    Whoever asks finishes the step, stores it and raises KeyboardInterrupt; what came after the last question
+    is raised at the end of the block. A second Ctrl-C is not held back; a scheduler may send its signals more
+    than once.
     Outside the main thread nothing is held back, since only that thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -56,6 +57,8 @@ def interrupts_held() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came.is_set():
+        raise KeyboardInterrupt
 
 
 @contextmanager
