@@ -33,7 +33,7 @@ def weights(project: Project, run: str) -> dict[str, torch.Tensor]:
 
 
 def require_same(project: Project, run: str, other: str) -> None:
-    require_same_log(project, run, other, abs=1e-5)
+    require_same_log(project, run, other, rel=1e-5, abs=1e-5)
     ours, theirs = weights(project, run), weights(project, other)
     apart = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in ours])
     # AdamW makes a step of full length of a gradient that is nothing but rounding.
