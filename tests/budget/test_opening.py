@@ -41,7 +41,7 @@ def pool_project(folder: Path, *, labelled: int, pool: int) -> Project:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = pool_project(tmp_path_factory.mktemp("opening"), labelled=FEWEST_FOR_DOUBT, pool=8)
-    train(project, TrainRequest(iterations=4, name="first"))
+    train(project, TrainRequest(iterations=4, method="supervised", name="first"))
     return project
 
 
