@@ -6,9 +6,8 @@ with a bootstrap over tasks. Two arms count as neither: what only filled a budge
 clever part had left over; and the few images in which the model sees nothing are asked about to find what it
 overlooks, though most have nothing to correct, so they would make an equal choice look worse.
 
-What covers the pool counts as chosen where a model of few labelled images proposes, whose doubt is not asked
-for: a person corrects its proposals, there as in the random arm. Rounds without a model do not count: nothing
-is proposed in them, so a correction is an object that was drawn, and both arms tell only how full images are.
+Rounds without a model do not count: nothing is proposed in them, so a correction is an object that was drawn,
+and both arms tell only how full images are.
 
 Where the choice is worse, ``auto`` draws one round at random and tries again in the next, so that later
 rounds can revise the verdict. It does not fall back where a gain is merely not shown: that takes more tasks

@@ -17,7 +17,7 @@ from labelloop.budget.audit import Audit, audit_rounds
 from labelloop.budget.embeddings import Picture, embed
 from labelloop.budget.proposer import Proposer, Unit
 from labelloop.budget.sendable import choose_readable, named, reading_faults
-from labelloop.budget.strategies import FEWEST_FOR_DOUBT, NEED_A_MODEL, NEED_DOUBT, Budget, Pool, Strategy
+from labelloop.budget.strategies import NEED_A_MODEL, NEED_DOUBT, Budget, Pool, Strategy
 from labelloop.errors import NothingToReviewError, UsageError
 from labelloop.plurals import plural
 from labelloop.progress import Progress
@@ -27,7 +27,6 @@ from labelloop.review.asked import Box, asked_boxes
 from labelloop.review.partly import PartlyReviewed, partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round
 from labelloop.review.unsendable import ragged_tiles
-from labelloop.runs.loading import LoadedModel, load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +73,15 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     asked, partly = asked_boxes(project, server), partly_reviewed(project, server)
     images = _askable(project, set(asked), partly, request.only)
     strategy, audit = _audited(project, server, request.strategy, progress)
-    loaded = _proposing(project, request)
-    by_doubt = _goes_by_doubt(project, strategy, loaded)
-    proposer = Proposer(project, images, partly, loaded=loaded, twice=by_doubt, progress=progress)
+    proposer = Proposer(
+        project,
+        images,
+        partly,
+        run=request.run,
+        twice=strategy in NEED_DOUBT,
+        device=request.device,
+        progress=progress,
+    )
     units = proposer.units
     if proposer.run is None:
         _check_needs_no_model(request.strategy)
@@ -87,7 +92,7 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         raise _nothing_left(project, [*unreadable.values()], n_ragged=len(units))
     number = 1 + _rounds_before(project, server)
     picked = choose_readable(
-        _pool(project, proposer, asked, by_doubt, progress),
+        _pool(project, proposer, asked, progress),
         [unit.image for unit in units],
         request.budget,
         strategy,
@@ -117,21 +122,6 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
         strategy=strategy,
         settings=settings,
     )
-
-
-def _proposing(project: Project, request: RoundRequest) -> LoadedModel | None:
-    """The model that proposes; None where no run has finished and none is named."""
-    if request.run is None and not project.finished_runs():
-        return None
-    return load_model(project, request.run, device=request.device)
-
-
-def _goes_by_doubt(project: Project, strategy: Strategy, loaded: LoadedModel | None) -> bool:
-    """Whether the strategy asks how sure the model is; auto does not ask one that learnt from few images."""
-    if loaded is None or strategy not in NEED_DOUBT:
-        return False
-    n_labelled: int = project.run(loaded.run).config["labels"]["used"]
-    return strategy != "auto" or n_labelled >= FEWEST_FOR_DOUBT
 
 
 def _note_alike(alike: int, progress: Progress) -> None:
@@ -170,11 +160,7 @@ def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int)
 
 
 def _pool(
-    project: Project,
-    proposer: Proposer,
-    asked: Mapping[int, Sequence[Box]],
-    by_doubt: bool,
-    progress: Progress,
+    project: Project, proposer: Proposer, asked: Mapping[int, Sequence[Box]], progress: Progress
 ) -> Pool:
     """The proposer's units as strategies see them, beside what is known."""
     units = proposer.units
@@ -186,7 +172,7 @@ def _pool(
     return Pool(
         minutes=np.array([unit.minutes.value for unit in units]),
         shown=np.array([unit.shown for unit in units], np.int64),
-        doubt=np.array([unit.doubt for unit in units]) if by_doubt else None,
+        doubt=np.array([unit.doubt for unit in units]) if proposer.run is not None else None,
         vectors=vectors[: len(units)],
         known=vectors[len(units) :],
         groups=_groups([unit.image for unit in units]),

@@ -28,7 +28,7 @@ from labelloop.project.project import ImageRecord, Project
 from labelloop.review.choice import Choice, confidence
 from labelloop.review.partly import PartlyReviewed
 from labelloop.review.tiles import MAX_OBJECTS, MAX_SIDE_PX, TileView, review_tiles, whole_view
-from labelloop.runs.loading import LoadedModel
+from labelloop.runs.loading import load_model
 
 SIDE_VARIES = 1.25  # of tiles of a field that is cut anew: overlaps differ
 UNKNOWN_OBJECTS = 10.0  # in an image, where nothing was labelled yet
@@ -65,9 +65,10 @@ class Proposer:
         project: Whose ledger.
         images: The pool.
         partly: Fields of it that were reviewed in part, by image id.
-        loaded: The model; None where there is none.
-        twice: It looks at every image more than once, to tell how sure it is; else the ``doubt`` of units
-            says nothing, and the pool costs a third.
+        run: Whose model; None for the newest finished run's promoted one, or none where no run has finished.
+        twice: The model looks at every image more than once, to tell how sure it is; else the ``doubt`` of
+            units says nothing, and the pool costs a third.
+        device: Where to predict.
         progress: Where progress is reported.
 
     Attributes:
@@ -81,15 +82,17 @@ class Proposer:
         images: Sequence[ImageRecord],
         partly: Mapping[int, PartlyReviewed],
         *,
-        loaded: LoadedModel | None,
+        run: str | None,
         twice: bool,
+        device: str,
         progress: Progress,
     ) -> None:
         self._project, self._partly, self._progress = project, partly, progress
         self._effort = EffortModel.fit(timed_tasks(project))
         self.unreadable: list[ImageRecord] = []
-        self._loaded = loaded
-        if loaded is None:
+        finished = bool(project.finished_runs())
+        self._loaded = load_model(project, run, device=device) if finished or run is not None else None
+        if self._loaded is None:
             nothing = image_doubt(Instances(size_hw=(1, 1)), [])
             doubts = [nothing] * len(images)
             self._rates = EditRates.prior()
@@ -97,11 +100,11 @@ class Proposer:
             self._drawn = float(np.mean(known)) if known else UNKNOWN_OBJECTS
             self._likely = self._drawn if known else 0.0
         else:
-            found = doubts_of(project, loaded, images, twice=twice, progress=progress)
+            found = doubts_of(project, self._loaded, images, twice=twice, progress=progress)
             self.unreadable = [image for image in images if image.id not in found]
             images = [image for image in images if image.id in found]
             doubts = [found[image.id] for image in images]
-            self._rates = pool_rates(project, loaded.run, doubts, self.min_score)
+            self._rates = pool_rates(project, self._loaded.run, doubts, self.min_score)
         self.units = self._units(images, doubts)
 
     @property

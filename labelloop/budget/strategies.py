@@ -9,11 +9,9 @@
 - ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
   and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
   arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
-  second: arXiv 2309.16139). Without a model, or with one of fewer than ``FEWEST_FOR_DOUBT`` labelled images,
-  the rest covers the pool, group by group: where labels are few, typical images teach more than doubted ones
-  (Hacohen et al. 2022, "Active Learning on a Budget", sections 2 and 4). What is left of the budget is filled
-  from what they all left: no random draw from the pool, so an arm of its own. Near-duplicates are not taken,
-  even where part of the budget is left unspent.
+  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
+  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
+  Near-duplicates are not taken, even where part of the budget is left unspent.
 
 All of them take images in turns: a second tile of one only when every image was asked about once.
 """
@@ -29,14 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.budget.diversity import Vectors, clusters, is_near_duplicate, typical_first
-from labelloop.data.label_draw import FEWEST_FOR_VALIDATION
 from labelloop.plurals import plural
 
 Strategy = Literal["auto", "random", "foreground-random", "uncertainty", "diversity"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 NEED_A_MODEL = ("uncertainty", "foreground-random")
 NEED_DOUBT = ("uncertainty", "auto")  # where there is a model; the others do not ask how sure it is
-FEWEST_FOR_DOUBT = FEWEST_FOR_VALIDATION  # labelled images of a model: nothing has verified one of fewer
 
 RANDOM_ARM = "random"
 EMPTY_ARM = "empty"
@@ -76,8 +72,8 @@ class Pool:
     Attributes:
         minutes: float64 (n,), predicted work.
         shown: int64 (n,), objects that would be shown.
-        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model, or
-            where what it doubts is no guide.
+        doubt: float64 (n,), decisions of the model that are expected to be wrong; None without a model, and
+            without meaning for a strategy that does not need it.
         vectors: float32 (n, d), embeddings of unit norm.
         known: float32 (m, d), embeddings of what has labels or was asked before.
         groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.

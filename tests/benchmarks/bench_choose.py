@@ -23,7 +23,7 @@ from sqlalchemy import insert
 
 from labelloop.budget.embeddings import DIMENSIONS, ENCODER, Picture, embed
 from labelloop.budget.opening import RoundRequest, open_round
-from labelloop.budget.strategies import FEWEST_FOR_DOUBT, STRATEGIES, Budget
+from labelloop.budget.strategies import STRATEGIES, Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.instances import Instances
 from labelloop.progress import Silent
@@ -43,9 +43,8 @@ def made_project(folder: Path, n_images: int) -> Project:
     from labelloop.distill.train import TrainRequest, train  # loads torch, which is not what is measured
 
     project = Project.init(folder / "pool", ProjectConfig(name="pool", classes=("organoid",)))
-    labels = folder / "labelled.json"
-    write_micrographs(folder / "labelled", FEWEST_FOR_DOUBT, seed=0, labels=labels, size_hw=(96, 96))
-    add_labels(project, LabelSource(path=str(labels), images=str(folder / "labelled")))
+    write_micrographs(folder / "labelled", 3, seed=0, labels=folder / "labelled.json", size_hw=(96, 96))
+    add_labels(project, LabelSource(path=str(folder / "labelled.json"), images=str(folder / "labelled")))
     train(project, TrainRequest(iterations=4, name="made"))
     embed(project, [Picture(image=image) for image in project.images()])
     rng = np.random.default_rng(0)

@@ -243,22 +243,20 @@ def test_a_round_without_a_model_says_nothing_of_what_a_model_doubts(project: Pr
 FILL = {"arm": "fill", "why": "drawn from what was left, to fill the budget"}
 FILL_BEFORE = {"arm": "random", "why": "drawn at random, to fill the budget"}
 EMPTY = {"arm": "empty", "why": "the model sees nothing in it"}
-TYPICAL = {"arm": "diversity", "why": "typical of images like it"}
 
 
 @pytest.mark.parametrize(
-    ("arm", "chosen"),
+    "arm",
     [
-        pytest.param(FILL, 0, id="what filled the budget"),
-        pytest.param(FILL_BEFORE, 0, id="the same in rounds that called it random"),
-        pytest.param(EMPTY, 0, id="images in which nothing is seen"),
-        pytest.param(TYPICAL, 4, id="what covers the pool where a model proposes"),
+        pytest.param(FILL, id="what filled the budget"),
+        pytest.param(FILL_BEFORE, id="the same in rounds that called it random"),
+        pytest.param(EMPTY, id="images in which nothing is seen"),
     ],
 )
 def test_only_what_was_chosen_for_its_worth_is_compared_with_what_was_drawn(
-    project: Project, arm: dict[str, str], chosen: int
+    project: Project, arm: dict[str, str]
 ) -> None:
     reviewed_round(project, [RANDOM] * 3 + [arm] * 4 + [AUTO] * 6)
     found = audit_rounds(project, "s")
     assert found is not None
-    assert (found.random.tasks, found.chosen.tasks) == (3, 6 + chosen)
+    assert (found.random.tasks, found.chosen.tasks) == (3, 6)

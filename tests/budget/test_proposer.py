@@ -32,7 +32,6 @@ from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles, write_json
-from labelloop.runs.loading import load_model
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5
@@ -97,8 +96,9 @@ def proposer_of(project: Project) -> Proposer:
         project,
         project.images(),
         partly_reviewed(project, "s"),
-        loaded=load_model(project) if project.finished_runs() else None,
+        run=None,
         twice=True,
+        device="cpu",
         progress=Silent(),
     )
 

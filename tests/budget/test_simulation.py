@@ -94,7 +94,7 @@ def test_every_task_says_which_arm_chose_it_why_and_what_it_should_cost(
     for record in rounds(scratch):
         for task in round_tasks(scratch, record.id):
             assert task.chosen is not None
-            assert task.chosen["arm"] in {"random", "diversity", "fill"}  # of so few labels no doubt is asked
+            assert task.chosen["arm"] in {"random", "empty", "auto", "fill"}
             assert task.chosen["why"]
             minutes = task.chosen["minutes"]
             assert 0 < minutes["low"] < minutes["value"] < minutes["high"]
