@@ -11,7 +11,7 @@ sitting finds them whatever became of WORK; ``--report`` prints the table of wha
 
 ``--model`` takes another model, whose scores have its name in front. How long its supervised training should
 be nobody has found out, so ``--only guided longer`` also trains it, in runs of their own, for as many steps
-as teacher and student have together.
+as teacher and student have together. ``--devices 2 --jobs 1`` gives both cores to one guided run at a time.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def jobs_of(name: str, seeds: list[int], arguments: argparse.Namespace, work: Pa
     )
     recipe = ("--recipe", arguments.recipe) if arguments.recipe else ()
     tag, model = tag_of(arguments), ("--model", arguments.model)
-    drawn = ("--labels", SETS[name].labels, *recipe, *model)
+    team = ("--devices", str(arguments.devices)) if arguments.devices > 1 else ()
+    drawn = ("--labels", SETS[name].labels, *recipe, *model, *team)
     guided = [
         Job(name=f"{tag}guided-{s}", tag=tag, options=(*drawn, "--seed", str(s), *length)) for s in seeds
     ]
@@ -144,8 +145,9 @@ def model_tag(arguments: argparse.Namespace) -> str:
 
 
 def tag_of(arguments: argparse.Namespace) -> str:
-    """The same, and the recipe's name; ceilings have the default recipe."""
-    return model_tag(arguments) + (f"{Path(arguments.recipe).stem}-" if arguments.recipe else "")
+    """The same, the recipe's name and the processes; ceilings have the default recipe and one process."""
+    recipe = f"{Path(arguments.recipe).stem}-" if arguments.recipe else ""
+    return model_tag(arguments) + recipe + (f"devices-{arguments.devices}-" if arguments.devices > 1 else "")
 
 
 def train(project: Project, job: Job, logs: Path, results: Path) -> None:
@@ -219,6 +221,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--recipe", help="a recipe's TOML file; its stem goes into the runs' names")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--devices", type=int, default=1, help="processes that share a guided run")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=("guided", "ceiling"))
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
