@@ -40,7 +40,9 @@ def _tell_more(found: list[Benchmark]) -> None:
     """What has no place in a row, once for all recipes of which it is true."""
     lacks = Counter(benchmark.missing for benchmark in found if benchmark.missing)
     notes = {b.note: f"{b.dataset}-{100 * b.fraction:g}" for b in found if b.note}
-    say("", *(f"{n} of {len(found)} not ready: {missing}" for missing, n in lacks.items()))
+    say("")
+    for missing, n in lacks.items():
+        say(*textwrap.wrap(f"{n} of {len(found)} cannot start on this machine yet: {missing}", WIDTH))
     say("The number in a name is the share of the training images with labels, in %.")
     say("--json has protocols, sources, hardware, and why a number is missing.")
     for note, row in notes.items():
@@ -64,5 +66,5 @@ def _row(benchmark: Benchmark) -> tuple[str, str, str]:
     return (
         benchmark.name,
         "-" if published is None else f"{published.value:.1f} {published.kind}",
-        "not ready" if benchmark.missing else benchmark.state or "not tried",
+        benchmark.state or "not tried",
     )

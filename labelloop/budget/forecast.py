@@ -25,6 +25,7 @@ from labelloop.budget.answers import (
     Span,
 )
 from labelloop.budget.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
+from labelloop.budget.effort import Z_80
 from labelloop.budget.levels import Lifted, lift
 from labelloop.metrics.estimate import Estimate
 from labelloop.plurals import plural
@@ -38,7 +39,6 @@ FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
 WIDEST = 0.3  # an expected metric that is known no better than this is not given
 HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
 LEAST_GAIN = 0.0005  # what rounds to less than 0.001 cannot be told from nothing
-Z_80 = 1.28
 FEWEST_DRAWS = 200  # curves left after those that fall or pass 1 are thrown away
 TRUST = 4.0  # how many right forecasts the curves are credited with before they are checked
 WIDEST_FACTOR = 2.5  # where the check wants intervals wider than so, the curves do not fit
@@ -305,7 +305,7 @@ def _minutes_of(images: Span, cost: Estimate | None) -> Span:
 def _eighty_percent(cost: Estimate) -> tuple[float, float]:
     """The 80 % interval of a positive number whose 95 % interval is known; a factor of 2 where it is not."""
     assert cost.value is not None
-    shrink = 1.2816 / 1.9600  # quantiles of the normal distribution
+    shrink = Z_80 / 1.9600  # quantiles of the normal distribution
     low = cost.low if cost.low is not None and cost.low > 0 else cost.value / 4
     high = cost.high if cost.high is not None else cost.value * 4
     return (
