@@ -125,6 +125,11 @@ class Instances:
         return np.asarray(np.concatenate(parts), np.int64)
 
     @property
+    def holds_objects(self) -> bool:
+        """Whether there is anything to learn: an object that is neither a crowd nor empty."""
+        return bool((~self.crowd & (self.areas > 0)).any())
+
+    @property
     def boxes_xywh(self) -> npt.NDArray[np.float64]:
         """float64 (n, 4): left, top, width, height, px, as COCO writes them."""
         if not self.rles:

@@ -155,7 +155,8 @@ def _labelled(project: Project) -> tuple[list[ImageRecord], list[ImageRecord]]:
 
 def _holding(project: Project, labelled: Sequence[ImageRecord]) -> set[int]:
     """Numbers of the images that hold objects."""
-    return {i for i, _, labels in project.iter_labels([image.id for image in labelled]) if len(labels)}
+    found = project.iter_labels([image.id for image in labelled])
+    return {image_id for image_id, _, labels in found if labels.holds_objects}
 
 
 def _sides(

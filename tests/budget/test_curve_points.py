@@ -17,9 +17,11 @@ from labelloop.budget.curve_points import MeasuredPoint, curve_points, point_key
 from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes, why_no_plan
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import coco_dataset
+from labelloop.instances import Instances
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
+from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import CurvePointRow, LabelRow
 
@@ -135,15 +137,23 @@ def test_validation_images_measure_where_there_are_some_and_test_images_never(la
     assert "test" not in {image.split for plan in plans for image in plan.train}
 
 
-def test_a_subset_without_objects_is_not_planned(labelled_project):
-    from labelloop.instances import Instances
-    from labelloop.project.ledger import encode_instances
-
+@pytest.mark.parametrize(
+    ("side_px", "crowd"),
+    [
+        pytest.param(None, False, id="nothing"),
+        pytest.param(20, True, id="a crowd"),
+        pytest.param(0, False, id="an empty mask"),
+    ],
+)
+def test_a_subset_without_objects_is_not_planned(labelled_project, side_px, crowd):
+    masks = np.zeros((0 if side_px is None else 1, 64, 64), bool)
+    masks[:, :side_px, :side_px] = True
+    labels = dataclasses.replace(Instances.from_dense(masks), crowd=np.full(len(masks), crowd))
+    drawn = encode_instances(labels)
     project = labelled_project(16)
     with project.ledger.write() as session:
         for image in project.images(split="train"):
-            nothing = encode_instances(Instances.from_dense(np.zeros((0, 64, 64), bool)))
-            session.add(LabelRow(image_id=image.id, revision=2, source="x", n_objects=0, instances=nothing))
+            session.add(LabelRow(image_id=image.id, revision=2, source="x", n_objects=0, instances=drawn))
     assert plan_points(project, CurveSettings()) == []
     assert "none of the 16 labelled images holds an object" in why_no_plan(project, CurveSettings())
 
