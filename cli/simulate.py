@@ -62,7 +62,7 @@ def simulate(
     """Replay the loop with a simulated person on labelled data, to compare strategies.
 
     Labels that the simulated person has not given yet are hidden from everything. Trainings run in parallel,
-    one per processor. An interrupted simulation continues when the command is repeated; more strategies,
+    one per core. An interrupted simulation continues when the command is repeated; more strategies,
     seeds or rounds add to what is there.
 
     Example: `labelloop simulate --strategy random --strategy auto --rounds 4 --time 4m`

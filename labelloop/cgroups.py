@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def allowed_cores(root: Path = _ROOT) -> float | None:
     quotas = [_read(group / "cpu.max").split() for group in _groups(root)]
     cores = [int(quota[0]) / int(quota[1]) for quota in quotas if len(quota) == 2 and quota[0].isdigit()]
     return min(cores, default=None)
+
+
+def usable_cores(root: Path = _ROOT) -> int:
+    """Cores to plan with: those this process is bound to (taskset, SLURM), or fewer where groups say so.
+
+    Args:
+        root: Of the file system with ``proc`` and ``sys``.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = allowed_cores(root)
+    return bound if allowed is None else min(bound, max(round(allowed), 1))
 
 
 def _groups(root: Path) -> Iterator[Path]:

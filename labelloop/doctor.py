@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from typing import Literal
 from sqlalchemy import text
 
 from labelloop import __version__
-from labelloop.cgroups import allowed_cores, allowed_memory_gib
+from labelloop.cgroups import allowed_memory_gib, usable_cores
 from labelloop.errors import ProjectError
 from labelloop.plurals import plural
 from labelloop.project.project import Project
@@ -99,7 +98,7 @@ def _compute() -> Iterator[Finding]:
     yield Finding(
         name="processor",
         state="ok",
-        found=f"{plural(_cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}, "
+        found=f"{plural(usable_cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}, "
         f"bf16 {'fast' if fast_bf16 else 'not used'}",
     )
     if not torch.cuda.is_available():
@@ -120,26 +119,18 @@ def _optional_models() -> Iterator[Finding]:
         yield Finding(name=f"model {model.name}", state="ok", found=found)
 
 
-def _cores() -> int:
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    quota = allowed_cores()
-    mine = len(os.sched_getaffinity(0))
-    return mine if quota is None else min(mine, max(round(quota), 1))
-
-
 def _threads() -> Finding:
     import torch
 
     found = (
         f"{torch.get_num_threads()} for torch, OMP_WAIT_POLICY={os.environ.get('OMP_WAIT_POLICY', 'unset')}"
     )
-    if torch.get_num_threads() > _cores():
+    if torch.get_num_threads() > usable_cores():
         return Finding(
             name="threads",
             state="warning",
             found=found,
-            way_out=f"More threads than cores slow each other down: set OMP_NUM_THREADS={_cores()}.",
+            way_out=f"More threads than cores slow each other down: set OMP_NUM_THREADS={usable_cores()}.",
         )
     if os.environ.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE":
         return Finding(

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed.rendezvous import rendezvous
 
+from labelloop.cgroups import usable_cores
 from labelloop.channel import PATIENCE, member
 from labelloop.errors import LabelloopError, TeamError, UsageError
 from labelloop.team import REASON_WITHIN_S, Team
@@ -156,7 +157,7 @@ def started(
         TeamError: One of them failed.
     """
     store = _store(size)
-    threads = str(max(_cores() // size, 1))
+    threads = str(max(usable_cores() // size, 1))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, "LABELLOOP_TEAM": f"{store.port} {size}"}
     others: list[subprocess.Popen[bytes]] = []
     try:
@@ -212,15 +213,11 @@ def threads_for(size: int, *, device_type: str) -> Iterator[None]:
     """Computes on a share of the cores, as each of so many processes on CPUs should."""
     before = torch.get_num_threads()
     if device_type == "cpu" and size > 1:
-        torch.set_num_threads(min(max(_cores() // size, 1), before))
+        torch.set_num_threads(min(max(usable_cores() // size, 1), before))
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _log(logs: Path, rank: int, leader: int | None = None) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from labelloop.budget.lane import LaneSettings, read_points, write_recipe
 from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_json
 from labelloop.budget.lanes_compared import METRIC, compare_lanes
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
+from labelloop.cgroups import usable_cores
 from labelloop.data.label_draw import draw_labels
 from labelloop.errors import ProjectError, UsageError
 from labelloop.locks import wait_for_lock
@@ -49,7 +49,7 @@ class SimulationRequest:
         labels: Images with labels before the first round.
         annotator: A name of ``annotator.PRESETS``.
         model: A name of ``list_models``.
-        jobs: Lanes at once; None for one per processor.
+        jobs: Lanes at once; None for one per core that may be used.
     """
 
     strategies: tuple[Strategy, ...] = ("random", "auto")
@@ -102,7 +102,7 @@ def _simulate(
 ) -> dict[str, Any]:
     settings = replace(settings, iterations=request.iterations or _known_iterations(folder))
     seeds = range(request.seed, request.seed + request.seeds)
-    jobs = request.jobs or os.cpu_count() or 1
+    jobs = request.jobs or usable_cores()
     starts = [Job(folder=folder, source=project.root, strategy=None, seed=seed) for seed in seeds]
     lanes = [
         Job(folder=folder, source=project.root, strategy=strategy, seed=seed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from labelloop.cgroups import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,7 +22,7 @@ def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
         work: Must not depend on what it did before; the results are those of ``map``.
         items: What to work on.
     """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = usable_cores()
     rest = iter(items)
     if workers == 1:
         yield from map(work, rest)
