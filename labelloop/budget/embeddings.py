@@ -51,15 +51,12 @@ class Picture:
         return ENCODER + part, self.image.id
 
 
-def embed(
-    project: Project, pictures: Sequence[Picture], *, device: str = "cpu", progress: Progress | None = None
-) -> Vectors:
+def embed(project: Project, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Vectors:
     """Embeds pictures; those that were embedded before are taken from the ledger.
 
     Args:
         project: Whose ledger.
         pictures: Which, none twice.
-        device: cpu or a CUDA device.
         progress: Where progress is reported, as the stage ``looking at images``.
 
     Returns:
@@ -73,7 +70,7 @@ def embed(
     if missing:
         from labelloop.budget.encoder import Encoder  # which loads torch
 
-        encoder = Encoder(device)
+        encoder = Encoder()
         with stage(progress, "looking at images", len(missing)):
             for start in range(0, len(missing), STORE_EVERY):
                 fresh = {}

@@ -20,17 +20,12 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Encoder:
-    """EfficientNet-Lite0 with its ImageNet weights; features are averaged over the image.
+    """EfficientNet-Lite0 with its ImageNet weights, on the CPU; features are averaged over the image."""
 
-    Args:
-        device: cpu or a CUDA device.
-    """
-
-    def __init__(self, device: str) -> None:
-        self._device = torch.device(device)
-        self._body: nn.Module = efficientnet_lite0().to(self._device).eval().requires_grad_(False)
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self._device)[:, None, None]
-        self._std = torch.tensor(IMAGENET_STD, device=self._device)[:, None, None]
+    def __init__(self) -> None:
+        self._body: nn.Module = efficientnet_lite0().eval().requires_grad_(False)
+        self._mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+        self._std = torch.tensor(IMAGENET_STD)[:, None, None]
 
     @torch.inference_mode()
     def __call__(self, pixels: npt.NDArray[np.generic]) -> Vectors:
@@ -40,12 +35,12 @@ class Encoder:
             pixels: (h, w) or (h, w, 3), in the file's own type.
         """
         low, high = percentiles(pixels, INTENSITY_PERCENTILE)
-        image = torch.from_numpy(normalise(pixels, low, high)).to(self._device)
+        image = torch.from_numpy(normalise(pixels, low, high))
         image = (_to_side(image) - self._mean) / self._std
-        with autocast_for(self._device):
+        with autocast_for(torch.device("cpu")):
             features = self._body(image[None])
         pooled = [F.normalize(features[level].float().mean((2, 3)), dim=1) for level in LEVELS]
-        vector: Vectors = F.normalize(torch.cat(pooled, 1), dim=1)[0].cpu().numpy()
+        vector: Vectors = F.normalize(torch.cat(pooled, 1), dim=1)[0].numpy()
         return vector
 
 

@@ -41,7 +41,6 @@ class RoundRequest:
         seed: Of the draw.
         only: Image ids that may be asked about; None for all without labels.
         suspects: The round is about labels that are probably wrong; strategy, run and seed do not matter.
-        device: Where to predict.
     """
 
     budget: Budget
@@ -50,7 +49,6 @@ class RoundRequest:
     seed: int = 0
     only: frozenset[int] | None = None
     suspects: bool = False
-    device: str = "auto"
 
 
 def open_round(project: Project, server: str, request: RoundRequest, progress: Progress) -> RoundRecord:
@@ -73,15 +71,8 @@ def open_round(project: Project, server: str, request: RoundRequest, progress: P
     asked, partly = asked_boxes(project, server), partly_reviewed(project, server)
     images = _askable(project, set(asked), partly, request.only)
     strategy, audit = _audited(project, server, request.strategy, progress)
-    proposer = Proposer(
-        project,
-        images,
-        partly,
-        run=request.run,
-        twice=strategy in NEED_DOUBT,
-        device=request.device,
-        progress=progress,
-    )
+    twice = strategy in NEED_DOUBT
+    proposer = Proposer(project, images, partly, run=request.run, twice=twice, progress=progress)
     units = proposer.units
     if proposer.run is None:
         _check_needs_no_model(request.strategy)

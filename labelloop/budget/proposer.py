@@ -68,7 +68,6 @@ class Proposer:
         run: Whose model; None for the newest finished run's promoted one, or none where no run has finished.
         twice: The model looks at every image more than once, to tell how sure it is; else the ``doubt`` of
             units says nothing, and the pool costs a third.
-        device: Where to predict.
         progress: Where progress is reported.
 
     Attributes:
@@ -84,14 +83,13 @@ class Proposer:
         *,
         run: str | None,
         twice: bool,
-        device: str,
         progress: Progress,
     ) -> None:
         self._project, self._partly, self._progress = project, partly, progress
         self._effort = EffortModel.fit(timed_tasks(project))
         self.unreadable: list[ImageRecord] = []
         finished = bool(project.finished_runs())
-        self._loaded = load_model(project, run, device=device) if finished or run is not None else None
+        self._loaded = load_model(project, run) if finished or run is not None else None
         if self._loaded is None:
             nothing = image_doubt(Instances(size_hw=(1, 1)), [])
             doubts = [nothing] * len(images)

@@ -92,15 +92,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def proposer_of(project: Project) -> Proposer:
-    return Proposer(
-        project,
-        project.images(),
-        partly_reviewed(project, "s"),
-        run=None,
-        twice=True,
-        device="cpu",
-        progress=Silent(),
-    )
+    partly = partly_reviewed(project, "s")
+    return Proposer(project, project.images(), partly, run=None, twice=True, progress=Silent())
 
 
 def as_shown(_task: TaskRecord, _result: Any, shown: KeyedInstances) -> ReadReview:
