@@ -146,7 +146,6 @@ class EffortModel:
         shares: float64 (len(people),), which share of the timed tasks each of them did.
         people_sd: Standard deviation of the logarithm of an unknown person's factor.
         outlines: What is usual of the timed tasks' outlines; taken where those of a task are not known.
-        n_tasks: Timed tasks that the model has seen.
     """
 
     found: Fit
@@ -154,7 +153,6 @@ class EffortModel:
     shares: Floats
     people_sd: float
     outlines: Outlines
-    n_tasks: int
 
     @classmethod
     def prior(cls) -> EffortModel:
@@ -180,14 +178,7 @@ class EffortModel:
         outlines = Outlines.of([task.work for task in tasks])
         found = fit_effort(_timed(tasks, people, outlines), n_people=len(people), prior=prior)
         shares = np.array([times[who] / len(tasks) for who in people], np.float64)
-        return cls(
-            found=found,
-            people=people,
-            shares=shares,
-            people_sd=prior.people_sd,
-            outlines=outlines,
-            n_tasks=len(tasks),
-        )
+        return cls(found=found, people=people, shares=shares, people_sd=prior.people_sd, outlines=outlines)
 
     @property
     def seconds(self) -> dict[str, float]:
