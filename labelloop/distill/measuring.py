@@ -16,7 +16,8 @@ from labelloop.distill.assembly import trainer_of
 from labelloop.distill.gpu_memory import full_memory_says
 from labelloop.distill.measured import scored_images_of
 from labelloop.distill.schedule import Schedule
-from labelloop.distill.timing import Costs, measure_costs
+from labelloop.distill.time_plan import Costs
+from labelloop.distill.timing import measure_costs
 from labelloop.processes import started
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project

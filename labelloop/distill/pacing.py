@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from labelloop.distill.recipe import stored_recipe
-from labelloop.distill.schedule import Schedule
-from labelloop.distill.timing import Costs, refit_student
+from labelloop.distill.schedule import Schedule, Scheduling
+from labelloop.distill.time_plan import Costs, TimePlan
 from labelloop.distill.trainer import Trainer
 from labelloop.project.project import Project, RunRecord
 from labelloop.runs.files import write_json
@@ -91,12 +91,13 @@ def _decided(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fitted(config: Mapping[str, Any], trainer: Trainer, taken_s: float, left_s: float) -> Schedule:
     costs, teacher = Costs(**config["costs"]), trainer.schedule.teacher
-    return refit_student(
-        stored_recipe(config["recipe"]),
-        teacher,
-        costs.at_pace(taken_s / (teacher * costs.supervised_step)),
-        n_labels=len(config["train_images"]),
-        pool=len(trainer.pool),
-        seconds=left_s,
+    plan = TimePlan(
+        scheduling=Scheduling(
+            recipe=stored_recipe(config["recipe"]),
+            n_labels=len(config["train_images"]),
+            pool=len(trainer.pool),
+        ),
+        costs=costs.at_pace(taken_s / (teacher * costs.supervised_step)),
         processes=trainer.team.size,
     )
+    return plan.refit_student(teacher, left_s)

@@ -25,14 +25,8 @@ from labelloop.distill.measuring import Asked, measured_costs
 from labelloop.distill.pacing import timed_alike
 from labelloop.distill.recipe import benchmark_table, find_recipe, stored_recipe
 from labelloop.distill.request import TrainRequest
-from labelloop.distill.schedule import (
-    Schedule,
-    best_supervised_steps,
-    guided_schedule,
-    supervised_schedule,
-    with_student,
-)
-from labelloop.distill.timing import POOR_SHARE, Costs, enough_seconds, fit_iterations
+from labelloop.distill.schedule import Schedule, Scheduling
+from labelloop.distill.time_plan import Costs, TimePlan
 from labelloop.errors import TrainingError
 from labelloop.instances import Instances
 from labelloop.models.catalog import training_view_px
@@ -43,10 +37,12 @@ from labelloop.project.project import Project
 from labelloop.runs.loading import choose_device
 from labelloop.team import Team
 
+POOR_SHARE = 0.25  # of the best supervised steps, below which a person is told; a choice, not a result
+
 
 def _require_objects(rest: Sequence[Instances], n_folds: int) -> None:
     """Raises a TrainingError where a fold holds every object, so that nothing could be learnt without it."""
-    if not any((~labels.crowd & (labels.areas > 0)).any() for labels in rest):
+    if not any(labels.holds_objects for labels in rest):
         raise TrainingError(
             "one fold holds all objects of the labelled images",
             value=f"{n_folds} folds, {plural(len(rest), 'other image')} without an object",
@@ -163,48 +159,29 @@ def plan_lengths(
         TrainingError: The time is too short for a run.
     """
     recipe = stored_recipe(config["recipe"])
-    pool = len(pool_parts(draw.pool, draw.train, recipe))
-    supervised = request.method == "supervised"
-
-    def schedule(iterations: int | None) -> Schedule:
-        if supervised:
-            return supervised_schedule(recipe, iterations=iterations, n_labels=len(draw.train))
-        length, sizes = iterations or recipe.iterations, {"n_labels": len(draw.train), "pool": pool}
-        if request.teacher_iterations is not None:
-            teacher = request.teacher_iterations
-            return with_student(recipe, teacher=teacher, student=length - teacher, **sizes)
-        return guided_schedule(recipe, iterations=length, **sizes)
-
+    scheduling = Scheduling(
+        recipe=recipe,
+        n_labels=len(draw.train),
+        pool=len(pool_parts(draw.pool, draw.train, recipe)),
+        supervised=request.method == "supervised",
+        teacher=request.teacher_iterations,
+    )
     if request.time_s is None:
         team.tell(None)  # nothing to measure
-        planned = schedule(request.iterations)
-        if not supervised and request.iterations is not None and request.teacher_iterations is None:
+        planned = scheduling.of(request.iterations)
+        if not scheduling.supervised and request.iterations is not None and scheduling.teacher is None:
             planned = _as_timed(project, config, planned, progress)
         return planned, None
-    costs = measured_costs(
-        project, Asked(config=config, schedule=schedule(None)), progress, processes=processes, team=team
-    )
-    left, trainings = request.time_s - (time.monotonic() - started_at), 1 + len(config["folds"])
-    iterations = fit_iterations(
-        recipe,
-        schedule,
-        costs,
-        n_labels=len(draw.train),
-        seconds=left,
-        supervised=supervised,
-        processes=processes,
-        trainings=trainings,
-        spent=request.time_s - left,
-    )
+    asked = Asked(config=config, schedule=scheduling.of(None))
+    costs = measured_costs(project, asked, progress, processes=processes, team=team)
+    plan = TimePlan(scheduling=scheduling, costs=costs, processes=processes)
+    spent, trainings = time.monotonic() - started_at, 1 + len(config["folds"])
+    iterations = plan.fit(request.time_s - spent, trainings=trainings, spent=spent)
     times = f", {trainings} times" if trainings > 1 else ""
     progress.note(f"{plural(iterations, 'iteration')}{times} fit into {request.time_s / 60:.1f} minutes")
-    planned, n_labels = schedule(iterations), len(draw.train)
-    best = best_supervised_steps(n_labels, recipe.supervised_steps)
+    planned, best = scheduling.of(iterations), scheduling.best_supervised
     if planned.teacher < POOR_SHARE * best:
-        enough = enough_seconds(
-            recipe, schedule, costs, n_labels=n_labels, supervised=supervised, processes=processes
-        )
-        minutes = math.ceil((request.time_s - left + trainings * enough) / 60)
+        minutes = math.ceil((spent + trainings * plan.enough_seconds()) / 60)
         progress.note(
             f"note: {plural(planned.teacher, 'step')} on labels instead of {best} make poor models;"
             f" --time {minutes}m would be enough for all of them"

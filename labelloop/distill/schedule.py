@@ -120,3 +120,47 @@ def supervised_schedule(recipe: Recipe, *, iterations: int | None, n_labels: int
     """The one stage of a supervised run: as long as asked for, else as long as is best."""
     steps = iterations or best_supervised_steps(n_labels, recipe.supervised_steps)
     return Schedule(teacher=steps, supervised=steps, burn_in=0, distillation=0, fine_tune=0, cached_images=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduling:
+    """What the stages of a run follow from, but for its length.
+
+    Attributes:
+        recipe: Shares of the stages.
+        n_labels: Labelled images to learn from.
+        pool: Unlabelled images, or parts of images.
+        supervised: Whether only the supervised model is trained.
+        teacher: Steps of the teacher where they are asked for; else they follow from the iterations.
+    """
+
+    recipe: Recipe
+    n_labels: int
+    pool: int
+    supervised: bool = False
+    teacher: int | None = None
+
+    @property
+    def best_supervised(self) -> int:
+        """Steps on labels that are best for so many labels."""
+        return best_supervised_steps(self.n_labels, self.recipe.supervised_steps)
+
+    @property
+    def shared_from(self) -> int:
+        """The fewest iterations with the best supervised schedule; a few less may take longer."""
+        return self.best_supervised if self.supervised else shared_from(self.recipe, self.n_labels)
+
+    def of(self, iterations: int | None) -> Schedule:
+        """The stages of so many iterations, or of the recipe's."""
+        if self.supervised:
+            return supervised_schedule(self.recipe, iterations=iterations, n_labels=self.n_labels)
+        length = iterations or self.recipe.iterations
+        if self.teacher is not None:
+            return self.with_student(self.teacher, length - self.teacher)
+        return guided_schedule(self.recipe, iterations=length, n_labels=self.n_labels, pool=self.pool)
+
+    def with_student(self, teacher: int, student: int) -> Schedule:
+        """The stages of a guided run of so many steps of each."""
+        return with_student(
+            self.recipe, teacher=teacher, student=student, n_labels=self.n_labels, pool=self.pool
+        )
