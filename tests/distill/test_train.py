@@ -31,6 +31,7 @@ from labelloop.project.project import Project
 from labelloop.runs.checkpoint import load_predictions
 from labelloop.runs.files import RunFiles
 from labelloop.runs.loading import load_model
+from labelloop.whole_files import partial_of
 
 SHORT = TrainRequest(iterations=6)
 
@@ -187,7 +188,7 @@ def test_a_full_disk_at_the_start_leaves_the_name_free(project, monkeypatch):
 
         def make_full(*arguments):
             name = make(*arguments)
-            (folder / ".config.json.partial").symlink_to("/dev/full")
+            partial_of(folder / "config.json").symlink_to("/dev/full")
             return name
 
         context.setattr(train_module, "make_run_folder", make_full)

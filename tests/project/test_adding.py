@@ -18,6 +18,7 @@ from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import LabelStudioConfig, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
+from labelloop.whole_files import partial_of
 
 NO_IMAGE = "the file is not a PNG, JPEG or TIFF image; export .czi, .nd2 or .lif as TIFF, for example in Fiji"
 
@@ -833,7 +834,7 @@ def test_classes_are_taken_back_when_the_ledger_cannot_commit(tmp_path, pool):
 def test_classes_that_cannot_be_written_are_not_said_to_be_there(tmp_path, pool):
     project = Project.init(tmp_path / "project", ProjectConfig(name="p"))
     path = coco(pool / "l.json", {"0.png": [(square(2, 2), 1)]})
-    in_the_way = project.root / ".labelloop.toml.partial"
+    in_the_way = partial_of(project.root / "labelloop.toml")
     in_the_way.mkdir()
     with pytest.raises(ProjectError, match="cannot be written") as caught:
         add_labels(project, LabelSource(path=path))
