@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from labelloop.data.synthetic import SyntheticConfig, organoid_micrograph
 from labelloop.errors import OutputError
+from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
 from labelloop.progress import Progress, Silent, stage
 from labelloop.whole_files import replacing
@@ -57,37 +57,13 @@ def write_micrographs(
                 truths.append((path.name, truth))
                 shown.advance()
         if labels is not None:
+            images = [(name, truth.size_hw) for name, truth in truths]
+            document = coco_dataset(images, [truth for _, truth in truths], (CLASS_NAME,))
             with replacing(labels) as partial:
-                partial.write_text(json.dumps(coco_document(truths)), encoding="utf-8")
+                partial.write_text(json.dumps(document), encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"the micrographs cannot be written ({error.strerror or error})",
             value=folder,
             way_out="Choose a folder that can be written, on a disk with free space.",
         ) from error
-
-
-def coco_document(truths: list[tuple[str, Instances]]) -> dict[str, Any]:
-    """COCO JSON with compressed run lengths of images of one class.
-
-    Args:
-        truths: File name and objects of each image.
-    """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, (name, truth) in enumerate(truths, 1):
-        height, width = truth.size_hw
-        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-        for counts, area, box in zip(truth.rles, truth.areas, truth.boxes_xywh, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "segmentation": {"size": [height, width], "counts": counts.decode("ascii")},
-                    "area": int(area),
-                    "bbox": box.tolist(),
-                    "iscrowd": 0,
-                }
-            )
-    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": CLASS_NAME}]}

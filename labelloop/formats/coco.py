@@ -178,11 +178,11 @@ def coco_annotations(instances: Instances, *, image_id: int, first_id: int) -> I
             "category_id": int(instances.labels[i]) + 1,
             "segmentation": {"size": list(instances.size_hw), "counts": counts.decode("ascii")},
             "bbox": [float(side) for side in boxes[i]],
-            "area": float(areas[i]),
+            "area": int(areas[i]),
             "iscrowd": int(instances.crowd[i]),
         }
         if instances.scores is not None:
-            annotation["score"] = float(instances.scores[i])
+            annotation["score"] = float(str(instances.scores[i]))  # the shortest decimal that is this float32
         yield annotation
 
 

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from labelloop.errors import OutputError
+from labelloop.formats.coco import coco_annotations
 from labelloop.images import render_8bit
 from labelloop.instances import Instances
 from labelloop.models.protocol import Prediction, to_instances
@@ -182,28 +183,10 @@ def _write_coco(
     file.write('],\n"annotations": [')
     written = 0
     for i in range(len(images)):
-        for record in _annotations(found(i), image_id=i + 1):
+        for record in coco_annotations(found(i), image_id=i + 1, first_id=written + 1):
+            file.write((",\n" if written else "\n") + _json(record))
             written += 1
-            file.write((",\n" if written > 1 else "\n") + _json({"id": written, **record}))
     file.write("]}\n")
-
-
-def _annotations(instances: Instances, *, image_id: int) -> Iterator[dict[str, Any]]:
-    """The objects of one image as COCO records, without their ids."""
-    if not len(instances):
-        return
-    scores = instances.scores if instances.scores is not None else np.ones(len(instances), np.float32)
-    columns = (instances.rles, instances.labels, scores, instances.areas, instances.boxes_xywh)
-    for counts, label, score, area, box in zip(*columns, strict=True):
-        yield {
-            "image_id": image_id,
-            "category_id": int(label) + 1,
-            "segmentation": {"size": list(instances.size_hw), "counts": counts.decode("ascii")},
-            "bbox": [float(side) for side in box],
-            "area": int(area),
-            "iscrowd": 0,
-            "score": float(str(score)),  # the shortest decimal that is this float32
-        }
 
 
 def _json(value: object) -> str:

@@ -40,6 +40,21 @@ def test_coco_file_opens_in_pycocotools_and_gives_the_masks_back(tmp_path: Path)
     assert coco.getAnnIds(imgIds=[2]) == []
 
 
+def test_predictions_are_written_with_whole_areas_short_scores_and_run_lengths(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    write_coco(path, [("ü.png", (20, 30))], lambda _: two_overlapping(), classes=("a",), info={"run": "r"})
+    first = '{"size": [20, 30], "counts": "n1::00000000000000000b:"}, "bbox": [3.0, 2.0, 10.0, 10.0]'
+    second = '{"size": [20, 30], "counts": "W5::00000000000000000Y7"}, "bbox": [8.0, 7.0, 10.0, 10.0]'
+    assert path.read_text(encoding="utf-8") == (
+        '{"info": {"run": "r"},\n"categories": [{"id": 1, "name": "a"}],\n"images": [\n'
+        '{"id": 1, "file_name": "ü.png", "width": 30, "height": 20}],\n"annotations": [\n'
+        f'{{"id": 1, "image_id": 1, "category_id": 1, "segmentation": {first}, '
+        '"area": 100, "iscrowd": 0, "score": 0.9},\n'
+        f'{{"id": 2, "image_id": 1, "category_id": 2, "segmentation": {second}, '
+        '"area": 100, "iscrowd": 0, "score": 0.4}]}\n'
+    )
+
+
 def test_a_coco_file_that_would_be_the_same_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "predictions.json"
 
