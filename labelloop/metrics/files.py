@@ -103,7 +103,7 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     the files share no name. Every image of the labels counts, with or without predictions. What has no
     partner in the labels is left out, and the panel's notes say so. Predictions may also be a bare list of
     COCO results, whose ``image_id`` and ``category_id`` are those of the labels. Where all scores are missing
-    or null, there are none; without one among others a prediction counts as 1. Scores are kept as float32, so
+    or null, there are none; where some are, those predictions count as 1. Scores are kept as float32, so
     those that differ by less are equal; of equal scores the image with the lesser id comes first in COCO AP,
     as in pycocotools.
 
@@ -215,8 +215,10 @@ class _Reading:
         return notes
 
     def _score(self, annotation: dict[str, Any]) -> float:
-        self.unscored += "score" not in annotation
-        score = annotation.get("score", 1.0)
+        score = annotation.get("score")
+        if score is None:
+            self.unscored += 1
+            return 1.0
         is_number = isinstance(score, int | float) and not isinstance(score, bool)
         if not is_number or not abs(score) <= _LARGEST_SCORE:
             raise FormatError(
