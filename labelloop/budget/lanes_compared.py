@@ -23,7 +23,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.coco_ap import average_precision, rank
 from labelloop.metrics.pairs import PairTable
-from labelloop.metrics.seeds import FEW_SEEDS
+from labelloop.metrics.seeds import FEW_SEEDS, mean_over_seeds
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
@@ -98,12 +98,11 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
         others are compared with; ``notes``: what a reader of the intervals should know.
     """
     baseline = BASELINE if BASELINE in curves else next(iter(curves))
-    seeds = seed_weights(max(len(lanes) for lanes in curves.values()), 1 + REPLICATES)
     return {
-        "strategies": {name: _over_rounds(lanes, seeds, n_images) for name, lanes in curves.items()},
-        "compared": _compared(curves, seeds, baseline),
+        "strategies": {name: _over_rounds(lanes, n_images) for name, lanes in curves.items()},
+        "compared": _compared(curves, baseline),
         "baseline": baseline,
-        "notes": _notes(seeds.shape[1]),
+        "notes": _notes(max(len(lanes) for lanes in curves.values())),
     }
 
 
@@ -172,30 +171,6 @@ def seen_in_lane(scratch: Project, run: str) -> dict[int, Instances]:
         return {image_id: decode_instances(stored) for image_id, stored in session.execute(statement)}
 
 
-def seed_weights(n_seeds: int, replicates: int) -> Floats:
-    """float64 (replicates, n_seeds): what each seed counts in a mean over seeds.
-
-    In the first row all count alike; for the others one seed less than there are is drawn with replacement,
-    so that the spread of the means is that of a mean of so many seeds (Rao and Wu 1988,
-    doi:10.1080/01621459.1988.10478591).
-    """
-    fewer = max(1, n_seeds - 1)
-    drawn = np.random.default_rng(1).multinomial(fewer, np.full(n_seeds, 1 / n_seeds), size=replicates)
-    weights = drawn / fewer
-    weights[0] = 1 / n_seeds
-    return weights
-
-
-def mean_over_seeds(per_seed: Floats, weights: Floats) -> Floats:
-    """float64 (r, k): mean over the seeds of each replicate.
-
-    Args:
-        per_seed: float64 (s, r, k).
-        weights: float64 (r, s), of ``seed_weights``.
-    """
-    return np.asarray(np.einsum("srk,rs->rk", per_seed, weights))
-
-
 def interval(values: Floats) -> dict[str, float | None]:
     """The first of the values, and the 95 % percentile interval of the others; None for what is infinite.
 
@@ -215,9 +190,9 @@ def _notes(n_seeds: int) -> list[str]:
     return [few] if n_seeds < FEW_SEEDS else []
 
 
-def _over_rounds(lanes: Sequence[LaneCurve], seeds: Floats, n_images: int) -> list[dict[str, Any]]:
+def _over_rounds(lanes: Sequence[LaneCurve], n_images: int) -> list[dict[str, Any]]:
     length = min(len(lane.points) for lane in lanes)
-    values = mean_over_seeds(np.stack([lane.values[:, :length] for lane in lanes]), seeds)
+    values = mean_over_seeds(np.stack([lane.values[:, :length] for lane in lanes]))
     return [
         {
             "round": k,
@@ -230,15 +205,14 @@ def _over_rounds(lanes: Sequence[LaneCurve], seeds: Floats, n_images: int) -> li
     ]
 
 
-def _compared(curves: Mapping[str, Sequence[LaneCurve]], seeds: Floats, baseline: str) -> dict[str, Any]:
+def _compared(curves: Mapping[str, Sequence[LaneCurve]], baseline: str) -> dict[str, Any]:
     """Areas under the curves, their differences, and the minutes to where the baseline ends."""
     horizon = min(float(lane.minutes[-1]) for lanes in curves.values() for lane in lanes)
     if horizon <= 0:
         return {}
     grid: Floats = np.linspace(0.0, horizon, GRID, dtype=np.float64)
     mean = {
-        name: mean_over_seeds(np.stack([lane.at(grid) for lane in lanes]), seeds)
-        for name, lanes in curves.items()
+        name: mean_over_seeds(np.stack([lane.at(grid) for lane in lanes])) for name, lanes in curves.items()
     }
     areas = {name: curve.mean(axis=1) for name, curve in mean.items()}
     compared: dict[str, Any] = {}

@@ -34,12 +34,11 @@ from labelloop.budget.lanes_compared import (
     LaneCurve,
     compare_curves,
     interval,
-    mean_over_seeds,
     measure_lane,
-    seed_weights,
 )
 from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
+from labelloop.metrics.seeds import mean_over_seeds
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
@@ -334,12 +333,8 @@ def at_once(arguments: argparse.Namespace, seeds: Sequence[int], name: str) -> d
         return None
     all_labels = np.stack([read_curve(path).values[:, 0] for path in paths])
     drawn = np.stack([read_curve(kept_at(arguments, "random", seed)).values[:, -1] for seed in seeds])
-    weights = seed_weights(len(seeds), all_labels.shape[1])
-
-    def over_seeds(values: Any) -> dict[str, float | None]:
-        return interval(mean_over_seeds(values[:, :, None], weights)[:, 0])
-
-    return {"value": over_seeds(all_labels), "more_than_random": over_seeds(all_labels - drawn)}
+    value, more = mean_over_seeds(all_labels), mean_over_seeds(all_labels - drawn)
+    return {"value": interval(value), "more_than_random": interval(more)}
 
 
 def read_curve(path: Path) -> LaneCurve:

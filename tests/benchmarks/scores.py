@@ -19,6 +19,7 @@ from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.pairs import PairTable
 from labelloop.metrics.panel import MatchedModel
+from labelloop.metrics.seeds import mean_over_seeds
 from labelloop.runs.files import write_json
 
 REPLICATES = 1000
@@ -76,12 +77,10 @@ def mean_difference(pairs: Sequence[tuple[Score, Score]]) -> tuple[float, float,
     Args:
         pairs: One (a, b) for each seed; positive where a is better.
     """
-    points = np.array([a.metrics["coco_ap"] - b.metrics["coco_ap"] for a, b in pairs])
-    draws = np.array([np.subtract(a.resampled_ap, b.resampled_ap) for a, b in pairs]) / 1e4
-    chosen = np.random.default_rng(0).integers(0, len(pairs), (draws.shape[1], len(pairs)))
-    means = draws[chosen, np.arange(draws.shape[1])[:, None]].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return 100 * float(points.mean()), 100 * float(low), 100 * float(high)
+    rows = np.array([[[1e4 * s.metrics["coco_ap"], *s.resampled_ap] for s in pair] for pair in pairs])
+    means = mean_over_seeds(rows[:, 0] - rows[:, 1]) / 100
+    low, high = np.percentile(means[1:], (2.5, 97.5))
+    return float(means[0]), float(low), float(high)
 
 
 def percent(value: float) -> str:

@@ -15,10 +15,8 @@ from labelloop.budget.lanes_compared import (
     compare_curves,
     exhaustion_notes,
     interval,
-    mean_over_seeds,
     minutes_shares,
     monotone,
-    seed_weights,
 )
 
 
@@ -27,13 +25,6 @@ def lane(values: np.ndarray) -> LaneCurve:
     spent = {"reported_minutes": 0.0, "predicted_minutes": 0.0}
     points = [Point(round=k, minutes=10.0 * k, images=5 + k, run="r", **spent) for k in range(2)]
     return LaneCurve(points=points, values=values)
-
-
-def test_the_mean_over_seeds_spreads_as_a_mean_of_so_many_seeds() -> None:
-    levels = np.array([0.0, 1.0, 2.0, 5.0])
-    drawn = mean_over_seeds(np.tile(levels[:, None, None], (1, 20_001, 1)), seed_weights(4, 20_001))[:, 0]
-    assert drawn[0] == pytest.approx(levels.mean())
-    assert drawn[1:].std() == pytest.approx(levels.std(ddof=1) / 2, rel=0.02)
 
 
 def test_a_resample_without_any_object_is_left_out_of_the_interval() -> None:
