@@ -50,7 +50,7 @@ MinScoreOption = Annotated[
     typer.Option(
         "--min-score",
         metavar="auto|X",
-        help="Ignore objects scored lower. auto: the run's working score, which has the best F1 on its"
+        help="Ignore objects scored lower. auto: the run's score threshold, which has the best F1 on its"
         " validation images or out of fold; 0.5 without such images.",
     ),
 ]

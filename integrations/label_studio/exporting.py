@@ -55,7 +55,7 @@ def export_project(project: Project, out: Path) -> ExportReport:
     Labels are annotations, in their newest revision. Where a part of the image is unknown they are left out:
     Label Studio has no word for it, so it would come back as background. Predictions are those that the
     ledger has of the promoted model of the newest finished run that is still there (from ``train``,
-    ``evaluate``, ``push`` or ``report``), scored at its working score or more; nothing is predicted anew.
+    ``evaluate``, ``push`` or ``report``), scored at its score threshold or more; nothing is predicted anew.
 
     Args:
         project: What to export.

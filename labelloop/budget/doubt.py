@@ -55,7 +55,7 @@ class ImageDoubt:
     outline_px: float | None
 
     def shown(self, min_score: float) -> int:
-        """How many objects are shown to a person at this working score."""
+        """How many objects are shown to a person at this score threshold."""
         return int((self.scores >= min_score).sum())
 
     def unshown(self, min_score: float) -> float:

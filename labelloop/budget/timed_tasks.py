@@ -238,7 +238,7 @@ def _counting(states: Iterable[AnnotationRow]) -> AnnotationRow | None:
 
 
 def _unshown(seen: Instances, task: TaskRecord, min_score: float) -> float:
-    """The sum of the scores below the working score in the part of the image that is the task's own."""
+    """The sum of the scores below the score threshold in the part of the image that is the task's own."""
     if seen.scores is None:
         return 0.0
     low = seen.select(seen.scores < min_score)

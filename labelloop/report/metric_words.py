@@ -72,7 +72,7 @@ _KNOWN = (
     ),
     MetricWords(
         name="coco_ap50", section=FINDING, title="AP at IoU 0.5 (COCO)",
-        meaning=f"Average precision over all working scores, as papers report it. {_RANGE}",
+        meaning=f"Average precision over all score thresholds, as papers report it. {_RANGE}",
     ),
     MetricWords(
         name="coco_ap75", section=FINDING, title="AP at IoU 0.75 (COCO)",

@@ -36,7 +36,7 @@ def disc(y: float, x: float, radius: float = 12) -> Mask:
     return np.asarray((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
 
 
-# Shown are the first three; of the two below the working score one lies left, one right.
+# Shown are the first three; of the two below the score threshold one lies left, one right.
 SEEN = Instances.from_dense(
     np.array([disc(50, 30), disc(50, 80), disc(50, 170), disc(20, 20), disc(20, 180)]),
     scores=[0.9, 0.7, 0.6, 0.4, 0.25],
