@@ -176,8 +176,9 @@ def _root(
 ) -> None:
     """Instance segmentation for biology labs from few labels: guided distillation with people in the loop.
 
-    A project goes through init, add images, add labels, check, train, evaluate and predict. See all of it at
-    work in a few minutes, without data of your own: `labelloop demo`
+    A project goes through init, add images, add labels, check, train, evaluate and predict; people review
+    its masks between connect, push and pull. See it at work in a few minutes, without data of your own:
+    `labelloop demo`
     """
     ctx.ensure_object(Invocation).project = project
 

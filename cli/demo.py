@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labelloop.cli.options import JsonOption, ProjectOption, new_folder
+from labelloop.cli.options import JsonOption, NewFolderOption, new_folder
 from labelloop.cli.output import headline, print_estimates, print_json, say
 from labelloop.cli.progress import shown_progress
 from labelloop.cli.train import show_training
@@ -25,7 +25,7 @@ def demo(
     time: Annotated[
         str, typer.Option("--time", metavar="8m", help="Approximate time for the whole demo.")
     ] = "8m",
-    project: ProjectOption = None,
+    project: NewFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole path on synthetic organoid micrographs: project, training, prediction, pictures.

@@ -131,17 +131,15 @@ def _evaluate_files(
     from labelloop.metrics.bootstrap import REPLICATES, SEED
     from labelloop.metrics.files import evaluate_pair, evaluate_pair_by, read_pair
 
-    pair, bootstrap = read_pair(predictions, labels), {"replicates": REPLICATES, "seed": SEED}
-    panel = evaluate_pair(pair, min_score=min_score, **bootstrap)
-    published = (
-        None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score, **bootstrap)
-    )
+    pair = read_pair(predictions, labels)
+    panel = evaluate_pair(pair, min_score=min_score)
+    published = None if protocol is None else evaluate_pair_by(protocol, pair, min_score=min_score)
     result: dict[str, Any] = {
         "predictions": str(predictions),
         "labels": str(labels),
         **panel.as_dict(),
         "protocol": None if published is None else published.as_dict(),
-        "bootstrap": bootstrap,
+        "bootstrap": {"replicates": REPLICATES, "seed": SEED},
     }
     if report is not None:
         from datetime import date

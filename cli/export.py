@@ -23,7 +23,7 @@ def export(
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write labels and predictions for other tools.
+    """Write labels and predictions as a file for Label Studio.
 
     label-studio: one JSON file of tasks that Label Studio imports, and that `add labels` reads back: a task
     for each image that has labels, or predictions of the newest finished run in the ledger. These come from

@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
-from labelloop.cli.options import JsonOption, ProjectOption, new_folder
+from labelloop.cli.options import JsonOption, NewFolderOption, new_folder
 from labelloop.cli.output import print_json, say
 from labelloop.errors import UsageError
 
 
 def init(
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder of the new project.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="Folder of the new project; required, here or with -C."),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="N", help="The project's name. Default: the folder's name."),
@@ -33,7 +36,7 @@ def init(
             "--pixel-size", metavar="UM", help="µm per pixel, for images whose files do not give it."
         ),
     ] = None,
-    project: ProjectOption = None,
+    project: NewFolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a project.

@@ -34,6 +34,12 @@ ProjectOption = Annotated[
     Path | None,
     typer.Option("--project", "-C", metavar="DIR", callback=_or_of_the_program, help=PROJECT_HELP),
 ]
+NewFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--project", "-C", metavar="DIR", callback=_or_of_the_program, help="The new folder, in place of DIR."
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", metavar="", help="Print one JSON document on stdout; messages go to stderr.")
 ]

@@ -113,8 +113,8 @@ AccumulateOption = Annotated[
         "--accumulate",
         metavar="N",
         min=1,
-        help="Parts in which each process sees its images of a step, one after the other, so that a step of"
-        " any size fits into a GPU's memory. Default: what the recipe says.",
+        help="Gradient accumulation: parts in which each process sees its images of a step, one after the"
+        " other, so that a step of any size fits into a GPU's memory. Default: what the recipe says.",
     ),
 ]
 FoldsOption = Annotated[
@@ -159,7 +159,7 @@ def train(
 ) -> None:
     """Train on labelled and unlabelled images, and compare with a supervised baseline.
 
-    The guided model is used unless it is worse on validation images.
+    The guided model is used unless it is worse on validation images; without any it is used unchecked.
 
     Examples: `labelloop train --time 20m` or, as if only 15 were labelled,
     `labelloop train --labels 15 --time 20m` or, for a published benchmark,
