@@ -44,57 +44,6 @@ class Micrograph:
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageInfo:
-    """What a file says of itself, read without decoding its pixels.
-
-    Attributes:
-        format: PNG, JPEG or TIFF.
-        size_hw: Height and width of a page, px, upright.
-        pages: Planes over z, time and everything else but channels.
-        channels: 1 for gray; 3 or 4 for colours; any number for multi-channel stacks.
-        dtype: Type of the stored samples.
-        pixel_size_um: Side of a pixel, µm, if the file says.
-    """
-
-    format: str
-    size_hw: tuple[int, int]
-    pages: int
-    channels: int
-    dtype: str
-    pixel_size_um: float | None = None
-
-
-def probe(path: Path, *, page: int = 0) -> ImageInfo:
-    """Size, pages, channels and pixel size of an image file, without decoding pixels.
-
-    Raises:
-        ImageError: It is not an image, is broken, too small, too big, or has no such page.
-    """
-    kind, data = _open(path)
-    try:
-        if kind == "TIFF":
-            layout = tiff.tiff_layout(path, page)
-            info = ImageInfo(
-                format=kind,
-                size_hw=layout.size_hw,
-                pages=layout.pages,
-                channels=layout.channels,
-                dtype=layout.dtype,
-                pixel_size_um=layout.pixel_size_um,
-            )
-        else:
-            header = png_jpeg.png_header(data) if kind == "PNG" else png_jpeg.jpeg_header(data)
-            _require_page(page)
-            info = ImageInfo(
-                format=kind, size_hw=header.size_hw, pages=1, channels=header.channels, dtype=header.dtype
-            )
-        _require_size(info.size_hw)
-    except ImageError as error:
-        raise _at(path, error) from error
-    return info
-
-
 def read_image(path: Path, *, page: int = 0, channel: int = -1) -> Micrograph:
     """Reads one page of an image file.
 

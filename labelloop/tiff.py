@@ -46,18 +46,13 @@ class TiffLayout:
 
     Attributes:
         size_hw: Height and width of a plane, px.
-        pages: Planes, counted over z, time and all other axes but the channels, series after series.
-        channels: Channels of a plane; the samples of RGB count as channels too.
-        planes: Pages times channels, where the colours of a pixel and its transparency are one channel.
-        dtype: Type of the stored samples.
+        planes: Pages (over z, time and all other axes but the channels, series after series) times channels,
+            where the colours of a pixel and its transparency are one channel.
         pixel_size_um: Side of a pixel, µm, if the file says.
     """
 
     size_hw: tuple[int, int]
-    pages: int
-    channels: int
     planes: int
-    dtype: str
     pixel_size_um: float | None
 
 
@@ -71,10 +66,7 @@ def tiff_layout(path: Path, page: int = 0) -> TiffLayout:
         series, _, pages = _series_of_page(tif, page)
         return TiffLayout(
             size_hw=_size_hw(series),
-            pages=pages,
-            channels=_channels(series),
             planes=pages * _axis_length(series, _CHANNELS) * _gray_samples(series),
-            dtype=str(series.dtype),
             pixel_size_um=_pixel_size_um(tif),
         )
 

@@ -19,7 +19,6 @@ from labelloop.images import (
     black_and_white,
     normalise,
     percentiles,
-    probe,
     read_image,
     read_numbers,
     render_8bit,
@@ -107,7 +106,7 @@ def test_pixels_come_back_as_they_were_written(tmp_path, data, expected):
     read = read_image(path)
     np.testing.assert_array_equal(read.pixels, expected)
     assert read.pixels.dtype == expected.dtype.newbyteorder("=")
-    assert probe(path).size_hw == read.size_hw == expected.shape[:2]
+    assert read.size_hw == expected.shape[:2]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
@@ -133,7 +132,6 @@ def test_jpeg_is_turned_as_its_exif_says(tmp_path, orientation):
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(read_image(path).pixels, expected)
-    assert probe(path).size_hw == expected.shape[:2]
 
 
 @pytest.mark.parametrize("kind", ["ome", "imagej"])
@@ -143,14 +141,12 @@ def test_a_page_and_a_channel_of_a_stack_are_the_ones_asked_for(tmp_path, kind, 
     if kind == "imagej" and compression:
         pytest.skip("ImageJ stacks are not compressed")
     path.write_bytes(tiff_bytes(STACK, metadata={"axes": "TZCYX"}, compression=compression, **{kind: True}))
-    info = probe(path)
-    assert (info.pages, info.channels) == (12, 2)
     for page, channel in [(0, 0), (0, 1), (5, 1), (11, 0), (11, -1)]:
         expected = STACK[page // 4, page % 4, max(channel, 0)]
         np.testing.assert_array_equal(read_image(path, page=page, channel=channel).pixels, expected)
-    with pytest.raises(ImageError, match="no such page"):
+    with pytest.raises(ImageError, match=r"no such page \(12, of 12 "):
         read_image(path, page=12)
-    with pytest.raises(ImageError, match="no such channel"):
+    with pytest.raises(ImageError, match=r"no such channel \(2, of 2 "):
         read_image(path, channel=2)
 
 
@@ -234,7 +230,6 @@ def test_a_resolution_of_another_type_does_not_spoil_an_image(tmp_path, kind, co
 def test_pixel_size_is_what_the_file_says(tmp_path, options, pixel_size_um):
     path = tmp_path / "image.tif"
     path.write_bytes(tiff_bytes(DEEP, **options))
-    assert probe(path).pixel_size_um == (pixel_size_um and pytest.approx(pixel_size_um))
     assert read_image(path).pixel_size_um == (pixel_size_um and pytest.approx(pixel_size_um))
 
 
@@ -263,14 +258,13 @@ def test_what_cannot_be_used_is_refused_with_its_reason_and_name(tmp_path, data,
 def test_a_missing_file_and_a_folder_are_image_errors(tmp_path):
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(ImageError, match="cannot be read"):
-            probe(path)
+            read_image(path)
 
 
 def test_a_named_pipe_is_refused_and_never_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    for read in (probe, read_image):
-        with pytest.raises(ImageError, match="it is a pipe"):
-            read(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="it is a pipe"):
+        read_image(tmp_path / "pipe.png")
 
 
 def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(tmp_path):
@@ -290,9 +284,8 @@ def test_a_size_beyond_the_limit_is_refused_before_anything_is_decoded(tmp_path)
         + chunk(b"IDAT", zlib.compress(b"0"))
         + chunk(b"IEND", b"")
     )
-    for use in (probe, read_image):
-        with pytest.raises(ImageError, match="too big"):
-            use(path)
+    with pytest.raises(ImageError, match="too big"):
+        read_image(path)
 
 
 @pytest.mark.slow
@@ -360,7 +353,7 @@ def test_changed_bytes_give_an_image_or_an_image_error(tmp_path, name, changes, 
         data[int(where * reach)] = value
     path = tmp_path / "changed"
     path.write_bytes(bytes(data))
-    for use in (probe, read_image, read_numbers):
+    for use in (read_image, read_numbers):
         try:
             use(path)
         except ImageError as error:
