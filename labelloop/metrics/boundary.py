@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelloop.metrics.column_runs import ColumnRuns, column_runs
-from labelloop.metrics.threads import in_threads
+from labelloop.threads import in_threads
 
 Rows = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]

@@ -16,8 +16,8 @@ from labelloop.metrics.matched import BOUNDS_OF_SURPLUS, METRICS, SURPLUS, Match
 from labelloop.metrics.overlaps import OverlapSums
 from labelloop.metrics.pairs import BoolColumn, PairTable
 from labelloop.metrics.subsets import SizeThirds, by_class, by_group, by_size, worst
-from labelloop.metrics.threads import in_threads
 from labelloop.metrics.working_point import best_threshold
+from labelloop.threads import in_threads
 
 Estimates = dict[str, Estimate]
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from labelloop.errors import ImageError
 from labelloop.formats.records import SkippedFile
 from labelloop.images import read_image
 from labelloop.progress import Progress, stage
 from labelloop.project.recorded import file_sha256, file_state
+from labelloop.threads import in_threads
 
 _THREADS = 4  # each may hold one decoded image
-_AHEAD = 4 * _THREADS
 _CHANGED = "the file changed while it was read; add it again when it is complete"
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +54,7 @@ def read_files(
     read: list[ReadFile] = []
     skipped: list[SkippedFile] = []
     with stage(progress, "Reading images", len(files)):
-        for result in _in_order(lambda path: _read(path, page, channel), files):
+        for result in in_threads(lambda path: _read(path, page, channel), files, threads=_THREADS):
             if isinstance(result, ReadFile):
                 read.append(result)
             else:
@@ -93,18 +87,3 @@ def _read(path: Path, page: int, channel: int) -> ReadFile | SkippedFile:
         size_hw=image.size_hw,
         pixel_size_um=image.pixel_size_um,
     )
-
-
-def _in_order(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """Results in the order of the items; a few items ahead are under way."""
-    waiting = iter(items)
-    with ThreadPoolExecutor(_THREADS) as threads:
-        running: deque[Future[_R]] = deque(threads.submit(function, item) for item in islice(waiting, _AHEAD))
-        try:
-            while running:
-                result = running.popleft().result()
-                running.extend(threads.submit(function, item) for item in islice(waiting, 1))
-                yield result
-        finally:
-            for future in running:
-                future.cancel()
