@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from labelloop.budget.curves import CurvePoint
+from labelloop.budget.effort import Z_95
 from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
 from labelloop.distill.recipe import find_recipe
 from labelloop.locks import wait_for_lock
@@ -57,7 +58,7 @@ class MeasuredPoint:
         if estimate.get("value") is None:
             return None
         low, high = estimate.get("low"), estimate.get("high")
-        se = None if low is None or high is None else (high - low) / (2 * 1.96)
+        se = None if low is None or high is None else (high - low) / (2 * Z_95)
         measured = 0 if self.split == "val" else self.seed  # each seed has a fold of its own
         return CurvePoint(
             n_images=self.n_images, value=estimate["value"], se=se, seed=self.seed, measured=measured

@@ -34,7 +34,7 @@ OUTLINE_UNIT_PX = 100.0  # the actions "drawing" and "correcting" are so much of
 
 OWN_FACTOR_FROM = 10  # tasks of a person; with fewer a few hard tasks would pass for slowness
 IMAGES_DIFFER = 0.35  # relative standard deviation of edits among tasks alike in scores, beyond Poisson's
-Z_80 = 1.2816  # an 80 % interval reaches so many standard deviations to each side
+Z_80, Z_95 = 1.2816, 1.9600  # an 80 or 95 % interval reaches so many standard deviations to each side
 
 Floats = npt.NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from labelloop.budget.answers import (
     Span,
 )
 from labelloop.budget.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
-from labelloop.budget.effort import Z_80
+from labelloop.budget.effort import Z_80, Z_95
 from labelloop.budget.levels import Lifted, lift
 from labelloop.metrics.estimate import Estimate
 from labelloop.plurals import plural
@@ -305,7 +305,7 @@ def _minutes_of(images: Span, cost: Estimate | None) -> Span:
 def _eighty_percent(cost: Estimate) -> tuple[float, float]:
     """The 80 % interval of a positive number whose 95 % interval is known; a factor of 2 where it is not."""
     assert cost.value is not None
-    shrink = Z_80 / 1.9600  # quantiles of the normal distribution
+    shrink = Z_80 / Z_95
     low = cost.low if cost.low is not None and cost.low > 0 else cost.value / 4
     high = cost.high if cost.high is not None else cost.value * 4
     return (

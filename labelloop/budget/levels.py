@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from labelloop.budget.answers import Level
 from labelloop.budget.curves import Floats, LearningCurves
+from labelloop.budget.effort import Z_95
 from labelloop.project.project import Project, RunRecord
 
 NEWEST = 8  # runs that are looked at
@@ -149,7 +150,7 @@ def _level(run: RunRecord, metric: str) -> Level | None:
         run=run.name,
         n_images=len(run.config.get("train_images", ())),
         value=value,
-        se=(high - low) / (2 * 1.96),
+        se=(high - low) / (2 * Z_95),
         measured=hashlib.sha256(repr(images).encode()).hexdigest()[:16],
     )
 
