@@ -36,7 +36,6 @@ def evaluate_run(
     split: str = "test",
     min_score: float | None = None,
     protocol: Protocol | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measures the promoted model of a run on the labelled images of a split.
@@ -47,7 +46,6 @@ def evaluate_run(
         split: ``test`` or ``val``; without a val split, the images that the run kept for validation.
         min_score: Working threshold, 0..1; the run's own if None.
         protocol: Of published numbers, beside the panel; the one of the run's recipe if None.
-        device: Where to predict.
         progress: Where progress is reported.
 
     Returns:
@@ -67,7 +65,7 @@ def evaluate_run(
         note_refusal(project, progress or Silent())
     images = _measured_images(project, record, split)
     learnt = {*record.config.get("train_images", ())} & {image.id for image in images}
-    loaded = load_model(project, run, device=device)
+    loaded = load_model(project, run)
     predicted = seen_by(project, loaded, images, progress or Silent())
     classes, labels = project.config.classes, project.labels([image.id for image in images])
     pair = ([labels[image.id] for image in images], predicted)

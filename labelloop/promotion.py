@@ -17,7 +17,7 @@ from labelloop.runs.loading import load_model
 
 
 def gate_of_runs(
-    project: Project, *, new: str, old: str, device: str = "auto", progress: Progress | None = None
+    project: Project, *, new: str, old: str, progress: Progress | None = None
 ) -> GateDecision | None:
     """Compares the promoted models of two runs on the same validation images.
 
@@ -30,7 +30,6 @@ def gate_of_runs(
         project: Holds both runs.
         new: Name of the run that may take the place of the other.
         old: Name of the run in use.
-        device: Where to predict.
         progress: Where progress is reported.
 
     Returns:
@@ -38,7 +37,7 @@ def gate_of_runs(
     """
     images = _unlearnt_images(project, new, old)
     if images:
-        seen = [_seen(project, run, images, device, progress or Silent()) for run in (new, old)]
+        seen = [_seen(project, run, images, progress or Silent()) for run in (new, old)]
     else:
         seen = [_seen_out_of_fold(project, run) for run in (new, old)]
         both = seen[0].keys() & seen[1].keys()
@@ -68,9 +67,9 @@ def _unlearnt_images(project: Project, new: str, old: str) -> list[ImageRecord]:
 
 
 def _seen(
-    project: Project, run: str, images: Sequence[ImageRecord], device: str, progress: Progress
+    project: Project, run: str, images: Sequence[ImageRecord], progress: Progress
 ) -> dict[int, Instances]:
-    found = seen_by(project, load_model(project, run, device=device), images, progress)
+    found = seen_by(project, load_model(project, run), images, progress)
     return dict(zip([image.id for image in images], found, strict=True))
 
 

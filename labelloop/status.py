@@ -135,7 +135,7 @@ def _headline(metrics: dict[str, Any] | None) -> dict[str, Any] | None:
 def tied_rounds(project: Project, reviewed: Sequence[RoundRecord]) -> list[RoundRecord]:
     """The rounds where the project is tied to now; nothing comes back from any other."""
     tied = project.config.label_studio
-    return [record for record in reviewed if tied and record.server == f"{tied.url}#{tied.project}"]
+    return [record for record in reviewed if tied and record.server == tied.server_name]
 
 
 def _waiting(project: Project, reviewed: Sequence[RoundRecord]) -> dict[str, Any]:

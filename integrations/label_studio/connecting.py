@@ -94,7 +94,7 @@ def connect(project: Project, url: str, *, ls_project: int | None = None) -> Con
     check_config(facts.config, classes)
     tied = LabelStudioConfig(url=url, project=facts.id)
     if moved and known is not None:
-        move_rounds(project, server_name(known), server_name(tied))
+        move_rounds(project, known.server_name, tied.server_name)
     project.set_label_studio(tied)
     notes = []
     if not version.startswith(VERIFIED):
@@ -148,7 +148,7 @@ def _tied_before(
 
 def _keys(project: Project, server: LabelStudioConfig) -> set[str]:
     """Of all tasks that are there."""
-    return {task.key for task in all_tasks(project, server_name(server))}
+    return {task.key for task in all_tasks(project, server.server_name)}
 
 
 def _holds(client: LabelStudio, ls_project: int, ours: set[str]) -> bool:
@@ -182,11 +182,6 @@ def connected(project: Project) -> tuple[LabelStudio, LabelStudioConfig]:
             way_out="Run labelloop connect URL, after labelloop server up where the lab has no server.",
         )
     return LabelStudio(settings.url, find_token(settings.url)), settings
-
-
-def server_name(settings: LabelStudioConfig) -> str:
-    """How the ledger names a project on a server."""
-    return f"{settings.url}#{settings.project}"
 
 
 def checked_url(url: str) -> str:

@@ -27,7 +27,7 @@ from labelloop.budget.opening import RoundRequest
 from labelloop.budget.strategies import Budget
 from labelloop.errors import NothingToReviewError, ProjectError, ServerError
 from labelloop.integrations.label_studio.answers import needs_a_person
-from labelloop.integrations.label_studio.connecting import connected, server_name
+from labelloop.integrations.label_studio.connecting import connected
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.integrations.label_studio.push import push
 from labelloop.plurals import plural
@@ -137,7 +137,7 @@ def turn(project: Project, *, retrain_after: int, progress: Progress | None = No
     for reason in report.unusable:
         watching.note(f"left out: {reason}")
     gate_trained(project, watching)
-    before = current_round(project, server_name(settings))
+    before = current_round(project, settings.server_name)
     new = new_labels(project)
     trained = None
     if (new >= retrain_after or (before is None and new > 0)) and _can_train(project):

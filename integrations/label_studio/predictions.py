@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.copies import models_of
 from labelloop.integrations.label_studio.pushed_round import PushedRound
 from labelloop.integrations.label_studio.sending import CHUNK_TASKS, in_parts
@@ -37,7 +36,7 @@ def complete_predictions(pushed: PushedRound, *, opened: bool) -> int:
         versions = pushed.client.model_versions(project)
     if n_waiting:
         pushed.client.set_model_version(project, version)
-    server = server_name(pushed.settings)
+    server = pushed.settings.server_name
     old = [r for r in rounds(pushed.project) if r.server == server and r.id != pushed.record.id]
     for record in old:
         there = versions.get(record.model_version, 0)

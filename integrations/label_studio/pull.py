@@ -25,7 +25,7 @@ from labelloop.errors import ProjectError, ServerError
 from labelloop.integrations.label_studio.annotations import by_key
 from labelloop.integrations.label_studio.changes import MOST_KEYS, Changes
 from labelloop.integrations.label_studio.client import LabelStudio, ProjectFacts
-from labelloop.integrations.label_studio.connecting import connected, server_name
+from labelloop.integrations.label_studio.connecting import connected
 from labelloop.integrations.label_studio.labelling_config import check_config
 from labelloop.integrations.label_studio.reviews import Reader
 from labelloop.integrations.label_studio.task_data import key_of
@@ -126,7 +126,7 @@ class _Pulling:
 
     def run(self) -> PullReport:
         """Stores what changed, and then what the counts of annotations say is still missing."""
-        server = server_name(self.settings)
+        server = self.settings.server_name
         known = pull_cursor(self.project, f"pull:{server}")
         self.cursor = _Cursor(**json.loads(known)) if known else _Cursor()
         report = self._pull(self.cursor)
@@ -178,7 +178,7 @@ class _Pulling:
         """Whether the project has as many annotations as the ledger expects, others' among them."""
         if self.others_changed:
             return False
-        expected = live_annotations(self.project, server_name(self.settings)) + self.cursor.foreign
+        expected = live_annotations(self.project, self.settings.server_name) + self.cursor.foreign
         if self.facts.annotations != expected:
             self.facts = self.client.project(self.settings.project)  # people went on while tasks were read
         return self.facts.annotations == expected
@@ -209,7 +209,7 @@ class _Pulling:
             tasks,
             read=Reader(self.project),
             deleted=deleted,
-            cursor=(f"pull:{server_name(self.settings)}", json.dumps(asdict(self.cursor))),
+            cursor=(f"pull:{self.settings.server_name}", json.dumps(asdict(self.cursor))),
             read_again=read_again,
         )
         report.unusable += faults
@@ -224,14 +224,14 @@ class _Pulling:
         there: Counter[str | None] = Counter()
         for task in self.client.tasks(self.settings.project, fields=["id", "data", *counts]):
             there[key_of(task)] += sum(n for name in counts if isinstance(n := task.get(name), int))
-        keys = [task.key for task in all_tasks(self.project, server_name(self.settings))]
+        keys = [task.key for task in all_tasks(self.project, self.settings.server_name)]
         known = known_tasks(self.project, keys)
         differing = [key for key in keys if there[key] != len(known[key].annotations)]
         gone = [key for key in differing if key not in there]
         return there.total() - sum(there[key] for key in keys), differing, gone
 
     def _sent_tasks(self) -> list[TaskRecord]:
-        there = all_tasks(self.project, server_name(self.settings))
+        there = all_tasks(self.project, self.settings.server_name)
         return [t for t in there if t.state not in (PLANNED, DROPPED, DELETED) and t.server_id is not None]
 
 

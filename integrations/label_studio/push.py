@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.round_minutes import predicted_minutes
-from labelloop.integrations.label_studio.connecting import connected, server_name
+from labelloop.integrations.label_studio.connecting import connected
 from labelloop.integrations.label_studio.labelling_config import check_config
 from labelloop.integrations.label_studio.predictions import complete_predictions
 from labelloop.integrations.label_studio.pushed_round import PushedRound
@@ -86,7 +86,7 @@ def push(
     with alone(project, watching):
         check_classes(project)
         client, settings = connected(project)
-        server = server_name(settings)
+        server = settings.server_name
         with client:
             open_now = current_round(project, server)
             controls = check_config(client.project(settings.project).config, project.config.classes)

@@ -17,8 +17,9 @@ from labelloop.images import Micrograph, black_and_white, normalise, read_image
 from labelloop.models.data_stats import DataStats
 from labelloop.predict.field import BATCH_IMAGES
 from labelloop.predict.items import PredictItem
-from labelloop.predict.store import FileStamp, PredictionStore, file_hash, image_key
+from labelloop.predict.store import FileStamp, PredictionStore, image_key
 from labelloop.predict.tiles import TileLayout, plan_tiles
+from labelloop.project.recorded import file_sha256
 
 AHEAD_PX = 8_000_000  # of images read ahead, and of images waiting to be written
 AHEAD_IMAGES = 2 * BATCH_IMAGES
@@ -101,7 +102,7 @@ class Reader:
         """One item, or why it cannot be used. Pixels are read only where something is left to do."""
         try:
             stamp = FileStamp.of(item.path)
-            sha256 = self.store.known_hash(item.path, stamp) or file_hash(item.path)
+            sha256 = self.store.known_hash(item.path, stamp) or file_sha256(item.path)
             key = image_key(sha256, item.page, item.channel)
             missing = self.missing(stem, key)
             known = key in self.store.images

@@ -21,9 +21,7 @@ import numpy.typing as npt
 
 from labelloop.instances import BoolArray, Instances
 from labelloop.models.protocol import Prediction, to_instances
-from labelloop.predict.tiles import Tile
-
-Box = tuple[int, int, int, int]  # top, left, bottom, right; px of the image, ends exclusive
+from labelloop.predict.tiles import Box, Tile, common_box
 
 SAME_IOU = 0.5  # pieces that agree better than this are one object; 40 % mutual overlap is an IoU of 0.25
 
@@ -175,9 +173,9 @@ def _overlap(boxes: npt.NDArray[np.int64], box: npt.NDArray[np.int64]) -> BoolAr
 
 def _agreement(a: Piece, b: Piece, tiles: Sequence[Tile]) -> float:
     """IoU of two pieces, each only where the other's tile looks if the other one is cut by it."""
-    seen_a = _meet(a.box, tiles[b.tile].box) if b.cut else a.box
-    seen_b = _meet(b.box, tiles[a.tile].box) if a.cut else b.box
-    common = _meet(seen_a, seen_b)
+    seen_a = common_box(a.box, tiles[b.tile].box) if b.cut else a.box
+    seen_b = common_box(b.box, tiles[a.tile].box) if a.cut else b.box
+    common = common_box(seen_a, seen_b)
     if common[0] >= common[2] or common[1] >= common[3]:
         return 0.0
     mask_a, mask_b = a.mask(), b.mask()
@@ -233,10 +231,6 @@ def _encode(objects: Sequence[_Object], size_hw: tuple[int, int]) -> Instances:
 
 def _centre(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-
-
-def _meet(a: Box, b: Box) -> Box:
-    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
 def _hull(boxes: Sequence[Box]) -> Box:

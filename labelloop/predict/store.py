@@ -212,12 +212,6 @@ def image_key(sha256: str, page: int, channel: int) -> str:
     return f"{sha256}/{page}/{channel}"
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def model_key(model: InstanceModel, stats: DataStats, layout: TileLayout) -> str:
     """SHA-256 of all that decides what a model predicts: weights, intensities, tiles."""
     digest = hashlib.sha256(f"{_FORMAT} {type(model).__qualname__} {stats} {layout}".encode())

@@ -15,6 +15,8 @@ UNTILED_RATIO = 1.5  # an image up to this many tile sides long is predicted who
 TILES_PER_OVERLAP = 2.5  # a tile is at least this many overlaps wide, so that most of it is seen once
 SMALLEST_SIDE_PX = 256  # smaller tiles cost more in overlap and calls than they save in memory
 
+Box = tuple[int, int, int, int]  # top, left, bottom, right; px of the image, ends exclusive
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileLayout:
@@ -58,8 +60,8 @@ class Tile:
         inner: Whether the top, left, bottom, right side lies inside the image.
     """
 
-    box: tuple[int, int, int, int]
-    core: tuple[int, int, int, int]
+    box: Box
+    core: Box
     inner: tuple[bool, bool, bool, bool]
 
     @property
@@ -67,7 +69,7 @@ class Tile:
         """Height and width."""
         return self.box[2] - self.box[0], self.box[3] - self.box[1]
 
-    def sees_whole(self, box: tuple[int, int, int, int], margin: int) -> bool:
+    def sees_whole(self, box: Box, margin: int) -> bool:
         """Whether a box lies in the tile and keeps the margin from its inner sides."""
         gaps = (
             box[0] - self.box[0],
@@ -154,3 +156,8 @@ def _spans(length: int, side: int, layout: TileLayout) -> list[tuple[int, int, i
     ends = [*(start + side for start in starts[:-1]), length]  # the last one is longer by less than the grid
     cuts = [0, *((end + start) // 2 for end, start in zip(ends[:-1], starts[1:], strict=True)), length]
     return list(zip(starts, ends, cuts[:-1], cuts[1:], strict=True))
+
+
+def common_box(a: Box, b: Box) -> Box:
+    """What two boxes share; its ends lie before its beginnings where that is nothing."""
+    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])

@@ -42,6 +42,11 @@ class LabelStudioConfig(BaseModel):
             raise ValueError("an address must end with its path")
         return url.rstrip("/")
 
+    @property
+    def server_name(self) -> str:
+        """How the ledger names the project on its server."""
+        return f"{self.url}#{self.project}"
+
 
 class ProjectConfig(BaseModel):
     """The settings of a project.

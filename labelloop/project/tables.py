@@ -102,7 +102,7 @@ class RoundRow(Base):
     run: Mapped[str | None] = mapped_column(ForeignKey("runs.name"))  # None: no model proposed anything
     which: Mapped[str | None]  # guided or supervised
     model_version: Mapped[str]  # as the annotation server shows it
-    server: Mapped[str]  # address and project there, as ``server_name`` of Label Studio's connecting.py
+    server: Mapped[str]  # address and project there, as ``LabelStudioConfig.server_name``
     strategy: Mapped[str]
     min_score: Mapped[float]  # objects scored lower are not shown
     settings: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # budget, seed and the like of the choice

@@ -61,7 +61,6 @@ def write_report(
     run: str | None = None,
     out: Path | None = None,
     written: date | None = None,
-    device: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
     """Writes the report of a project. It trains nothing; images that the model has not seen are predicted.
@@ -71,7 +70,6 @@ def write_report(
         run: A run; the newest finished one if None.
         out: The file; if None ``report.html`` in the run's folder, or in the project's where there is none.
         written: The day that the page names; none if None, and the same project gives the same bytes.
-        device: Where to predict.
         progress: Where progress is reported.
 
     Returns:
@@ -81,7 +79,7 @@ def write_report(
         UsageError: There is no such run.
         OutputError: The file cannot be written.
     """
-    found = gather(project, run=run, device=device, progress=progress or Silent())
+    found = gather(project, run=run, progress=progress or Silent())
     there = found.run is not None and project.run_there(found.run.name)  # not if a person deleted it
     folder = project.runs_dir / found.run.name if found.run is not None and there else project.root
     return _write(out or folder / FILE_NAME, project_page(found, written=written), named_by="--out")

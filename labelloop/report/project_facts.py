@@ -102,13 +102,12 @@ class ProjectFacts:
     settings: Mapping[str, Any]
 
 
-def gather(project: Project, *, run: str | None, device: str, progress: Progress) -> ProjectFacts:
+def gather(project: Project, *, run: str | None, progress: Progress) -> ProjectFacts:
     """Reads all of it; images that the model has not seen yet are predicted.
 
     Args:
         project: What is reported.
         run: A finished run; the newest if None.
-        device: Where to predict.
         progress: Where progress is reported.
 
     Raises:
@@ -118,7 +117,7 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
     record = project.run(run) if run is not None or project.finished_runs() else None
     measurement, why = None, "No run has finished yet: labelloop train"
     if record is not None:
-        measurement, why = _measure(project, record, device, progress)
+        measurement, why = _measure(project, record, progress)
     reviewed = reviewed_tasks(project)
     asked = rounds(project)
     tasks = {each.id: round_tasks(project, each.id) for each in asked}
@@ -137,14 +136,12 @@ def gather(project: Project, *, run: str | None, device: str, progress: Progress
     )
 
 
-def _measure(
-    project: Project, record: RunRecord, device: str, progress: Progress
-) -> tuple[Measurement | None, str]:
+def _measure(project: Project, record: RunRecord, progress: Progress) -> tuple[Measurement | None, str]:
     """On the test images; where none has labels, on the images that validate."""
     split = "test" if project.images(split="test", labelled=True) else "val"
     try:
-        document = evaluate_run(project, run=record.name, split=split, device=device, progress=progress)
-        images = _measured_images(project, record, split, device, progress)
+        document = evaluate_run(project, run=record.name, split=split, progress=progress)
+        images = _measured_images(project, record, split, progress)
     except LabelloopError as error:
         return None, str(error)
     notes = [note for note in document["notes"] if not note.startswith(_COUNTED)]  # the page has a section
@@ -153,13 +150,13 @@ def _measure(
 
 
 def _measured_images(
-    project: Project, record: RunRecord, split: str, device: str, progress: Progress
+    project: Project, record: RunRecord, split: str, progress: Progress
 ) -> tuple[MeasuredImage, ...]:
     images = project.images(split=split, labelled=True)
     if not images:
         kept = set(record.config.get("val_images", ()))
         images = [image for image in project.images(split="train", labelled=True) if image.id in kept]
-    loaded = load_model(project, record.name, device=device)
+    loaded = load_model(project, record.name)
     labels = project.labels([image.id for image in images])
     seen = predict_known_images(project, loaded, images, progress)
     return tuple(

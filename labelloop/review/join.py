@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from labelloop.instances import BoolArray, Instances
-from labelloop.predict.tiles import Tile
+from labelloop.predict.tiles import Box, Tile, common_box
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.joined import Joined, union_mask
 from labelloop.review.tasks import is_known_key
@@ -37,8 +37,6 @@ SAME_OBJECT = 0.5  # drawn objects whose parts in the common area agree this wel
 COVERED = 0.5  # a drawn object that is this far inside one that its tile did not show is that object,
 # and what was known is gone where this much of it lies in what was brought of its class
 BEFORE = -1  # what was known before, where an object's tiles are numbered
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -229,7 +227,7 @@ class _Join:
             if group[2] != label or r in group[0]:
                 continue
             for other in group[0]:
-                common = _common(self.returned[r].tile.box, self.returned[other].tile.box)
+                common = common_box(self.returned[r].tile.box, self.returned[other].tile.box)
                 iou = _iou(_cut(mask, common), _cut(group[1], common))
                 if iou >= best_iou:
                     best, best_iou = group, iou
@@ -308,17 +306,13 @@ def _paste(tile: ReturnedTile, j: int, size_hw: tuple[int, int]) -> BoolArray:
     return mask
 
 
-def _common(a: Box, b: Box) -> Box:
-    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-
-
 def _cut(mask: BoolArray, box: Box) -> BoolArray:
     return mask[box[0] : max(box[2], box[0]), box[1] : max(box[3], box[1])]
 
 
 def _clear(mask: BoolArray, box: Box, other: Box) -> None:
     """Makes False, in a mask of ``box``, what lies in another box."""
-    top, left, bottom, right = _common(box, other)
+    top, left, bottom, right = common_box(box, other)
     if top < bottom and left < right:
         mask[top - box[0] : bottom - box[0], left - box[1] : right - box[1]] = False
 

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import select
 
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.plurals import plural
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
@@ -229,7 +228,7 @@ def _ask(
     ]  # fmt: skip
     project.set_label_studio(server)
     record = plan_round(
-        project, choices, run=None, which=None, server=server_name(server), min_score=0.5, strategy="auto"
+        project, choices, run=None, which=None, server=server.server_name, min_score=0.5, strategy="auto"
     )
     tasks = round_tasks(project, record.id)[:sent]
     mark_sent(project, [(task.key, number, pack_json([])) for number, task in enumerate(tasks)])
@@ -295,12 +294,12 @@ def test_rounds_go_on_where_their_server_is_found_at_another_address(labelloop, 
     old, new = (LabelStudioConfig(url=f"http://127.0.0.1:{port}", project=1) for port in (8080, 8081))
     _ask(opened, old, "a")
     with opened.ledger.write() as session:
-        session.add(Meta(key=f"pull:{server_name(old)}", value="here"))
-    move_rounds(opened, server_name(old), server_name(new))
+        session.add(Meta(key=f"pull:{old.server_name}", value="here"))
+    move_rounds(opened, old.server_name, new.server_name)
     opened.set_label_studio(new)
     found = labelloop("status", "-C", project, "--json").document
     assert (found["waiting"]["tasks"], found["waiting"]["elsewhere"]) == (1, {})
-    cursors = [pull_cursor(opened, f"pull:{server_name(each)}") for each in (old, new)]
+    cursors = [pull_cursor(opened, f"pull:{each.server_name}") for each in (old, new)]
     assert cursors == [None, "here"]
 
 

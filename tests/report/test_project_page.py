@@ -17,7 +17,6 @@ from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
 from labelloop.evaluating import evaluate_run
 from labelloop.instances import Instances
-from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.metrics.bootstrap import REPLICATES
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_images, add_labels
@@ -96,7 +95,7 @@ def review(project: Project, *, seconds: list[float], waiting: int = 0, first: i
         for image in pool[first : first + len(seconds) + waiting]
     ]
     made = plan_round(
-        project, choices, run="first", which="guided", server=server_name(SERVER), min_score=0.5,
+        project, choices, run="first", which="guided", server=SERVER.server_name, min_score=0.5,
         strategy="auto",
     )  # fmt: skip
     keys = [task.key for task in round_tasks(project, made.id)]
@@ -231,7 +230,7 @@ def test_the_least_sure_of_all_rounds_come_first(project: Project) -> None:
     with project.ledger.write() as session:
         for confidence, row in zip((0.9, 0.5, 0.1), session.scalars(select(ReviewTaskRow)), strict=True):
             row.confidence = confidence
-    found = gather(project, run=None, device="cpu", progress=Silent())
+    found = gather(project, run=None, progress=Silent())
     assert [task.confidence for task in found.waiting] == [0.1, 0.5, 0.9]
 
 

@@ -45,7 +45,6 @@ from labelloop.instances import Instances
 from labelloop.integrations.label_studio import client as client_module
 from labelloop.integrations.label_studio import sending, transport
 from labelloop.integrations.label_studio.client import LabelStudio
-from labelloop.integrations.label_studio.connecting import server_name
 from labelloop.integrations.label_studio.loop import turn
 from labelloop.integrations.label_studio.pull import pull
 from labelloop.project.ledger import encode_instances
@@ -489,7 +488,7 @@ def test_rounds_go_on_where_the_same_server_is_found_at_another_address(
         old = project.config.label_studio
         assert old is not None
         new = old.model_copy(update={"url": label_studio_server.url})
-        move_rounds(project, server_name(old), server_name(new))
+        move_rounds(project, old.server_name, new.server_name)
     server.ask(
         "PATCH", f"/api/projects/{server.project}/", {"title": "Renamed", "description": "by a person"}
     )

@@ -29,7 +29,7 @@ from labelloop.budget.strategies import Budget
 from labelloop.errors import ServerError
 from labelloop.instances import Instances
 from labelloop.integrations.label_studio import sending, transport
-from labelloop.integrations.label_studio.connecting import connect, server_name
+from labelloop.integrations.label_studio.connecting import connect
 from labelloop.integrations.label_studio.labelling_config import labelling_config
 from labelloop.integrations.label_studio.loop import run_loop
 from labelloop.integrations.label_studio.pull import pull
@@ -260,7 +260,7 @@ class Screen:
         settings = self.project.config.label_studio
         assert settings is not None
         return plan_round(
-            self.project, choices, run=None, which=None, server=server_name(settings), min_score=0.0,
+            self.project, choices, run=None, which=None, server=settings.server_name, min_score=0.0,
             strategy="random",
         ).id  # fmt: skip
 
@@ -610,7 +610,7 @@ def test_rounds_stay_where_they_are_when_a_project_without_their_tasks_is_named(
     connect(screen.project, server.url, ls_project=7)
     [record] = rounds(screen.project)
     assert tied is not None
-    assert record.server == server_name(tied)
+    assert record.server == tied.server_name
 
 
 def tasks_of_a_closed_round(screen: Screen, server: SmallServer) -> tuple[int, int]:
