@@ -25,7 +25,6 @@ def write_export(
     classes: Sequence[str],
     *,
     model_version: str = MODEL_VERSION,
-    controls: ControlNames = _CONTROLS,
 ) -> None:
     """Writes a list of tasks that Label Studio imports; the file appears whole or not at all.
 
@@ -39,7 +38,6 @@ def write_export(
             each image; read one by one. An annotation without objects says that the image is empty.
         classes: Class names by label.
         model_version: What Label Studio shows as the model of the predictions.
-        controls: What the labelling configuration calls its parts.
 
     Raises:
         OutputError: It cannot be written.
@@ -49,7 +47,7 @@ def write_export(
         with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.write("[")
             for number, (name, annotation, prediction) in enumerate(images):
-                task = _task(name, annotation, prediction, classes, model_version, controls)
+                task = _task(name, annotation, prediction, classes, model_version)
                 file.write((", " if number else "") + json.dumps(task, ensure_ascii=False))
             file.write("]")
     except OSError as error:
@@ -66,7 +64,6 @@ def _task(
     prediction: Instances | None,
     classes: Sequence[str],
     model_version: str,
-    controls: ControlNames,
 ) -> dict[str, Any]:
     task: dict[str, Any] = {
         "data": {"image": f"/data/local-files/?d={quote(name)}"},
@@ -74,11 +71,11 @@ def _task(
         "predictions": [],
     }
     if annotation is not None:
-        result = to_regions(annotation, _keys(annotation), classes, controls)
+        result = to_regions(annotation, _keys(annotation), classes, _CONTROLS)
         task["annotations"].append({"result": result, "was_cancelled": False, "ground_truth": False})
     if prediction is not None:
         predicted: dict[str, Any] = {
-            "result": to_regions(prediction, _keys(prediction), classes, controls),
+            "result": to_regions(prediction, _keys(prediction), classes, _CONTROLS),
             "model_version": model_version,
         }
         if prediction.scores is not None and len(prediction):

@@ -264,13 +264,13 @@ def make_batches(plan: BatchPlan, load: ImageLoader, step: int, parts: Sequence[
     return [batch for batch in made if batch.labelled or batch.strong]
 
 
-def prefetched(make: Callable[[int], T], start: int, stop: int, *, ahead: int = 2) -> Iterator[T]:
+def prefetched(make: Callable[[int], T], start: int, stop: int) -> Iterator[T]:
     """What ``make`` makes of the steps ``start`` to ``stop``, in order, made ahead by one background thread.
 
     Raises:
         Whatever ``make`` raises, at the step that raised it.
     """
-    ready: queue.Queue[T | BaseException] = queue.Queue(maxsize=ahead)
+    ready: queue.Queue[T | BaseException] = queue.Queue(maxsize=2)
     stopped = threading.Event()
 
     def put(item: T | BaseException) -> None:

@@ -109,10 +109,10 @@ def turn_back(prediction: Prediction, *, turns: int, flip: bool) -> Prediction:
     )
 
 
-def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> Prediction:
+def merge_views(predictions: Sequence[Prediction]) -> Prediction:
     """Averages what several views of one image show.
 
-    Objects of one class from different views are one where their masks overlap by ``min_iou``. Its mask is
+    Objects of one class from different views are one where the IoU of their masks is 0.5 or more. Its mask is
     the mean over the views that show it; its scores are the means over all views, absent ones counting zero.
     """
     rows = sorted(
@@ -124,7 +124,7 @@ def merge_views(predictions: Sequence[Prediction], *, min_iou: float = 0.5) -> P
         p = predictions[view]
         crop, label, sure = p.crops[i], int(p.labels[i]), float(p.class_probabilities[i])
         y, x = (int(o) for o in p.offsets_yx[i])
-        best, best_iou = None, min_iou
+        best, best_iou = None, 0.5
         for cluster in clusters:
             if cluster.label == label and view not in cluster.views:
                 overlap = _crop_iou(cluster.first, cluster.at, crop, (y, x))

@@ -15,7 +15,6 @@ from labelloop.errors import FormatError
 from labelloop.formats.coco import as_id, is_crowd, load_json
 from labelloop.formats.outlines import Unusable, rasterise
 from labelloop.instances import Instances
-from labelloop.metrics.bootstrap import REPLICATES, SEED
 from labelloop.metrics.coco_json import CocoFile, Picture, check_entries, parse_dataset, plain_name
 from labelloop.metrics.panel import Panel, evaluate
 from labelloop.metrics.protocols import Protocol, ProtocolResult, evaluate_protocol
@@ -43,46 +42,24 @@ class FilePair:
     notes: tuple[str, ...]
 
 
-def evaluate_files(
-    predictions: Path, labels: Path, *, min_score: float = 0.5, replicates: int = REPLICATES, seed: int = SEED
-) -> Panel:
-    """All metrics of ``read_pair``; as ``evaluate_pair``, with its arguments and errors."""
-    return evaluate_pair(
-        read_pair(predictions, labels), min_score=min_score, replicates=replicates, seed=seed
-    )
-
-
-def evaluate_pair(
-    pair: FilePair, *, min_score: float = 0.5, replicates: int = REPLICATES, seed: int = SEED
-) -> Panel:
+def evaluate_pair(pair: FilePair, *, min_score: float) -> Panel:
     """All metrics of a pair of files.
 
     Args:
         pair: From ``read_pair``.
         min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
     """
     panel = evaluate(
         pair.truth,
         pair.predicted,
         n_classes=len(pair.class_names),
         min_score=min_score,
-        replicates=replicates,
-        seed=seed,
         class_names=pair.class_names,
     )
     return replace(panel, notes=(*panel.notes, *pair.notes))
 
 
-def evaluate_pair_by(
-    protocol: Protocol,
-    pair: FilePair,
-    *,
-    min_score: float = 0.5,
-    replicates: int = REPLICATES,
-    seed: int = SEED,
-) -> ProtocolResult:
+def evaluate_pair_by(protocol: Protocol, pair: FilePair, *, min_score: float) -> ProtocolResult:
     """The numbers of a protocol of a pair of files; arguments as those of ``evaluate_pair``."""
     return evaluate_protocol(
         protocol,
@@ -90,8 +67,6 @@ def evaluate_pair_by(
         pair.predicted,
         n_classes=len(pair.class_names),
         min_score=min_score,
-        replicates=replicates,
-        seed=seed,
         class_names=pair.class_names,
     )
 

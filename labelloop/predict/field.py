@@ -35,7 +35,6 @@ def predict_array(
     *,
     stats: DataStats,
     layout: TileLayout | None = None,
-    min_score: float = MIN_SCORE,
     progress: Progress | None = None,
 ) -> Instances:
     """What a model sees in one image, best score first.
@@ -48,7 +47,6 @@ def predict_array(
         pixels: (h, w) or (h, w, 3), in the file's own type.
         stats: What the model was fitted to: the intensities and, without a layout, the tiles.
         layout: How to cut; from ``stats`` if None.
-        min_score: Objects scored lower are left out.
         progress: Hears how many tiles are done and how long the rest will take; no steps of its stage.
     """
     layout = layout or tile_layout(stats, model)
@@ -57,12 +55,12 @@ def predict_array(
     low, high = black_and_white(pixels, stats.intensity_percentile)
     if len(tiles) == 1:
         image = torch.from_numpy(normalise(pixels, low, high))
-        return predict_whole(model, [image], min_score=min_score)[0]
+        return predict_whole(model, [image])[0]
     pieces: list[Piece] = []
     started = time.monotonic()
     for start, batch in _batches(tiles):
         images = [torch.from_numpy(normalise(_cut(pixels, tile), low, high)) for tile in batch]
-        predictions = _predict(model, images, min_score)
+        predictions = _predict(model, images)
         for index, (tile, prediction) in enumerate(zip(batch, predictions, strict=True), start):
             pieces += pieces_of(prediction, tile, index, layout.margin, mask_cut(prediction))
         if progress is not None:
@@ -70,11 +68,9 @@ def predict_array(
     return stitch(pieces, tiles, size_hw, layout.margin)
 
 
-def predict_whole(
-    model: InstanceModel, images: Sequence[Tensor], *, min_score: float = MIN_SCORE
-) -> list[Instances]:
+def predict_whole(model: InstanceModel, images: Sequence[Tensor]) -> list[Instances]:
     """What a model sees in normalised images, float32 (3, h_i, w_i), each at once, best score first."""
-    seen = _predict(model, images, min_score)
+    seen = _predict(model, images)
     return [to_instances(prediction, threshold=mask_cut(prediction)) for prediction in seen]
 
 
@@ -83,12 +79,12 @@ def mask_cut(prediction: Prediction) -> float:
     return MASK_CUT if prediction.class_scores is None else 0.5
 
 
-def _predict(model: InstanceModel, images: Sequence[Tensor], min_score: float) -> list[Prediction]:
+def _predict(model: InstanceModel, images: Sequence[Tensor]) -> list[Prediction]:
     parameter = next(model.module().parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
     with autocast_for(device):
-        seen = model.predict([image.to(device, non_blocking=True) for image in images], min_score=min_score)
-    return [rank_by_mask_quality(prediction, min_score=min_score) for prediction in seen]
+        seen = model.predict([image.to(device, non_blocking=True) for image in images], min_score=MIN_SCORE)
+    return [rank_by_mask_quality(prediction, min_score=MIN_SCORE) for prediction in seen]
 
 
 def _batches(tiles: Sequence[Tile]) -> Iterator[tuple[int, Sequence[Tile]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.models.protocol import InstanceModel
-from labelloop.predict.field import BATCH_IMAGES, BATCH_PX, MIN_SCORE, predict_array, predict_whole
+from labelloop.predict.field import BATCH_IMAGES, BATCH_PX, predict_array, predict_whole
 from labelloop.predict.items import PredictItem
 from labelloop.predict.names import output_stems
 from labelloop.predict.reading import Reader, ReadImage, places_for, read_ahead
@@ -109,7 +109,7 @@ class Work:
             return {}
         tensors = [read.tensor for read in new if read.tensor is not None]
         if tensors:
-            predicted = predict_whole(self.model, tensors, min_score=MIN_SCORE)
+            predicted = predict_whole(self.model, tensors)
             return {read.key: instances for read, instances in zip(new, predicted, strict=True)}
         (large,) = new
         assert large.micrograph is not None  # it was read, as its key is not in the store

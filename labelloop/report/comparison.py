@@ -124,8 +124,8 @@ def draw_comparison(
     return np.asarray(canvas)
 
 
-def found_by(predicted: Instances, truth: Instances, *, min_iou: float = 0.5) -> npt.NDArray[np.int64]:
-    """Which annotation each prediction meets: greedily, best score first, each annotation once.
+def found_by(predicted: Instances, truth: Instances) -> npt.NDArray[np.int64]:
+    """Which annotation each prediction meets with IoU 0.5 or more: best score first, each annotation once.
 
     Returns:
         int64 (n,), index into ``truth`` or -1.
@@ -136,7 +136,7 @@ def found_by(predicted: Instances, truth: Instances, *, min_iou: float = 0.5) ->
     for i in np.argsort(-scores, kind="stable") if len(truth) else ():
         same_class = predicted.labels[i] == truth.labels
         best = int(np.argmax(np.where(same_class, iou[i], -1.0)))
-        if same_class[best] and iou[i, best] >= min_iou:
+        if same_class[best] and iou[i, best] >= 0.5:
             meets[i] = best
             iou[:, best] = -1
     return meets
@@ -182,5 +182,5 @@ def _fit(panel: Bytes, width: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST)
 
 
-def _shortened(name: str, longest: int = 36) -> str:
-    return name if len(name) <= longest else f"{name[: longest // 2 - 1]}…{name[-longest // 2 :]}"
+def _shortened(name: str) -> str:
+    return name if len(name) <= 36 else f"{name[:17]}…{name[-18:]}"

@@ -40,7 +40,7 @@ class MeasuredImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageOutcome:
-    """What became of the objects of one image at the working score.
+    """What became of the objects of one image at the score threshold.
 
     Attributes:
         image: The image.
@@ -75,7 +75,6 @@ class Outcomes:
         images: In the order given.
         true_area: float64 (m,), of the matched true objects, in ``unit`` squared.
         predicted_area: float64 (m,), of the predictions that meet them.
-        area_image: int64 (m,), index of their image.
         unit: ``µm`` where the pixel size of every image is known, else ``px``.
         mean_score: float64 (b,), of the bins of detections by score, all scores; rising. No bins where scores
             are not between 0 and 1.
@@ -86,7 +85,6 @@ class Outcomes:
     images: tuple[ImageOutcome, ...]
     true_area: FloatColumn
     predicted_area: FloatColumn
-    area_image: IntColumn
     unit: str
     mean_score: FloatColumn
     right: FloatColumn
@@ -121,7 +119,7 @@ def outcomes_of(images: Sequence[MeasuredImage], *, n_classes: int, min_score: f
     Args:
         images: With truth and predictions.
         n_classes: Labels are 0..n_classes - 1.
-        min_score: The working score.
+        min_score: The score threshold.
     """
     truth, predicted = [image.truth for image in images], [image.predicted for image in images]
     table = PairTable.build(truth, predicted, n_classes=n_classes, outlines=False)
@@ -134,7 +132,6 @@ def outcomes_of(images: Sequence[MeasuredImage], *, n_classes: int, min_score: f
         images=_outcomes(images, table, matched, min_score),
         true_area=areas[0],
         predicted_area=areas[1],
-        area_image=table.truth_image[table.pair_truth[matched]],
         unit=unit,
         mean_score=bins.scores.sum(axis=0)[filled] / n[filled],
         right=bins.hits.sum(axis=0)[filled] / n[filled],

@@ -11,7 +11,7 @@ import pytest
 
 from labelloop.errors import FormatError
 from labelloop.formats.coco import read_coco
-from labelloop.metrics.files import evaluate_files, read_pair
+from labelloop.metrics.files import evaluate_pair, read_pair
 from labelloop.metrics.panel import Panel
 
 SIZE = {"height": 40, "width": 50}
@@ -43,6 +43,10 @@ def coco(images: dict[Any, str], annotations: list[Any], categories: Any = None)
         "annotations": [{"id": i, **a} for i, a in enumerate(annotations)],
         "categories": [{"id": 1, "name": "organoid"}] if categories is None else categories,
     }
+
+
+def evaluate_files(predictions: Path, labels: Path, *, min_score: float = 0.5) -> Panel:
+    return evaluate_pair(read_pair(predictions, labels), min_score=min_score)
 
 
 LABELS = coco({1: "a.png", 2: "b.png"}, [annotation(1, square(5, 5)), annotation(2, square(20, 20))])

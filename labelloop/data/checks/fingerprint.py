@@ -16,6 +16,7 @@ from labelloop.errors import ChangedImageError, ImageError
 from labelloop.project.project import ImageRecord
 from labelloop.project.recorded import read_recorded, read_unchanged
 
+MOST_COMPARISONS = 5e10  # of keypoints, between two sides
 _SATURATED_SHARE = 0.02  # of the pixels at the brightest value
 _STRUCTURE = 1.3  # how much coarse means must vary beyond what noise of independent pixels makes of them
 _DENSITY = 60 / 22_500  # keypoints per half-scale px
@@ -141,7 +142,7 @@ def read_half(record: ImageRecord) -> Floats:
     return half_scale(read_recorded(record).pixels)
 
 
-def keypoint_budget(n_firsts: int, n_seconds: int, comparisons: float = 5e10) -> int:
-    """Keypoints per image for which comparing all of two sides stays within so many comparisons."""
+def keypoint_budget(n_firsts: int, n_seconds: int) -> int:
+    """Keypoints per image for which comparing all of two sides stays within ``MOST_COMPARISONS``."""
     pairs = max(1, n_firsts) * max(1, n_seconds) * 8
-    return int(np.clip(np.sqrt(comparisons / pairs), 6, 2000))
+    return int(np.clip(np.sqrt(MOST_COMPARISONS / pairs), 6, 2000))
