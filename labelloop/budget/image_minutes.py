@@ -15,7 +15,7 @@ import pycocotools.mask as mask_utils
 from sqlalchemy import select
 
 from labelloop.budget.doubt import image_doubt, known_doubts
-from labelloop.budget.effort import Z_80, EffortModel, TimedTask
+from labelloop.budget.effort import Z_80, Z_95, EffortModel, TimedTask
 from labelloop.budget.pool_rates import pool_rates
 from labelloop.budget.timed_tasks import reviewed_tasks, timed_tasks
 from labelloop.budget.work import Work, mean_outline_px
@@ -28,7 +28,7 @@ from labelloop.review.rounds import SUSPECTS
 
 FEWEST = 5  # timed images
 LOOKED_AT = 100  # images, for what is expected before
-MIN_SCORE = 0.5  # what scores higher would be shown, where the run has no working score of its own
+MIN_SCORE = 0.5  # what scores higher would be shown, where the run has no score threshold of its own
 
 
 def minutes_per_image(project: Project) -> Estimate:
@@ -50,7 +50,7 @@ def minutes_per_image(project: Project) -> Estimate:
         return _expected(project, effort, n)
     logs = np.log(np.maximum(spent, 1 / 60))
     variance = float(logs.var(ddof=1))
-    off = 1.96 * math.sqrt(variance / n + variance**2 / (2 * (n - 1)))
+    off = Z_95 * math.sqrt(variance / n + variance**2 / (2 * (n - 1)))
     mean = float(spent.mean())
     return Estimate(value=mean, low=mean * math.exp(-off), high=mean * math.exp(off), n=n)
 
@@ -62,8 +62,7 @@ def _expected(project: Project, effort: EffortModel, n: int) -> Estimate:
         reason = f"the times of {FEWEST} reviewed images are needed, {n} are known, and there are no labels"
         return Estimate(value=None, low=None, high=None, n=n, reason=reason)
     minutes = effort.total(works)
-    wider = 1.9600 / Z_80
-    value = minutes.value / len(works)
+    wider, value = Z_95 / Z_80, minutes.value / len(works)
     return Estimate(
         value=value,
         low=value * (minutes.low / minutes.value) ** wider,
