@@ -8,8 +8,8 @@
     What cityscapesScripts prints: ``ap`` and ``ap50``.
 ``cellpose``
     ``ap50``, ``ap55`` .. ``ap100`` as ``cellpose.metrics.average_precision`` has them, mean over images, of
-    the detections with the score threshold (the panel's ``cellpose_ap*`` at other IoUs too), and ``ap``, their
-    mean: what OrgaSegment's authors measure.
+    the detections that reach the score threshold (the panel's ``cellpose_ap*`` at other IoUs too), and
+    ``ap``, their mean: what OrgaSegment's authors measure.
 """
 
 from __future__ import annotations
