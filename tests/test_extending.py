@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from labelloop.cli.app import app
+from json_command import labelloop_json
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.models.catalog import build_model, find_architecture
 from labelloop.models.data_stats import DataStats
@@ -27,13 +25,6 @@ STATS = DataStats(
     box_side_px=(12.0, 20.0, 30.0),
     objects_per_image=(3.0, 5.0),
 )
-
-
-def _labelloop(*arguments: object) -> dict:
-    ran = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
-    assert ran.exit_code == 0, ran.stderr
-    document: dict = json.loads(ran.stdout)
-    return document
 
 
 def _discs(*centres: tuple[int, int, int]) -> Target:
@@ -120,11 +111,11 @@ def test_the_program_trains_it_by_all_stages_and_predicts(tmp_path: Path):
         labels = None if name == "unlabelled" else tmp_path / f"{name}.json"
         write_micrographs(tmp_path / name, count, seed=seed, labels=labels, size_hw=(64, 64))
     root = tmp_path / "screen"
-    _labelloop("init", root)
-    _labelloop("add", "labels", tmp_path / "labelled.json", "--images", tmp_path / "labelled", "-C", root)
-    _labelloop("add", "images", tmp_path / "unlabelled", "-C", root)
-    trained = _labelloop("train", "--model", FILE, "--iterations", "4", "-C", root)
+    labelloop_json("init", root)
+    labelloop_json("add", "labels", tmp_path / "labelled.json", "--images", tmp_path / "labelled", "-C", root)
+    labelloop_json("add", "images", tmp_path / "unlabelled", "-C", root)
+    trained = labelloop_json("train", "--model", FILE, "--iterations", "4", "-C", root)
     assert trained["model"] == str(FILE.resolve())
     assert {"teacher", "pseudo-labels", "student"} <= set(trained["seconds"])
-    report = _labelloop("predict", "--out", tmp_path / "masks", "--format", "coco", "-C", root)
+    report = labelloop_json("predict", "--out", tmp_path / "masks", "--format", "coco", "-C", root)
     assert report["images"] == 4

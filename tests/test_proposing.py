@@ -15,10 +15,11 @@ from labelloop.evaluating import evaluate_run
 from labelloop.predict.predict import predict
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import Meta
 from labelloop.proposing import GATE, PROPOSER, note_refusal, proposer
 from labelloop.status import project_status
+from made_records import run_record
 
 
 @pytest.fixture
@@ -36,12 +37,7 @@ def project(tmp_path: Path) -> Project:
 
 def finish(project: Project, name: str) -> None:
     (project.runs_dir / name).mkdir(parents=True)
-    project.save_run(
-        RunRecord(
-            name=name, state="finished", method="guided", model="m", seed=0, promoted="guided", config={},
-            result={},
-        )
-    )  # fmt: skip
+    project.save_run(run_record(name))
 
 
 def test_status_shows_the_refusal_and_who_proposes(project: Project) -> None:

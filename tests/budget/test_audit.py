@@ -20,11 +20,12 @@ from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, RunRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
-from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
+from labelloop.review.pulled import PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import REVIEWED, TaskRecord, round_tasks
 from labelloop.review.tiles import whole_view
+from made_records import pulled_annotation
 
 TILE = Tile(box=(0, 0, 9, 9), core=(0, 0, 9, 9), inner=(False, False, False, False))
 
@@ -191,17 +192,7 @@ def reviewed_round(
         project, choices, run=run, which=run and "supervised", server="s", min_score=0.5,
         strategy=strategy, settings={"asked_strategy": "auto"},
     )  # fmt: skip
-    reviewed = PulledAnnotation(
-        server_id=1,
-        created_at="2026-01-01T00:00:00Z",
-        updated_at="2026-01-01T00:00:00Z",
-        who="ada",
-        lead_time_s=60.0,
-        skipped=False,
-        ground_truth=False,
-        bulk=False,
-        result=[],
-    )
+    reviewed = pulled_annotation(lead_time_s=60.0)
     pulled = [
         PulledTask(key=each.key, server_id=before + i, annotations=(reviewed,))
         for i, each in enumerate(round_tasks(project, record.id))

@@ -6,7 +6,8 @@ import pytest
 
 from labelloop.budget.levels import levels_of
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
+from made_records import run_record
 
 
 def finish(
@@ -20,17 +21,9 @@ def finish(
     **asked: object,
 ) -> None:
     metrics = {"coco_ap": {"value": value, "low": value - 0.098, "high": value + 0.098, "n": 5}}
-    run = RunRecord(
-        name=name,
-        state="finished",
-        method="guided",
-        model="mask-rcnn-lite",
-        seed=0,
-        promoted="guided",
-        config={"train_images": list(range(images)), "val_images": list(val), "request": asked},
-        result={"split": split, "guided": metrics, "supervised": None},
-    )
-    project.save_run(run)
+    config = {"train_images": list(range(images)), "val_images": list(val), "request": asked}
+    result = {"split": split, "guided": metrics, "supervised": None}
+    project.save_run(run_record(name, config=config, result=result))
 
 
 def test_heights_are_the_runs_that_validation_measured_oldest_first(tmp_path):

@@ -26,12 +26,13 @@ from labelloop.project.tables import DoubtRow, ImageRow, LabelRow, PredictionRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.partly import partly_reviewed
-from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
+from labelloop.review.pulled import PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles, write_json
+from made_records import pulled_annotation
 
 SIDE, RADIUS = 512, 12
 MODEL, MIN_SCORE = "mask-rcnn-lite", 0.5
@@ -112,20 +113,8 @@ def ask(project: Project, proposer: Proposer, units: Sequence[int]) -> None:
         min_score=proposer.min_score,
         strategy="random",
     )
-
-    reviewed = PulledAnnotation(
-        server_id=1,
-        created_at="2026-01-01T00:00:00Z",
-        updated_at="2026-01-01T00:00:00Z",
-        who="ada",
-        lead_time_s=60.0,
-        skipped=False,
-        ground_truth=False,
-        bulk=False,
-        result=[],
-    )
     pulled = [
-        PulledTask(key=task.key, server_id=i, annotations=(reviewed,))
+        PulledTask(key=task.key, server_id=i, annotations=(pulled_annotation(),))
         for i, task in enumerate(round_tasks(project, record.id))
     ]
     store_pull(project, pulled, read=as_shown)

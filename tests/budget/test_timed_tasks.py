@@ -16,7 +16,7 @@ from labelloop.instances import Instances
 from labelloop.predict.tiles import Tile
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import DoubtRow, ImageRow, PredictionRow
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
@@ -25,6 +25,7 @@ from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.review.tiles import TileView, whole_view
+from made_records import pulled_annotation, run_record
 
 Mask = npt.NDArray[np.bool_]
 SIZE_HW = (100, 200)
@@ -47,10 +48,7 @@ NEW = disc(85, 60, 10)
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     project = Project.init(tmp_path, ProjectConfig(name="timed", classes=("cell",)))
-    run = RunRecord(
-        name="r1", state="finished", method="m", model="m", seed=0, promoted="guided", config={}, result=None
-    )
-    project.save_run(run)
+    project.save_run(run_record("r1"))
     with project.ledger.write() as session:
         for i in range(3):
             path = f"{i}.png"
@@ -95,18 +93,8 @@ def plan(
 def annotation(
     objects: Mapping[str, Mask], *, seconds: float | None = 30.0, **other: Any
 ) -> PulledAnnotation:
-    values: dict[str, Any] = {
-        "server_id": 1,
-        "created_at": "2026-01-01T00:00:00Z",
-        "updated_at": "2026-01-01T00:00:00Z",
-        "who": "ada",
-        "lead_time_s": seconds,
-        "skipped": False,
-        "ground_truth": False,
-        "bulk": False,
-        "result": {key: np.flatnonzero(mask).tolist() for key, mask in objects.items()},
-    }
-    return PulledAnnotation(**{**values, **other})
+    pixels = {key: np.flatnonzero(mask).tolist() for key, mask in objects.items()}
+    return pulled_annotation(pixels, lead_time_s=seconds, **other)
 
 
 def read(_task: TaskRecord, result: Any, shown: KeyedInstances) -> ReadReview:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
+from made_records import run_record
 
 
 @pytest.fixture
@@ -41,10 +42,7 @@ def test_labels_that_cannot_be_added_are_exit_1(labelloop, project: Path, images
 def test_a_run_that_has_not_finished_is_exit_1(labelloop, project: Path, images: Path) -> None:
     labelloop("add", "images", images, "-C", project)
     opened = Project.open(project)
-    begun = RunRecord(
-        name="cut", state="running", method="guided", model="m", seed=0, promoted=None, config={}, result=None
-    )
-    opened.save_run(begun)
+    opened.save_run(run_record("cut", state="running"))
     ran = labelloop("predict", "--run", "cut", "--out", images / "out", "-C", project)
     assert (ran.code, "--resume --name cut" in ran.err) == (1, True)
     assert labelloop("predict", "--run", "no", "--out", images / "out", "-C", project).code == 2
@@ -60,12 +58,8 @@ def test_a_way_out_names_the_project_where_one_is_outside_it(
     labelloop, project: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labelloop("add", "images", images, "-C", project)
-    begun = RunRecord(
-        name="my run", state="running", method="guided", model="m", seed=0, promoted=None,
-        config={"request": {"seed": 0}}, result=None,
-    )  # fmt: skip
     opened = Project.open(project)
-    opened.save_run(begun)
+    opened.save_run(run_record("my run", state="running", config={"request": {"seed": 0}}))
     (opened.runs_dir / "my run").mkdir(parents=True)
     commands = (["predict", "--run", "my run", "--out", "out"], ["train", "--resume", "--seed", "1"])
     for folder, program in ((tmp_path, f"labelloop -C {shlex.quote(str(project))}"), (project, "labelloop")):

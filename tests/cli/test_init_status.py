@@ -15,7 +15,7 @@ from labelloop.instances import Instances
 from labelloop.plurals import plural
 from labelloop.project.config import LabelStudioConfig
 from labelloop.project.ledger import encode_instances
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow, Meta
 from labelloop.proposing import GATE, PROPOSER
 from labelloop.review.choice import Choice
@@ -25,6 +25,7 @@ from labelloop.review.rounds import move_rounds, plan_round, set_states
 from labelloop.review.tasks import SKIPPED, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
 from labelloop.status import project_status
+from made_records import run_record
 
 
 def test_the_next_command_can_be_pasted_where_the_folder_has_a_space(labelloop, tmp_path: Path) -> None:
@@ -138,9 +139,8 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
         },
         "difference": {"coco_ap": {**estimate, "value": 0.02, "low": -0.011, "high": 0.05}},
     }
-    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {}}
-    opened.save_run(RunRecord(name="done", state="finished", promoted="guided", result=result, **shared))
-    opened.save_run(RunRecord(name="cut", state="running", promoted=None, result=None, **shared))
+    opened.save_run(run_record("done", result=result))
+    opened.save_run(run_record("cut", state="running"))
     for name in ("done", "cut"):
         (opened.runs_dir / name).mkdir(parents=True)
     found = labelloop("status", "-C", project, "--json").document
@@ -156,12 +156,7 @@ def test_status_shows_runs_and_how_to_resume(labelloop, project: Path) -> None:
 def test_status_offers_a_training_where_corrections_wait_for_one(labelloop, project: Path) -> None:
     opened = Project.open(project)
     _add(opened, "a.png", "train", 2)
-    opened.save_run(
-        RunRecord(
-            name="r", state="finished", promoted="guided", result={}, method="guided",
-            model="mask-rcnn-lite", seed=0, config={},
-        )
-    )  # fmt: skip
+    opened.save_run(run_record())
     (opened.runs_dir / "r").mkdir(parents=True)
     assert not any(
         " train " in line for line in labelloop("status", "-C", project, "--json").document["next"]
@@ -183,9 +178,8 @@ def test_status_offers_a_training_where_corrections_wait_for_one(labelloop, proj
 
 def test_status_says_that_the_gate_refused_the_newest_run(labelloop, project: Path) -> None:
     opened = Project.open(project)
-    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {}}
     for name in ("first", "second"):
-        opened.save_run(RunRecord(name=name, state="finished", promoted="guided", result={}, **shared))
+        opened.save_run(run_record(name))
         (opened.runs_dir / name).mkdir(parents=True)
     assert "proposes" not in labelloop("status", "-C", project).out
     decided = {"new": "second", "old": "first", "promote": False, "reason": "it is worse"}
@@ -197,9 +191,8 @@ def test_status_says_that_the_gate_refused_the_newest_run(labelloop, project: Pa
 
 def test_runs_whose_folders_were_deleted_are_not_offered_any_more(labelloop, project: Path) -> None:
     opened = Project.open(project)
-    shared = {"method": "guided", "model": "mask-rcnn-lite", "seed": 0, "config": {"request": {}}}
     for name, state in (("kept", "finished"), ("newest", "finished"), ("cut", "running")):
-        opened.save_run(RunRecord(name=name, state=state, promoted="guided", result={}, **shared))
+        opened.save_run(run_record(name, state=state, config={"request": {}}))
         (opened.runs_dir / name).mkdir(parents=True)
     for name in ("newest", "cut"):
         shutil.rmtree(opened.runs_dir / name)

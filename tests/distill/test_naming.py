@@ -9,7 +9,8 @@ from labelloop.distill.naming import check_name, claimed, make_run_folder, run_t
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError, UsageError
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
+from made_records import run_record
 
 
 @pytest.fixture
@@ -18,17 +19,9 @@ def empty(tmp_path):
 
 
 def save_run(project, request, *, state="running"):
-    record = RunRecord(
-        name=request.name,
-        state=state,
-        method=request.method,
-        model=request.model,
-        seed=request.seed,
-        promoted=None,
-        config={"request": dataclasses.asdict(request)},
-        result=None,
-    )
-    project.save_run(record)
+    of_request = {"method": request.method, "model": request.model, "seed": request.seed}
+    config = {"request": dataclasses.asdict(request)}
+    project.save_run(run_record(request.name, state=state, config=config, **of_request))
     (project.runs_dir / request.name).mkdir(parents=True, exist_ok=True)
 
 

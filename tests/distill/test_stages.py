@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from labelloop.data.view_settings import GeometryConfig, PhotometryConfig
 from labelloop.distill.batches import Batch, BatchPlan
 from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
-from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage, train_step
+from labelloop.distill.stages import Learner, StagePlan, make_optimiser, run_stage
 from labelloop.errors import NonFiniteLossError
 from labelloop.models.protocol import Prediction, Target
 from labelloop.processes import started
 from labelloop.progress import Silent
 from labelloop.project.project import ImageRecord
 from labelloop.team import ALONE, Team
+from one_step import one_step
 
 
 class Cornered(nn.Module):
@@ -53,33 +55,7 @@ def labelled(image_id: int, brightness: float, part: int = 0) -> Batch:
 
 
 def a_step(learner: Learner, batch: Batch, *, parts: int = 1, team: Team = ALONE) -> dict[str, float]:
-    batches = BatchPlan(
-        seed=0,
-        stage="labels",
-        labelled={},
-        labelled_ids=(),
-        labelled_batch=parts,
-        unlabelled_ids=(),
-        unlabelled_batch=0,
-        pseudo=None,
-        geometry=GeometryConfig(),
-        weak=PhotometryConfig(),
-        strong=PhotometryConfig(),
-        parts=parts,
-    )
-    plan = StagePlan(
-        batches=batches,
-        start=0,
-        stop=10,
-        schedule=10,
-        ema_decay=0.9,
-        ema_from=None,
-        online=None,
-        unlabelled_weight=0.0,
-        small_area_px=0.0,
-        optimiser=OptimiserConfig(),
-    )
-    return train_step(4, [batch], plan, learner, Fabric(accelerator="cpu", devices=1), team)
+    return one_step(learner, [batch], labelled=parts, parts=parts, team=team, ema_decay=0.9)
 
 
 def cornered() -> Learner:
@@ -106,7 +82,7 @@ def test_a_gradient_that_is_not_finite_ends_training_before_it_spoils_the_model(
 
 OTHER = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:] = {[str(Path(__file__).parent), *sys.path]!r}
 from test_stages import NonFiniteLossError, a_step, cornered, labelled, require_untouched
 from labelloop.processes import take_part
 with take_part(device_type="cpu") as team:

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
-from labelloop.data.view_settings import GeometryConfig, PhotometryConfig
-from labelloop.distill.batches import Batch, BatchPlan
+from labelloop.distill.batches import Batch
 from labelloop.distill.pseudo_settings import PseudoLabelConfig
 from labelloop.distill.recipe import OptimiserConfig
-from labelloop.distill.stages import Learner, StagePlan, make_optimiser, train_step
-from labelloop.models.mask2former import Mask2Former, Mask2FormerFit
+from labelloop.distill.stages import Learner, make_optimiser
+from labelloop.models.mask2former import Mask2Former
 from labelloop.models.mask2former_criterion import CriterionConfig
 from labelloop.models.protocol import Amount, Prediction, Target
 from labelloop.processes import started
 from labelloop.team import ALONE, Team
+from one_step import one_step
+from tiny_mask2former import FIT, tiny_swin
 
 LABELLED = 3
-TINY_SWIN = {
-    "embed_dim": 8,
-    "depths": (1, 1, 1, 1),
-    "num_heads": (1, 1, 2, 2),
-    "window_size": 4,
-    "drop_path_rate": 0.0,
-}
-TINY = {
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "num_attention_heads": 2,
-}
 _rand = torch.rand
 
 
@@ -51,13 +35,9 @@ def same_points(n: int, points: int, xy: int, *, device: torch.device | None = N
 
 def queries() -> Learner:
     """A Mask2Former of random weights."""
-    from labelloop.models.mask2former_backbones import swin
-    from labelloop.models.mask2former_network import DecoderConfig, QueryNetwork
-
     torch.manual_seed(0)
-    network = QueryNetwork(swin(**TINY_SWIN), DecoderConfig(**TINY), n_classes=2, n_queries=24)
-    fit = Mask2FormerFit(n_classes=2, input_scale=1.0, queries=24)
-    model = Mask2Former(network, fit, CriterionConfig(points=64))
+    fit = replace(FIT, queries=24)
+    model = Mask2Former(tiny_swin(fit), fit, CriterionConfig(points=64))
     return Learner(model, model, make_optimiser(model, OptimiserConfig()))
 
 
@@ -136,35 +116,19 @@ def dealt(part: int, parts: int, *, online: bool) -> Batch:
 
 def a_step(learner: Learner, *, parts: int, team: Team = ALONE) -> dict[str, float]:
     online = isinstance(learner.student, Dotted)
-    batches = BatchPlan(
-        seed=0,
-        stage="burn-in",
-        labelled={},
-        labelled_ids=(),
-        labelled_batch=LABELLED,
-        unlabelled_ids=(),
-        unlabelled_batch=3,
-        pseudo=None,
-        geometry=GeometryConfig(),
-        weak=PhotometryConfig(),
-        strong=PhotometryConfig(),
-        parts=parts,
-    )
-    plan = StagePlan(
-        batches=batches,
-        start=0,
-        stop=10,
-        schedule=10,
-        ema_decay=None,
-        ema_from=None,
-        online=PseudoLabelConfig(min_score=0.5, min_area_px=0.0) if online else None,
-        unlabelled_weight=2.0,
-        small_area_px=0.0,
-        optimiser=replace(OptimiserConfig(), clip_norm=1e9),
-    )
     mine = [dealt(part, parts, online=online) for part in team.share(range(parts))]
     learner.student.module().train()
-    return train_step(4, mine, plan, learner, Fabric(accelerator="cpu", devices=1), team)
+    return one_step(
+        learner,
+        mine,
+        labelled=LABELLED,
+        unlabelled=3,
+        parts=parts,
+        team=team,
+        online=PseudoLabelConfig(min_score=0.5, min_area_px=0.0) if online else None,
+        unlabelled_weight=2.0,
+        optimiser=replace(OptimiserConfig(), clip_norm=1e9),
+    )
 
 
 def gradient(learner: Learner) -> torch.Tensor:
@@ -202,7 +166,7 @@ def test_a_loss_per_object_is_that_of_the_whole_step_in_any_number_of_parts(make
 
 OTHER = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:] = {[str(Path(__file__).parent), *sys.path]!r}
 import torch
 from test_step_amounts import a_step, dots, queries, same_points
 from labelloop.processes import take_part

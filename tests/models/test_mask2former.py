@@ -12,30 +12,13 @@ from labelloop.distill.stages import make_optimiser
 from labelloop.errors import ModelError, TrainingError
 from labelloop.models import mask2former_sizes
 from labelloop.models.catalog import build_model, find_architecture
-from labelloop.models.mask2former import Mask2Former, Mask2FormerFit, fit_to, query_target
+from labelloop.models.mask2former import Mask2Former, fit_to, query_target
 from labelloop.models.mask2former_criterion import CriterionConfig
 from labelloop.models.protocol import Paced, to_instances
 from labelloop.predict.tiles import Strided
+from tiny_mask2former import FIT, TINY, TINY_SWIN, tiny_network, tiny_swin
 
-TINY_SWIN = {
-    "embed_dim": 8,
-    "depths": (1, 1, 1, 1),
-    "num_heads": (1, 1, 2, 2),
-    "window_size": 4,
-    "drop_path_rate": 0.0,
-}
 TINY_DINO = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TINY = {
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "hidden_dim": 32,
-    "encoder_feedforward_dim": 32,
-    "dim_feedforward": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "num_attention_heads": 2,
-}
-FIT = Mask2FormerFit(n_classes=2, input_scale=1.0, queries=12)
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +38,6 @@ def lite_stats():
 def model(lite_stats):
     torch.manual_seed(0)
     return build_model("mask2former-lite", lite_stats, pretrained=False)
-
-
-def tiny_network(backbone, fit=FIT):
-    from labelloop.models.mask2former_network import DecoderConfig, QueryNetwork
-
-    return QueryNetwork(backbone, DecoderConfig(**TINY), n_classes=fit.n_classes, n_queries=fit.queries)
-
-
-def tiny_swin(fit=FIT):
-    from labelloop.models.mask2former_backbones import swin
-
-    return tiny_network(swin(**TINY_SWIN), fit)
 
 
 @pytest.fixture
@@ -214,23 +185,6 @@ def test_images_without_objects_give_finite_losses(model, discs):
     for targets in ([discs([]), discs([(30, 30, 10)])], [discs([]), discs([])]):
         losses = model.loss([image, image], targets)
         assert all(torch.isfinite(loss) for loss in losses.values())
-
-
-def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
-    small, large = torch.rand(3, 40, 56), torch.rand(3, 96, 64)
-    predictions = model.predict([small, large], min_score=0.0)
-    assert [p.size_hw for p in predictions] == [(40, 56), (96, 64)]
-    for p in predictions:
-        for crop, (y, x) in zip(p.crops, p.offsets_yx, strict=True):
-            assert 0 <= y <= y + crop.shape[0] <= p.size_hw[0]
-            assert 0 <= x <= x + crop.shape[1] <= p.size_hw[1]
-
-
-def test_prediction_leaves_the_mode_as_it_was_and_no_gradients(model):
-    model.train()
-    model.predict([torch.rand(3, 48, 48)])
-    assert model.training
-    assert all(p.grad is None for p in model.parameters())
 
 
 def test_half_precision_and_full_precision_see_about_the_same(model):

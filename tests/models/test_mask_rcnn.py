@@ -92,23 +92,6 @@ def test_a_step_that_shows_nothing_but_unknown_area_teaches_nothing(stats, unkno
     assert all((p.grad == 0).all() for p in model.rpn.parameters())
 
 
-def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
-    small, large = torch.rand(3, 40, 56), torch.rand(3, 96, 64)
-    predictions = model.predict([small, large], min_score=0.0)
-    assert [p.size_hw for p in predictions] == [(40, 56), (96, 64)]
-    for p in predictions:
-        for crop, (y, x) in zip(p.crops, p.offsets_yx, strict=True):
-            assert 0 <= y <= y + crop.shape[0] <= p.size_hw[0]
-            assert 0 <= x <= x + crop.shape[1] <= p.size_hw[1]
-
-
-def test_prediction_leaves_the_mode_as_it_was_and_no_gradients(model):
-    model.train()
-    model.predict([torch.rand(3, 48, 48)])
-    assert model.training
-    assert all(p.grad is None for p in model.parameters())
-
-
 def test_an_ignored_object_is_neither_positive_nor_background(model, discs):
     target = discs([(32, 32, 14)])
     ignored = dataclasses.replace(target, ignore=torch.tensor([True]))

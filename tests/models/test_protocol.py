@@ -2,7 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from labelloop.models.catalog import build_model
 from labelloop.models.protocol import Prediction, rank_by_mask_quality
 from labelloop.predict.field import mask_cut
 
@@ -46,3 +48,26 @@ def test_a_score_that_holds_the_quality_of_the_mask_already_is_not_weighed_twice
     ranked = rank_by_mask_quality(published, min_score=0.0)
     assert ranked.scores.tolist() == pytest.approx([0.9, 0.8])
     assert ranked.class_scores.tolist() == pytest.approx([0.95, 0.85])
+
+
+@pytest.fixture(params=["mask-rcnn-lite", "mask2former-lite"])
+def model(request, stats):
+    torch.manual_seed(0)
+    return build_model(request.param, stats, pretrained=False)
+
+
+def test_images_of_different_sizes_share_a_batch_and_keep_their_coordinates(model):
+    small, large = torch.rand(3, 40, 56), torch.rand(3, 96, 64)
+    predictions = model.predict([small, large], min_score=0.0)
+    assert [p.size_hw for p in predictions] == [(40, 56), (96, 64)]
+    for p in predictions:
+        for crop, (y, x) in zip(p.crops, p.offsets_yx, strict=True):
+            assert 0 <= y <= y + crop.shape[0] <= p.size_hw[0]
+            assert 0 <= x <= x + crop.shape[1] <= p.size_hw[1]
+
+
+def test_prediction_leaves_the_mode_as_it_was_and_no_gradients(model):
+    model.train()
+    model.predict([torch.rand(3, 48, 48)])
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())

@@ -21,9 +21,10 @@ from labelloop.predict.predict import predict
 from labelloop.progress import Silent
 from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles, write_json
+from made_records import run_record
 
 
 @pytest.fixture
@@ -56,18 +57,8 @@ def save_run(project: Project, name: str = "r1") -> None:
     save_tensors(files.weights("supervised"), {"model": model.state_dict()})
     request = {"method": "supervised"}
     write_json(files.config, {"model": "mask-rcnn-lite", "stats": asdict(stats), "request": request})
-    project.save_run(
-        RunRecord(
-            name=name,
-            state="finished",
-            method="supervised",
-            model="mask-rcnn-lite",
-            seed=0,
-            promoted="supervised",
-            config={},
-            result={"min_score": {"supervised": 0.31}},
-        )
-    )
+    result = {"min_score": {"supervised": 0.31}}
+    project.save_run(run_record(name, model="mask-rcnn-lite", promoted="supervised", result=result))
 
 
 def names(out: Path) -> list[str]:

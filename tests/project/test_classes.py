@@ -16,8 +16,9 @@ from labelloop.project import ledger
 from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig, write_config
 from labelloop.project.ledger import encode_instances
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow
+from made_records import run_record
 
 CLASSES = ("cell", "debris", "dust")
 HAVE_LABELS = ("cell", "debris")
@@ -88,10 +89,7 @@ def test_a_class_without_labels_may_be_renamed_and_removed(root: Path) -> None:
 
 
 def test_once_a_model_has_learnt_the_classes_all_of_them_stay(root: Path) -> None:
-    run = RunRecord(
-        name="r", state="started", method="guided", model="m", seed=0, promoted=None, config={}, result=None
-    )
-    Project.open(root).save_run(run)
+    Project.open(root).save_run(run_record(state="running"))
     for classes in (("cell", "debris"), ("cell", "debris", "fibre")):
         with pytest.raises(ProjectError, match="cell, debris, dust"):
             open_with(root, *classes)

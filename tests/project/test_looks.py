@@ -6,29 +6,15 @@ from pathlib import Path
 
 from labelloop.project.config import ProjectConfig
 from labelloop.project.looks import count_look, looks
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import LookRow
-
-
-def save_run(project: Project, name: str) -> None:
-    project.save_run(
-        RunRecord(
-            name=name,
-            state="finished",
-            method="guided",
-            model="m",
-            seed=0,
-            promoted="guided",
-            config={},
-            result=None,
-        )
-    )
+from made_records import run_record
 
 
 def test_looks_are_counted_in_order_with_what_was_seen(tmp_path: Path) -> None:
     project = Project.init(tmp_path, ProjectConfig(name="a"))
     for name in ("first", "second"):
-        save_run(project, name)
+        project.save_run(run_record(name))
     metrics = {"coco_ap": {"value": 0.5, "low": None, "high": None, "n": 3}, "other": {"value": 1}}
     assert count_look(project, run="first", which="guided", n_images=3, metrics=metrics) == 1
     assert count_look(project, run="second", which="guided", n_images=3, metrics=metrics) == 2
@@ -40,7 +26,7 @@ def test_looks_are_counted_in_order_with_what_was_seen(tmp_path: Path) -> None:
 
 def test_a_look_that_two_commands_take_at_once_is_counted_once(tmp_path: Path) -> None:
     project = Project.init(tmp_path, ProjectConfig(name="a"))
-    save_run(project, "first")
+    project.save_run(run_record("first"))
     metrics = {"coco_ap": {"value": 0.5}}
     with ThreadPoolExecutor() as threads, project.ledger.write() as session:
         session.add(LookRow(run="first", which="guided", n_images=3, metrics=metrics))

@@ -21,12 +21,13 @@ from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.known import new_labels
 from labelloop.review.packing import pack_json
-from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
+from labelloop.review.pulled import PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import current_round, images_by_id, plan_round, rounds
 from labelloop.review.tasks import TaskRecord, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
 from labelloop.status import project_status
+from made_records import pulled_annotation
 
 H, W = 24, 32
 LAB = LabelStudioConfig(url="http://lab", project=1)
@@ -243,17 +244,7 @@ def ask(project: Project, image_ids: list[int], *, sent: bool = True) -> list[Ta
 
 def answer(project: Project, task: TaskRecord) -> int:
     """Pulls an annotation of a task that says what was shown; how many images have new labels."""
-    annotation = PulledAnnotation(
-        server_id=task.image_id,
-        created_at="2026-01-01T00:00:00Z",
-        updated_at="2026-01-01T00:00:00Z",
-        who="ada",
-        lead_time_s=5.0,
-        skipped=False,
-        ground_truth=False,
-        bulk=False,
-        result=[],
-    )
+    annotation = pulled_annotation(server_id=task.image_id)
 
     def read(_task: TaskRecord, _result: Any, shown: KeyedInstances) -> ReadReview:
         return ReadReview(objects=shown, untouched=frozenset(shown.keys))

@@ -4,16 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
-
-BEGUN = RunRecord(
-    name="", state="running", method="guided", model="m", seed=0, promoted=None, config={}, result=None
-)
+from labelloop.project.project import Project
+from made_records import run_record
 
 
 def begin(project: Project, name: str) -> None:
     (project.runs_dir / name).mkdir(parents=True)
-    project.save_run(replace(BEGUN, name=name))
+    project.save_run(run_record(name, state="running"))
 
 
 def finish(project: Project, name: str) -> None:

@@ -18,6 +18,7 @@ from labelloop.report.metric_tables import comparison_table
 from labelloop.report.model_sections import comparison_section
 from labelloop.report.page import measurement_page, write_report_of_files
 from labelloop.report.project_facts import Measurement
+from made_records import run_record
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;.png'
 
@@ -282,17 +283,7 @@ def test_the_file_is_written_where_it_is_wanted_and_nowhere_else(measurement, tm
 
 def _run(gate: dict | None, *, verified: bool, estimate: dict) -> RunRecord:
     models = {part: {"coco_ap50": estimate} for part in ("supervised", "guided", "difference")}
-    result = {"split": "val", "verified": verified, "gate": gate, **models}
-    return RunRecord(
-        name="r",
-        state="finished",
-        method="guided",
-        model="m",
-        seed=0,
-        promoted="guided",
-        config={},
-        result=result,
-    )
+    return run_record(result={"split": "val", "verified": verified, "gate": gate, **models})
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from labelloop.metrics.protocols import PROTOCOLS, Protocol, evaluate_protocol, protocol_difference
-from labelloop.project.project import RunRecord
 from labelloop.report.metric_words import OTHER
 from labelloop.report.model_sections import comparison_section
 from labelloop.report.page import measurement_page
 from labelloop.report.project_facts import Measurement
 from labelloop.report.protocols import words_of_protocol
+from made_records import run_record
 
 
 def _measured(name: Protocol, images, **options) -> dict:
@@ -75,10 +75,7 @@ def test_a_run_with_a_protocol_has_its_baseline_its_guided_model_and_the_differe
     sure = {"coco_ap50": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 90}}
     result = {"split": "val", "verified": True, "protocol": pair}
     result |= dict.fromkeys(("supervised", "guided", "difference"), sure)
-    run = RunRecord(
-        name="r", state="finished", method="guided", model="m", seed=0, promoted="guided", config={},
-        result=result,
-    )  # fmt: skip
+    run = run_record(result=result)
     shown = "".join(map(str, comparison_section(run) or []))
     assert "By the protocol coco (pycocotools), paired" in shown
     assert f"{pair['guided']['ap75']['value']:.3f}" in shown

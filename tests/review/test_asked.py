@@ -16,11 +16,12 @@ from labelloop.review.asked import asked_boxes
 from labelloop.review.choice import Choice
 from labelloop.review.edits import KeyedInstances
 from labelloop.review.packing import pack_json
-from labelloop.review.pulled import PulledAnnotation, PulledTask, ReadReview
+from labelloop.review.pulled import PulledTask, ReadReview
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, mark_sent, round_tasks
 from labelloop.review.tiles import whole_view
+from made_records import pulled_annotation
 
 TRIAL, LAB = "http://trial#1", "http://lab#1"
 NOTHING = Instances(size_hw=(8, 8))
@@ -59,17 +60,7 @@ def ask(project: Project, server: str, images: Sequence[int], *, sent: bool = Tr
 
 
 def answer(project: Project, task: TaskRecord, *, skipped: bool = False) -> None:
-    annotation = PulledAnnotation(
-        server_id=1,
-        created_at="2026-01-01T00:00:00Z",
-        updated_at="2026-01-01T00:00:00Z",
-        who="ada",
-        lead_time_s=5.0,
-        skipped=skipped,
-        ground_truth=False,
-        bulk=False,
-        result=[],
-    )
+    annotation = pulled_annotation(skipped=skipped)
     pulled = PulledTask(key=task.key, server_id=task.image_id, annotations=(annotation,))
     store_pull(project, [pulled], read=read_as_shown)
 

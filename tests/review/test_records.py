@@ -26,6 +26,7 @@ from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, round_tasks
 from labelloop.review.tiles import TileView, cut_to_box, review_tiles, whole_view
+from made_records import pulled_annotation
 
 SIDE = 320
 Circle = tuple[float, float, float]  # y, x and radius, px
@@ -51,19 +52,13 @@ def annotation(
     moving: Mapping[str, Circle] | None = None,
 ) -> PulledAnnotation:
     """One that leaves all objects as they were shown, but for some; circles are the image's."""
-    return PulledAnnotation(
+    drawn = {f"new {i}": circle for i, circle in enumerate(drawing)} | dict(moving or {})
+    return pulled_annotation(
+        {"deleted": list(deleting), "drawn": drawn},
         server_id=number,
         created_at=when,
         updated_at=when,
-        who="somebody",
-        lead_time_s=5.0,
         skipped=skipped,
-        ground_truth=False,
-        bulk=False,
-        result={
-            "deleted": list(deleting),
-            "drawn": {f"new {i}": circle for i, circle in enumerate(drawing)} | dict(moving or {}),
-        },
     )
 
 

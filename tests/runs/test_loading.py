@@ -11,10 +11,11 @@ from labelloop.errors import TrainingError, UsageError
 from labelloop.models.catalog import build_model
 from labelloop.models.data_stats import DataStats
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.runs.checkpoint import save_tensors
 from labelloop.runs.files import RunFiles, write_json
 from labelloop.runs.loading import load_model
+from made_records import run_record
 
 MODEL = "mask-rcnn-lite"
 STATS = DataStats(
@@ -30,12 +31,7 @@ STATS = DataStats(
 def project(tmp_path: Path) -> Project:
     """With a finished run whose weights are not there."""
     project = Project.init(tmp_path, ProjectConfig(name="runs", classes=("cell",)))
-    project.save_run(
-        RunRecord(
-            name="r", state="finished", method="supervised", model=MODEL, seed=0, promoted="supervised",
-            config={}, result=None,
-        )
-    )  # fmt: skip
+    project.save_run(run_record(model=MODEL, promoted="supervised", result=None))
     config = {"model": MODEL, "stats": asdict(STATS), "request": {"method": "supervised"}}
     write_json(files(project).config, config)
     return project

@@ -19,17 +19,9 @@ if "detectron2" not in entry_points(group="labelloop.architectures").names:
         "labelloop was installed before it offered detectron2: install it again", allow_module_level=True
     )
 
-from typer.testing import CliRunner
 
-from labelloop.cli.app import app
+from json_command import labelloop_json
 from labelloop.data.synthetic_set import write_micrographs
-
-
-def _labelloop(*arguments: object) -> dict:
-    ran = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
-    assert ran.exit_code == 0, ran.stderr
-    document: dict = json.loads(ran.stdout)
-    return document
 
 
 def _interrupted(root: Path, model: str, *, at: int) -> None:
@@ -54,18 +46,18 @@ def test_a_run_that_was_interrupted_gives_the_same_weights_and_predicts(tiny, tm
         labels = None if name == "unlabelled" else tmp_path / f"{name}.json"
         write_micrographs(tmp_path / name, count, seed=seed, labels=labels, size_hw=(64, 64))
     root = tmp_path / "screen"
-    _labelloop("init", root)
+    labelloop_json("init", root)
     for name, options in (("labelled", ()), ("test", ("--split", "test"))):
         file, images = tmp_path / f"{name}.json", tmp_path / name
-        _labelloop("add", "labels", file, "--images", images, *options, "-C", root)
-    _labelloop("add", "images", tmp_path / "unlabelled", "-C", root)
+        labelloop_json("add", "labels", file, "--images", images, *options, "-C", root)
+    labelloop_json("add", "images", tmp_path / "unlabelled", "-C", root)
     model = f"detectron2:{tiny()}"
 
-    whole = _labelloop("train", "--model", model, "--iterations", "6", "--name", "whole", "-C", root)
+    whole = labelloop_json("train", "--model", model, "--iterations", "6", "--name", "whole", "-C", root)
     assert whole["model"] == model
     assert {"teacher", "pseudo-labels", "student", "evaluation"} <= set(whole["seconds"])
     _interrupted(root, model, at=4)
-    resumed = _labelloop("train", "--name", "cut", "--resume", "-C", root)
+    resumed = labelloop_json("train", "--name", "cut", "--resume", "-C", root)
     assert resumed["guided"] == whole["guided"]
     for which in ("supervised", "guided"):
         a, b = (
@@ -75,7 +67,7 @@ def test_a_run_that_was_interrupted_gives_the_same_weights_and_predicts(tiny, tm
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a)
 
-    report = _labelloop(
+    report = labelloop_json(
         "predict", "--run", "cut", "--out", tmp_path / "masks", "--format", "coco", "-C", root
     )
     assert report["images"] == 6

@@ -19,8 +19,9 @@ from labelloop.integrations.label_studio.export_writer import write_export
 from labelloop.integrations.label_studio.exporting import ExportReport, export_project
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow, LabelRow, PredictionRow
+from made_records import run_record
 
 H, W = 40, 60
 
@@ -34,12 +35,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def finish(project: Project, name: str) -> None:
-    project.save_run(
-        RunRecord(
-            name=name, state="finished", method="supervised", model="mask-rcnn-lite", seed=0,
-            promoted="supervised", config={}, result={},
-        )
-    )  # fmt: skip
+    project.save_run(run_record(name, promoted="supervised"))
     (project.runs_dir / name).mkdir(parents=True)
 
 

@@ -18,15 +18,16 @@ from labelloop.integrations.label_studio.labelling_config import ControlNames
 from labelloop.integrations.label_studio.regions import to_regions
 from labelloop.integrations.label_studio.reviews import Reader
 from labelloop.project.config import ProjectConfig
-from labelloop.project.project import Project, RunRecord
+from labelloop.project.project import Project
 from labelloop.project.tables import ImageRow
 from labelloop.review.choice import Choice
 from labelloop.review.packing import pack_json
-from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
+from labelloop.review.pulled import PulledTask, PullReport
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import images_by_id, plan_round
 from labelloop.review.tasks import TaskRecord, mark_sent, proposals, round_tasks, shown_by
 from labelloop.review.tiles import review_tiles
+from made_records import pulled_annotation, run_record
 
 Mask = npt.NDArray[np.bool_]
 CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")
@@ -65,18 +66,7 @@ class Loop:
 
     def __init__(self, root: Path) -> None:
         self.project = Project.init(root, ProjectConfig(name="lossless", classes=CLASSES))
-        self.project.save_run(
-            RunRecord(
-                name="run",
-                state="finished",
-                method="supervised",
-                model="m",
-                seed=0,
-                promoted="supervised",
-                config={},
-                result={},
-            )
-        )
+        self.project.save_run(run_record("run", promoted="supervised"))
         self._number = 0
 
     def propose(self, instances: Instances, **limits: int) -> list[TaskRecord]:
@@ -119,20 +109,10 @@ class Loop:
 
     def review(self, tasks: Sequence[TaskRecord], results: Sequence[list[dict[str, Any]]]) -> PullReport:
         """Pulls one annotation for each of these tasks."""
-        pulled = [
-            PulledTask(
-                key=task.key,
-                server_id=number,
-                annotations=(
-                    PulledAnnotation(
-                        server_id=number, created_at="1", updated_at="1", who="me", lead_time_s=1.0,
-                        skipped=False, ground_truth=False, bulk=False,
-                        result=json.loads(json.dumps(result)),
-                    ),
-                ),
-            )
-            for number, (task, result) in enumerate(zip(tasks, results, strict=True), 1)
-        ]  # fmt: skip
+        pulled = []
+        for number, (task, result) in enumerate(zip(tasks, results, strict=True), 1):
+            reviewed = pulled_annotation(json.loads(json.dumps(result)), server_id=number)
+            pulled.append(PulledTask(key=task.key, server_id=number, annotations=(reviewed,)))
         return store_pull(self.project, pulled, read=Reader(self.project))
 
     def labels(self, tasks: Sequence[TaskRecord]) -> Instances:

@@ -22,11 +22,12 @@ from labelloop.project.project import Project
 from labelloop.project.tables import EditRow, ImageRow
 from labelloop.review.choice import Choice
 from labelloop.review.packing import pack_json
-from labelloop.review.pulled import PulledAnnotation, PulledTask, PullReport
+from labelloop.review.pulled import PulledTask, PullReport
 from labelloop.review.records import store_pull
 from labelloop.review.rounds import plan_round
 from labelloop.review.tasks import TaskRecord, mark_sent, proposals, round_tasks, shown_by
 from labelloop.review.tiles import review_tiles
+from made_records import pulled_annotation
 
 CONTROLS = ControlNames(image="image", polygon="polygon", brush="brush")
 SIZE_HW = (96, 192)
@@ -70,19 +71,10 @@ class Review:
         self.tasks = round_tasks(self.project, record.id, with_sent=True)
 
     def pull(self, *results: Any, read_again: bool = False) -> PullReport:
-        pulled = [
-            PulledTask(
-                key=task.key,
-                server_id=number,
-                annotations=(
-                    PulledAnnotation(
-                        server_id=number, created_at="1", updated_at="1", who="me", lead_time_s=1.0,
-                        skipped=False, ground_truth=False, bulk=False, result=result,
-                    ),
-                ),
-            )
-            for number, (task, result) in enumerate(zip(self.tasks, results, strict=False), 1)
-        ]  # fmt: skip
+        pulled = []
+        for number, (task, result) in enumerate(zip(self.tasks, results, strict=False), 1):
+            reviewed = pulled_annotation(result, server_id=number)
+            pulled.append(PulledTask(key=task.key, server_id=number, annotations=(reviewed,)))
         return store_pull(self.project, pulled, read=Reader(self.project), read_again=read_again)
 
     @property
