@@ -39,7 +39,7 @@ def forecast(
     """
     worth = None if minutes is None else parse_minutes(minutes)
     opened = open_project(project)
-    from labelloop.budget.forecast_project import (
+    from labelloop.forecast.forecast_project import (
         DEFAULT_METRIC,
         ForecastRequest,
         forecast_project,

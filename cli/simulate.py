@@ -16,7 +16,7 @@ from labelloop.plurals import plural
 
 
 class AnnotatorName(StrEnum):
-    """The simulated people of ``labelloop.budget.annotator``."""
+    """The simulated people of ``labelloop.simulation.annotator``."""
 
     perfect = "perfect"
     sloppy = "sloppy"
@@ -70,8 +70,8 @@ def simulate(
     worth = parse_budget(budget)
     seconds = parse_duration(time)
     opened = open_project(project)
-    from labelloop.budget.simulation import SimulationRequest
-    from labelloop.budget.simulation import simulate as run_simulation
+    from labelloop.simulation.simulation import SimulationRequest
+    from labelloop.simulation.simulation import simulate as run_simulation
 
     request = SimulationRequest(
         strategies=tuple(name.value for name in dict.fromkeys(strategy or ())) or ("random", "auto"),

@@ -174,7 +174,7 @@ def _was_forecast(project: Project) -> bool:
 def _next_hour(project: Project) -> dict[str, Any] | None:
     if not _was_forecast(project):
         return None
-    from labelloop.budget.next_hour import next_hour  # loads torch, which a new project need not wait for
+    from labelloop.forecast.next_hour import next_hour  # loads torch, which a new project need not wait for
 
     return next_hour(project)
 

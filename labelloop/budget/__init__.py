@@ -1,1 +1,1 @@
-"""The annotation budget: effort, selection, audit, forecast and simulation."""
+"""Spends a person's time where it helps: what images cost, which are asked about, and how that went."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labelloop.budget.answers import Span
 from labelloop.budget.effort import Minutes, together
+from labelloop.budget.span import Span
 from labelloop.review.tasks import TaskRecord
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from labelloop.budget.answers import Forecast
+from labelloop.forecast.answers import Forecast
 from labelloop.plurals import plural
 from labelloop.report.markup import Child, Markup, tag
 from labelloop.report.measured import ImageOutcome, Outcomes

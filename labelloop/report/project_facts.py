@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelloop.budget.forecast_project import ProjectForecast, known_forecast
 from labelloop.budget.timed_tasks import ReviewedTask, reviewed_tasks
 from labelloop.errors import LabelloopError
 from labelloop.evaluating import evaluate_run, predict_known_images, to_project_classes
+from labelloop.forecast.forecast_project import ProjectForecast, known_forecast
 from labelloop.progress import Progress
 from labelloop.project.looks import Look, looks
 from labelloop.project.project import Project, RunRecord

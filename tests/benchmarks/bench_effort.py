@@ -20,16 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from labelloop.budget.annotator import PRESETS, AnnotatorConfig, annotate
-from labelloop.budget.annotator_time import reported_seconds
 from labelloop.budget.effort import EffortModel, Minutes, TimedTask
 from labelloop.budget.expected_edits import FATES, EditRates, EditRecord
-from labelloop.budget.sloppy_outlines import jittered
 from labelloop.budget.work import DRAWN, Work, mean_outline_px
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.formats.coco import is_coco, load_json, read_coco
 from labelloop.instances import Instances
 from labelloop.review.edits import KeyedInstances, find_edits
+from labelloop.simulation.annotator import PRESETS, AnnotatorConfig, annotate
+from labelloop.simulation.annotator_time import reported_seconds
+from labelloop.simulation.sloppy_outlines import jittered
 
 LEARN_FROM = (0, 5, 10, 20, 40)
 FRESH, BATCH = 40, 10

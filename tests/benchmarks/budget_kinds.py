@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from budget_study import SETS, STRATEGIES, project_of, simulations
 
-from labelloop.budget.lane import read_points
-from labelloop.budget.lanes_compared import seen_in_lane
 from labelloop.images import read_image
 from labelloop.instances import Instances
 from labelloop.metrics.coco_ap import average_precision, rank
 from labelloop.metrics.pairs import PairTable
 from labelloop.project.project import ImageRecord, Project
+from labelloop.simulation.lane import read_points
+from labelloop.simulation.lanes_compared import seen_in_lane
 
 COLOURED, BRIGHT = 10.0, 100.0  # median difference of the channels, median of an 8-bit image
 

@@ -27,16 +27,6 @@ from typing import Any
 import numpy as np
 
 from labelloop.budget.audit import Audit, audit_rounds
-from labelloop.budget.lane import SERVER, LaneSettings, Point, read_points
-from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_from_json, settings_to_json
-from labelloop.budget.lanes_compared import (
-    METRIC,
-    LaneCurve,
-    compare_curves,
-    interval,
-    measure_lane,
-)
-from labelloop.budget.simulation import SimulationRequest, simulate
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.metrics.seeds import mean_over_seeds
 from labelloop.progress import Silent
@@ -44,6 +34,16 @@ from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.project.config import FILE_NAME, ProjectConfig
 from labelloop.project.project import Project
 from labelloop.runs.files import write_json
+from labelloop.simulation.lane import SERVER, LaneSettings, Point, read_points
+from labelloop.simulation.lane_process import SETTINGS, Job, run_jobs, settings_from_json, settings_to_json
+from labelloop.simulation.lanes_compared import (
+    METRIC,
+    LaneCurve,
+    compare_curves,
+    interval,
+    measure_lane,
+)
+from labelloop.simulation.simulation import SimulationRequest, simulate
 
 RESULTS = Path(__file__).parent / "results" / "budget"
 STRATEGIES: tuple[Strategy, ...] = ("random", "auto", "diversity", "foreground-random")

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from labelloop.budget.answers import CANNOT_TELL, OUT_OF_REACH, Level, Question
-from labelloop.budget.curve_points import measure_plans
-from labelloop.budget.curves import CurvePoint
-from labelloop.budget.forecast import forecast
-from labelloop.budget.subsets import CurveSettings, PointPlan
 from labelloop.data.label_draw import draw_labels
+from labelloop.forecast.answers import CANNOT_TELL, OUT_OF_REACH, Level, Question
+from labelloop.forecast.curve_points import measure_plans
+from labelloop.forecast.curves import CurvePoint
+from labelloop.forecast.forecast import forecast
+from labelloop.forecast.subsets import CurveSettings, PointPlan
 from labelloop.metrics.estimate import Estimate
 from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_labels

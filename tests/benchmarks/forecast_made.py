@@ -21,9 +21,9 @@ from dataclasses import replace
 import numpy as np
 from forecast_cases import Case, judge_expected, judge_target, print_table
 
-from labelloop.budget.answers import Level
-from labelloop.budget.curves import CurvePoint
-from labelloop.budget.levels import SAME_IMAGES
+from labelloop.forecast.answers import Level
+from labelloop.forecast.curves import CurvePoint
+from labelloop.forecast.levels import SAME_IMAGES
 
 LABS = ((4, 6, 8, 12), (5, 9, 15, 26), (7, 14, 28, 56))
 AHEAD = (1.5, 2.0, 3.0, 4.0)  # times the largest size

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelloop.budget.annotator import PRESETS, annotate
-from labelloop.budget.annotator_time import Reported, reported_seconds
 from labelloop.budget.effort import ACTIONS, OWN_FACTOR_FROM, EffortModel, Minutes, TimedTask, together
-from labelloop.budget.sloppy_outlines import jittered
 from labelloop.budget.work import Work, mean_outline_px
 from labelloop.instances import Instances
 from labelloop.review.edits import EDIT_KINDS, KeyedInstances, find_edits
+from labelloop.simulation.annotator import PRESETS, annotate
+from labelloop.simulation.annotator_time import Reported, reported_seconds
+from labelloop.simulation.sloppy_outlines import jittered
 
 PERSON = {"fixed": 25.0, "look": 3.0, "moved": 14.0, "deleted": 4.0, "added": 33.0, "reshaped": 20.0}
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from labelloop.budget import image_minutes
-from labelloop.budget.annotator_time import reported_seconds
 from labelloop.budget.effort import EffortModel
 from labelloop.budget.image_minutes import minutes_per_image
 from labelloop.budget.work import Work
@@ -29,6 +28,7 @@ from labelloop.project.tables import (
     RunRow,
     now,
 )
+from labelloop.simulation.annotator_time import reported_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelloop.budget.simulated_review import review_round
 from labelloop.budget.strategies import Budget
 from labelloop.budget.suspects_round import STRATEGY, open_suspects_round
 from labelloop.data.synthetic_set import write_micrographs
@@ -22,6 +21,7 @@ from labelloop.project.tables import LabelRow
 from labelloop.review.packing import pack_json
 from labelloop.review.rounds import RoundRecord
 from labelloop.review.tasks import is_known_key, mark_sent, proposals, round_tasks
+from labelloop.simulation.simulated_review import review_round
 
 QUICK = OutOfFoldSettings(folds=2, steps=3)
 

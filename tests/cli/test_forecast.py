@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from labelloop.budget.curve_points import point_key
-from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.data.synthetic import organoid_micrograph
+from labelloop.forecast.curve_points import point_key
+from labelloop.forecast.subsets import CurveSettings, plan_points
 from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
 from labelloop.project.ledger import encode_instances

@@ -46,7 +46,7 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "labelloop.status", "labelloop.budget.next_hour", "labelloop.evaluating", "labelloop.promotion",
+        "labelloop.status", "labelloop.forecast.next_hour", "labelloop.evaluating", "labelloop.promotion",
         "labelloop.report.page", "labelloop.data.checks.check", "labelloop.doctor",
         "labelloop.integrations.label_studio.push", "labelloop.integrations.label_studio.pull",
     ],

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from labelloop.budget.curve_points import point_key
-from labelloop.budget.subsets import CurveSettings, plan_points
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
 from labelloop.evaluating import evaluate_run
+from labelloop.forecast.curve_points import point_key
+from labelloop.forecast.subsets import CurveSettings, plan_points
 from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import REPLICATES
 from labelloop.progress import Silent

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelloop.budget.simulated_review import review_round
 from labelloop.instances import Instances
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
@@ -19,6 +18,7 @@ from labelloop.review.partly import partly_reviewed
 from labelloop.review.rounds import RoundRecord, plan_round
 from labelloop.review.tasks import round_tasks
 from labelloop.review.tiles import TileView, review_tiles
+from labelloop.simulation.simulated_review import review_round
 
 SIDE = 320
 

@@ -14,9 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelloop.budget.lane import RECIPE, read_points, write_recipe
-from labelloop.budget.lane_process import INTERRUPTED, SETTINGS, settings_from_json
-from labelloop.budget.simulation import LOCK, SimulationRequest, simulate
 from labelloop.budget.strategies import Budget
 from labelloop.data.synthetic_set import write_micrographs
 from labelloop.errors import ProjectError, UsageError
@@ -28,6 +25,9 @@ from labelloop.project.project import Project
 from labelloop.project.tables import LabelRow
 from labelloop.review.rounds import rounds
 from labelloop.review.tasks import round_tasks
+from labelloop.simulation.lane import RECIPE, read_points, write_recipe
+from labelloop.simulation.lane_process import INTERRUPTED, SETTINGS, settings_from_json
+from labelloop.simulation.simulation import LOCK, SimulationRequest, simulate
 
 REQUEST = SimulationRequest(
     strategies=("random", "auto"), rounds=2, budget=Budget(tasks=3), iterations=4, labels=2, jobs=2
@@ -136,7 +136,7 @@ def test_a_killed_simulation_goes_on_and_ends_as_if_nothing_had_happened(
     shutil.rmtree(folder / "seed-0" / "auto")  # its rounds are replayed
     code = (
         "import sys; from pathlib import Path\n"
-        "from labelloop.budget.simulation import SimulationRequest, simulate\n"
+        "from labelloop.simulation.simulation import SimulationRequest, simulate\n"
         "from labelloop.budget.strategies import Budget\n"
         "from labelloop.project.project import Project\n"
         f"simulate(Project.open(Path({str(copy)!r})), {REQUEST!r})\n"
@@ -162,7 +162,7 @@ def test_a_lane_of_a_simulation_in_the_background_of_a_script_can_be_stopped(
     shutil.copytree(result["folder"], folder)
     shutil.rmtree(folder / "seed-0" / "auto")
     deaf = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # as shells start what is put into the background
-    lane = [sys.executable, "-m", "labelloop.budget.lane_process", folder, project.root, "0", "auto"]
+    lane = [sys.executable, "-m", "labelloop.simulation.lane_process", folder, project.root, "0", "auto"]
     process = subprocess.Popen([*deaf, *map(str, lane)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (folder / "seed-0" / "auto").exists() and time.monotonic() < deadline:

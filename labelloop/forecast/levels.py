@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from labelloop.budget.answers import Level
-from labelloop.budget.curves import Floats, LearningCurves
 from labelloop.budget.effort import Z_95
+from labelloop.forecast.answers import Level
+from labelloop.forecast.curves import Floats, LearningCurves
 from labelloop.project.project import Project, RunRecord
 
 NEWEST = 8  # runs that are looked at

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from labelloop.budget.answers import Band, Forecast
-from labelloop.budget.curves import CurvePoint, Floats
 from labelloop.errors import OutputError
+from labelloop.forecast.answers import Band, Forecast
+from labelloop.forecast.curves import CurvePoint, Floats
 
 _BAND, _MIDDLE, _POINT, _TARGET = "#9ecae1", "#08519c", "#333333", "#d94801"
 _LEFT = 7  # characters of the axis of values

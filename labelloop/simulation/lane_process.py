@@ -1,7 +1,7 @@
 """Lanes in processes of their own: as many at once as there are processors, one thread each.
 
-``python -m labelloop.budget.lane_process FOLDER SOURCE SEED [STRATEGY]`` is one of them; without a strategy
-it makes the start that the lanes of a seed share.
+``python -m labelloop.simulation.lane_process FOLDER SOURCE SEED [STRATEGY]`` is one of them; without a
+strategy it makes the start that the lanes of a seed share.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from labelloop.budget.lane import LaneSettings, read_points, run_lane, start_lane
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.errors import LabelloopError, ProjectError
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project
+from labelloop.simulation.lane import LaneSettings, read_points, run_lane, start_lane
 
 SETTINGS = "settings.json"
 LOOK_EVERY_S = 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labelloop.budget.subsets import CurveSettings, PointPlan
 from labelloop.distill.small_trainer import SmallTraining, predictions_of, small_trainer
+from labelloop.forecast.subsets import CurveSettings, PointPlan
 from labelloop.instances import Instances
 from labelloop.metrics.panel import evaluate
 from labelloop.progress import Progress

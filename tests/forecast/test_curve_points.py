@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from sqlalchemy import func, select
 
-from labelloop.budget.curve_points import MeasuredPoint, curve_points, point_key
-from labelloop.budget.subsets import CurveSettings, plan_points, subset_sizes, why_no_plan
 from labelloop.data.synthetic import organoid_micrograph
+from labelloop.forecast.curve_points import MeasuredPoint, curve_points, point_key
+from labelloop.forecast.subsets import CurveSettings, plan_points, subset_sizes, why_no_plan
 from labelloop.formats.coco import coco_dataset
 from labelloop.instances import Instances
 from labelloop.progress import Silent

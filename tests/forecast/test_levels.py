@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labelloop.budget.levels import levels_of
+from labelloop.forecast.levels import levels_of
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from made_records import run_record

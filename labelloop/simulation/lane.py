@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from labelloop.budget.opening import RoundRequest, open_round
-from labelloop.budget.simulated_review import review_round
 from labelloop.budget.strategies import Budget, Strategy
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import NothingToReviewError
@@ -29,6 +28,7 @@ from labelloop.project.tables import ImageRow, LabelRow
 from labelloop.review.rounds import rounds
 from labelloop.runs.files import write_json
 from labelloop.runs.loading import load_model
+from labelloop.simulation.simulated_review import review_round
 
 SERVER = "simulated"
 RECIPE = "simulation.toml"

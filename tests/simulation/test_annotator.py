@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelloop.budget.annotator import PRESETS, Annotated, AnnotatorConfig, annotate
-from labelloop.budget.annotator_time import Clock, Reported, perimeter_px, reported_seconds
-from labelloop.budget.sloppy_outlines import jittered
 from labelloop.instances import Instances
 from labelloop.review.edits import KeyedInstances, find_edits
+from labelloop.simulation.annotator import PRESETS, Annotated, AnnotatorConfig, annotate
+from labelloop.simulation.annotator_time import Clock, Reported, perimeter_px, reported_seconds
+from labelloop.simulation.sloppy_outlines import jittered
 
 Mask = npt.NDArray[np.bool_]
 SIZE_HW = (120, 160)

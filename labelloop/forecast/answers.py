@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelloop.budget.curves import CurvePoint, Floats
+from labelloop.budget.span import Span
+from labelloop.forecast.curves import CurvePoint, Floats
 from labelloop.metrics.estimate import Estimate
 
 REACHED, REACHABLE, OUT_OF_REACH, CANNOT_TELL = "reached", "reachable", "out of reach", "cannot tell"
@@ -53,21 +54,6 @@ class Question:
     minutes: float | None = None
     minutes_per_image: Estimate | None = None
     unlabelled: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A number with its 80 % interval; what is None is not known, and ``reason`` says why."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it; ``reason`` only where something is null."""
-        fields: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
-        return fields if self.reason is None else {**fields, "reason": self.reason}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.budget.forecast_project import cost_notes, in_words, known_forecast, pool_notes
+from labelloop.forecast.forecast_project import cost_notes, in_words, known_forecast, pool_notes
 from labelloop.project.project import Project
 
 HOUR = 60.0

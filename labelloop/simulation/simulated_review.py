@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
-from labelloop.budget.annotator import PRESETS, Annotated, annotate
 from labelloop.budget.round_minutes import predicted_minutes
 from labelloop.instances import Instances
 from labelloop.project.project import Project
@@ -22,6 +21,7 @@ from labelloop.review.records import store_pull
 from labelloop.review.rounds import RoundRecord
 from labelloop.review.tasks import UNSETTLED, TaskRecord, proposals, round_tasks, shown_by
 from labelloop.review.tiles import areas_inside, cut_to_box, enough_to_show
+from labelloop.simulation.annotator import PRESETS, Annotated, annotate
 
 WHEN = datetime(2000, 1, 1, tzinfo=UTC).isoformat()  # of every simulated annotation
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelloop.budget.answers import Question
-from labelloop.budget.curve_plot import curve_page, curve_text, draw_curve, write_curve
-from labelloop.budget.curves import CurvePoint
-from labelloop.budget.forecast import forecast
 from labelloop.errors import OutputError
+from labelloop.forecast.answers import Question
+from labelloop.forecast.curve_plot import curve_page, curve_text, draw_curve, write_curve
+from labelloop.forecast.curves import CurvePoint
+from labelloop.forecast.forecast import forecast
 
 SIZES = (4, 8, 16, 32)
 

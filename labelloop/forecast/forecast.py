@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from labelloop.budget.answers import (
+from labelloop.budget.effort import Z_80, Z_95
+from labelloop.budget.span import Span
+from labelloop.forecast.answers import (
     CANNOT_TELL,
     EXPECTED,
     OUT_OF_REACH,
@@ -22,11 +24,9 @@ from labelloop.budget.answers import (
     Forecast,
     Level,
     Question,
-    Span,
 )
-from labelloop.budget.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
-from labelloop.budget.effort import Z_80, Z_95
-from labelloop.budget.levels import Lifted, lift
+from labelloop.forecast.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
+from labelloop.forecast.levels import Lifted, lift
 from labelloop.metrics.estimate import Estimate
 from labelloop.plurals import plural
 

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
-from labelloop.budget.lane import Point, read_points
 from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.coco_ap import average_precision, rank
@@ -27,6 +26,7 @@ from labelloop.metrics.seeds import FEW_SEEDS, mean_over_seeds
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
+from labelloop.simulation.lane import Point, read_points
 
 METRIC = "coco_ap"
 BASELINE = "random"

@@ -9,11 +9,19 @@ import math
 import numpy as np
 import pytest
 
-from labelloop.budget.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REACHABLE, REACHED, Level, Question
-from labelloop.budget.curve_points import MeasuredPoint
-from labelloop.budget.curves import CurvePoint
-from labelloop.budget.forecast import forecast, widening
-from labelloop.budget.forecast_project import in_words, pool_notes
+from labelloop.forecast.answers import (
+    CANNOT_TELL,
+    EXPECTED,
+    OUT_OF_REACH,
+    REACHABLE,
+    REACHED,
+    Level,
+    Question,
+)
+from labelloop.forecast.curve_points import MeasuredPoint
+from labelloop.forecast.curves import CurvePoint
+from labelloop.forecast.forecast import forecast, widening
+from labelloop.forecast.forecast_project import in_words, pool_notes
 from labelloop.metrics.estimate import Estimate
 
 SIZES = (4, 8, 16, 32)

@@ -14,10 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labelloop.budget.annotator import PRESETS
-from labelloop.budget.lane import LaneSettings, read_points, write_recipe
-from labelloop.budget.lane_process import SETTINGS, Job, run_jobs, settings_to_json
-from labelloop.budget.lanes_compared import METRIC, compare_lanes
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
 from labelloop.cgroups import usable_cores
 from labelloop.data.label_draw import draw_labels
@@ -27,6 +23,10 @@ from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import ImageRecord, Project
 from labelloop.runs.files import write_json
+from labelloop.simulation.annotator import PRESETS
+from labelloop.simulation.lane import LaneSettings, read_points, write_recipe
+from labelloop.simulation.lane_process import SETTINGS, Job, run_jobs, settings_to_json
+from labelloop.simulation.lanes_compared import METRIC, compare_lanes
 
 LOCK = ".lock"
 FEWEST_TEST_IMAGES = 3

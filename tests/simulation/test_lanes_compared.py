@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labelloop.budget.lane import Point
-from labelloop.budget.lanes_compared import (
+from labelloop.simulation.lane import Point
+from labelloop.simulation.lanes_compared import (
     GRID,
     REPLICATES,
     LaneCurve,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelloop.budget.curves import CurvePoint, fit_curves, gain_per_doubling, rise, shapes
+from labelloop.forecast.curves import CurvePoint, fit_curves, gain_per_doubling, rise, shapes
 
 SIZES = (4, 6, 9, 13, 20)
 

@@ -6,22 +6,15 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labelloop.budget.answers import (
-    CANNOT_TELL,
-    EXPECTED,
-    OUT_OF_REACH,
-    REACHED,
-    Forecast,
-    Question,
-    Span,
-)
-from labelloop.budget.curve_plot import curve_text, write_curve
-from labelloop.budget.curve_points import MeasuredPoint, curve_points, known_points
-from labelloop.budget.forecast import forecast
 from labelloop.budget.image_minutes import minutes_per_image
-from labelloop.budget.levels import levels_of
-from labelloop.budget.subsets import CurveSettings, plan_points, why_no_plan
+from labelloop.budget.span import Span
 from labelloop.errors import UsageError
+from labelloop.forecast.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REACHED, Forecast, Question
+from labelloop.forecast.curve_plot import curve_text, write_curve
+from labelloop.forecast.curve_points import MeasuredPoint, curve_points, known_points
+from labelloop.forecast.forecast import forecast
+from labelloop.forecast.levels import levels_of
+from labelloop.forecast.subsets import CurveSettings, plan_points, why_no_plan
 from labelloop.plurals import plural
 from labelloop.progress import Progress, Silent
 from labelloop.project.project import Project

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelloop.budget.forecast import FEWEST_SIZES
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.schedule import best_supervised_steps
+from labelloop.forecast.forecast import FEWEST_SIZES
 from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord, Project
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labelloop.budget.annotator_time import Clock, perimeter_px, reported_seconds
-from labelloop.budget.sloppy_outlines import jittered
 from labelloop.instances import Instances
 from labelloop.review.edits import INSIDE, PART_OF_WHOLE, KeyedInstances
+from labelloop.simulation.annotator_time import Clock, perimeter_px, reported_seconds
+from labelloop.simulation.sloppy_outlines import jittered
 
 MIN_IOU = 0.5  # an object that agrees less with every true one is spurious
 KEY_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

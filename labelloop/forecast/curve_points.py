@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labelloop.budget.curves import CurvePoint
 from labelloop.budget.effort import Z_95
-from labelloop.budget.subsets import CurveSettings, PointPlan, plan_points
 from labelloop.distill.recipe import find_recipe
+from labelloop.forecast.curves import CurvePoint
+from labelloop.forecast.subsets import CurveSettings, PointPlan, plan_points
 from labelloop.locks import wait_for_lock
 from labelloop.metrics.matched import METRICS
 from labelloop.progress import OneOfMany, Progress, Silent, stage
@@ -167,7 +167,7 @@ def _make(
     project: Project, plan: PointPlan, settings: CurveSettings, key: str, folder: Path, progress: Progress
 ) -> None:
     """Trains, measures and stores one point; its files are gone afterwards, those of its base stay."""
-    from labelloop.budget.curve_training import train_point  # which loads torch
+    from labelloop.forecast.curve_training import train_point  # which loads torch
 
     labels = project.labels([i.id for i in (*plan.train, *plan.measured)])
     files, base = RunFiles(folder=folder / key[:16]), RunFiles(folder=folder)
