@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
+from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from labelloop.models.data_stats import DataStats
 
 STRIDE = 32  # inputs are padded to a multiple of it
@@ -46,26 +47,54 @@ def resized(image: Tensor, scale: float) -> tuple[Tensor, tuple[float, float]]:
     return image, (new[1] / width, new[0] / height)
 
 
-def input_batch(
-    images: Sequence[Tensor], *, scale: float, mean: Tensor, std: Tensor
-) -> tuple[ImageList, list[tuple[float, float]]]:
-    """One padded batch, and the factors along x and y by which each image was resized.
+class ResizingModule(nn.Module):
+    """The part of an InstanceModel that resizes images by one factor and normalises them as ImageNet's.
 
     Args:
-        images: float32 (3, h_i, w_i), 0..1.
-        scale: Images are resized by about this factor.
-        mean: float32 (3, 1, 1), taken off the images.
-        std: float32 (3, 1, 1), what they are divided by then.
+        input_scale: The network sees images resized by this factor.
     """
-    inputs, scales = [], []
-    for image in images:
-        normal, factors = resized((image - mean) / std, scale)
-        inputs.append(normal)
-        scales.append(factors)
-    padded = [max(i.shape[d] for i in inputs) for d in (1, 2)]
-    padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
-    tensor = inputs[0].new_zeros((len(images), 3, *padded))
-    for slot, image in zip(tensor, inputs, strict=True):
-        slot[:, : image.shape[1], : image.shape[2]] = image
-    tensor = tensor.contiguous(memory_format=torch.channels_last)
-    return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in inputs]), scales
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, input_scale: float) -> None:
+        super().__init__()
+        self.input_scale = input_scale
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def module(self) -> nn.Module:
+        """Itself."""
+        return self
+
+    @property
+    def stride_px(self) -> float:
+        """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
+        return STRIDE / self.input_scale
+
+    @property
+    def grid_scale(self) -> float:
+        """See Coarse."""
+        return min(self.input_scale, 1.0)
+
+    def batch(
+        self, images: Sequence[Tensor], resized_by: float
+    ) -> tuple[ImageList, list[tuple[float, float]]]:
+        """One padded batch, and the factors along x and y by which each image was resized.
+
+        Args:
+            images: float32 (3, h_i, w_i), 0..1.
+            resized_by: They have been resized by this already.
+        """
+        inputs, scales = [], []
+        for image in images:
+            normal, factors = resized((image - self.mean) / self.std, self.input_scale / resized_by)
+            inputs.append(normal)
+            scales.append(factors)
+        padded = [max(i.shape[d] for i in inputs) for d in (1, 2)]
+        padded = [math.ceil(side / STRIDE) * STRIDE for side in padded]
+        tensor = inputs[0].new_zeros((len(images), 3, *padded))
+        for slot, image in zip(tensor, inputs, strict=True):
+            slot[:, : image.shape[1], : image.shape[2]] = image
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return ImageList(tensor, [(int(i.shape[1]), int(i.shape[2])) for i in inputs]), scales

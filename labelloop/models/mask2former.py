@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from labelloop.models.data_stats import DataStats
-from labelloop.models.inputs import STRIDE, input_batch, input_scale
+from labelloop.models.inputs import ResizingModule, input_scale
 from labelloop.models.mask2former_criterion import CriterionConfig, QueryOutput, QueryTarget, query_losses
 from labelloop.models.protocol import Amount, Prediction, Target
 from labelloop.models.query_masks import query_prediction
@@ -63,7 +62,7 @@ def fit_to(
     )
 
 
-class Mask2Former(nn.Module):
+class Mask2Former(ResizingModule):
     """A network of queries as an InstanceModel.
 
     Args:
@@ -81,29 +80,11 @@ class Mask2Former(nn.Module):
         *,
         lr_factor: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(fit.input_scale)
         self.network: Callable[[Tensor], Sequence[QueryOutput]] = network
         self.fit = fit
         self.criterion = criterion
         self.lr_factor = lr_factor
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-
-    def module(self) -> nn.Module:
-        """Itself."""
-        return self
-
-    @property
-    def stride_px(self) -> float:
-        """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
-        return STRIDE / self.fit.input_scale
-
-    @property
-    def grid_scale(self) -> float:
-        """See Coarse."""
-        return min(self.fit.input_scale, 1.0)
 
     def amount(self, targets: Sequence[Target]) -> Amount:
         """See Divided."""
@@ -123,8 +104,7 @@ class Mask2Former(nn.Module):
         Raises:
             TrainingError: An image has more annotated objects than there are queries.
         """
-        scale = self.fit.input_scale / resized_by
-        batch, _ = input_batch(images, scale=scale, mean=self.mean, std=self.std)
+        batch, _ = self.batch(images, resized_by)
         height, width = batch.tensors.shape[-2:]
         wanted = [
             query_target(target, extent_xy=(w / width, h / height), queries=self.fit.queries)
@@ -145,7 +125,7 @@ class Mask2Former(nn.Module):
         seen: list[Prediction] = []
         for start in range(0, len(images), step):
             some = images[start : start + step]
-            batch, scales = input_batch(some, scale=scale, mean=self.mean, std=self.std)
+            batch, scales = self.batch(some, resized_by)
             last = self.network(batch.tensors)[-1]
             for i, (image, (x, y)) in enumerate(zip(some, scales, strict=True)):
                 seen.append(

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 
-from labelloop.models.backbones import IMAGENET_MEAN, IMAGENET_STD, TimmPyramid
+from labelloop.models.backbones import TimmPyramid
 from labelloop.models.data_stats import DataStats
-from labelloop.models.inputs import STRIDE, input_batch, input_scale
+from labelloop.models.inputs import ResizingModule, input_scale
 from labelloop.models.protocol import Prediction, Target
 from labelloop.models.regions import prediction_of_boxes, roi_target, rpn_target
 from labelloop.models.roi_heads import FullPrecisionRPNHead, HeadConfig, IgnoringRPN, RoiHeads
@@ -74,7 +74,7 @@ def fit_to(stats: DataStats, *, target_diameter_px: float, head: HeadConfig) -> 
     )
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(ResizingModule):
     """Mask R-CNN on a feature pyramid.
 
     Args:
@@ -83,7 +83,7 @@ class MaskRCNN(nn.Module):
     """
 
     def __init__(self, backbone: TimmPyramid | BackboneWithFPN, config: MaskRCNNConfig) -> None:
-        super().__init__()
+        super().__init__(config.input_scale)
         self.config = config
         self.backbone = backbone
         channels = backbone.out_channels
@@ -103,30 +103,12 @@ class MaskRCNN(nn.Module):
             nms_thresh=0.75,
         )
         self.roi_heads = RoiHeads(channels, config.n_classes, config.head)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-
-    def module(self) -> nn.Module:
-        """Itself."""
-        return self
-
-    @property
-    def stride_px(self) -> float:
-        """Image px between neighbours on the coarsest grid: shifts by it change predictions least."""
-        return STRIDE / self.config.input_scale
-
-    @property
-    def grid_scale(self) -> float:
-        """See Coarse."""
-        return min(self.config.input_scale, 1.0)
 
     def loss(
         self, images: Sequence[Tensor], targets: Sequence[Target], *, resized_by: float = 1.0
     ) -> dict[str, Tensor]:
         """Losses ``objectness``, ``proposal``, ``class``, ``box`` and ``mask``; see Coarse."""
-        batch, scales = self._batch(images, resized_by)
+        batch, scales = self.batch(images, resized_by)
         features = self._features(batch)
         roi_targets = [roi_target(t, s) for t, s in zip(targets, scales, strict=True)]
         rpn_targets = [rpn_target(t) for t in roi_targets]
@@ -143,7 +125,7 @@ class MaskRCNN(nn.Module):
         """What the model sees; see Coarse."""
         was_training = self.training
         self.eval()
-        batch, scales = self._batch(images, resized_by)
+        batch, scales = self.batch(images, resized_by)
         features = self._features(batch)
         room = max(1.0, batch.tensors.shape[-2] * batch.tensors.shape[-1] / USUAL_INPUT_PX)
         before, after = (math.ceil(n * room) for n in self.config.proposals_test)
@@ -168,9 +150,3 @@ class MaskRCNN(nn.Module):
     def _features(self, batch: ImageList) -> dict[str, Tensor]:
         features: dict[str, Tensor] = self.backbone(batch.tensors)
         return {name: f.float() for name, f in features.items()}
-
-    def _batch(
-        self, images: Sequence[Tensor], resized_by: float
-    ) -> tuple[ImageList, list[tuple[float, float]]]:
-        scale = self.config.input_scale / resized_by
-        return input_batch(images, scale=scale, mean=self.mean, std=self.std)

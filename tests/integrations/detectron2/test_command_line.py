@@ -19,7 +19,6 @@ if "detectron2" not in entry_points(group="labelloop.architectures").names:
         "labelloop was installed before it offered detectron2: install it again", allow_module_level=True
     )
 
-
 from json_command import labelloop_json
 from labelloop.data.synthetic_set import write_micrographs
 
