@@ -21,6 +21,7 @@ from labelloop.metrics.protocols import Protocol, ProtocolResult, evaluate_proto
 from labelloop.plurals import plural
 
 _LARGEST_SCORE = float(np.finfo(np.float32).max)  # what they are kept as
+_NO_MASK = "without a usable mask of their image's size"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +88,8 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
         labels: A COCO dataset; crowds, as ``add labels`` knows them, are neither hits nor misses.
 
     Raises:
-        FormatError: A file cannot be read as that, or the two share no image.
+        FormatError: A file cannot be read as that, the two share no image, or there are predictions, but none
+            with a usable mask.
     """
     true = parse_dataset(labels, load_json(labels))
     for picture in true.pictures.values():
@@ -102,6 +104,14 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
     found = _reading_of_predictions(predictions, true, classes)
     truth_of = truth.instances(true.annotations, drawn_with_crowds=true.drawn_with_crowds, scored=False)
     predicted_of = found.reading.instances(found.annotations)
+    if not predicted_of and (maskless := found.reading.unused[_NO_MASK]):
+        several = f"none of the {maskless} predictions for the labels' images has a usable mask"
+        raise FormatError(
+            several if maskless > 1 else "the only prediction for the labels' images has no usable mask",
+            value=predictions,
+            way_out="Give each a segmentation, polygons or run lengths of its image's size; boxes alone are"
+            " not measured.",
+        )
     pictures = list(true.pictures.values())
     if len({type(picture.id) for picture in pictures}) == 1:
         pictures.sort(key=attrgetter("id"))
@@ -173,7 +183,7 @@ class _Reading:
             elif label is None:
                 self.unused["of classes that the labels do not hold"] += 1
             elif (rle := _outline(annotation, picture.size_hw)) is None:
-                self.unused["without a usable mask of their image's size"] += 1
+                self.unused[_NO_MASK] += 1
             else:
                 crowd = is_crowd(annotation, drawn_with_crowds=drawn_with_crowds)
                 score = self._score(annotation) if scored else 1.0

@@ -270,6 +270,25 @@ def test_objects_without_a_usable_mask_are_noted_and_left_out(write: Write, segm
     assert any("left out 1 without a usable mask" in note for note in panel.notes)
 
 
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_predictions_of_which_none_has_a_usable_mask_are_an_error(write: Write, as_dataset: bool) -> None:
+    boxes = [{"image_id": id_, "category_id": 1, "bbox": [5, 5, 10, 10], "score": 0.9} for id_ in (1, 2, 2)]
+    document = coco({1: "a.png", 2: "b.png"}, boxes) if as_dataset else boxes
+    with pytest.raises(FormatError, match=r"none of the 3 predictions .* has a usable mask") as caught:
+        read_pair(write("p.json", document), write("l.json", LABELS))
+    assert "p.json" in caught.value.value
+    assert "segmentation" in caught.value.way_out
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_file_without_predictions_is_measured_as_having_found_nothing(
+    write: Write, as_dataset: bool
+) -> None:
+    document = coco({1: "a.png", 2: "b.png"}, []) if as_dataset else []
+    panel = evaluate_files(write("p.json", document), write("l.json", LABELS))
+    assert value(panel, "coco_ap") == value(panel, "recall_50") == 0.0
+
+
 @pytest.mark.parametrize("mark", ["iscrowd", "ignore"])
 def test_crowds_and_ignored_objects_are_neither_hits_nor_misses(write: Write, mark: str) -> None:
     labels = coco({1: "a.png"}, [annotation(1, square(5, 5)), annotation(1, square(25, 5), **{mark: 1})])
