@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labelloop.errors import ProjectError
@@ -102,22 +104,37 @@ def read_config(path: Path) -> ProjectConfig:
         ) from error
 
 
-def config_text(config: ProjectConfig) -> str:
-    """The TOML text of a configuration."""
-    lines = [f"name = {_toml(config.name)}", f"classes = {_toml(list(config.classes))}"]
-    if config.pixel_size_um is not None:
-        lines.append(f"pixel_size_um = {config.pixel_size_um}")
-    if (studio := config.label_studio) is not None:
-        lines += ["", "[label_studio]", f"url = {_toml(studio.url)}", f"project = {studio.project}"]
-    return "\n".join(lines) + "\n"
+def config_text(config: ProjectConfig, *, known: str = "") -> str:
+    """The TOML text of a configuration.
+
+    Args:
+        config: What it says.
+        known: The text so far; its comments and order stay.
+    """
+    document = tomlkit.parse(known)
+    _set(document, config.model_dump(mode="json", exclude_none=True))
+    return tomlkit.dumps(document)
 
 
-def _toml(value: str | list[str]) -> str:
-    """JSON, which is TOML too but for one control character that TOML does not take as it is."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _set(table: MutableMapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for gone in set(table) - set(settings):
+        del table[gone]
+    for name, value in settings.items():
+        if isinstance(value, dict) and isinstance(table.get(name), MutableMapping):
+            _set(table[name], value)
+        elif table.get(name) != value:
+            table[name] = value
 
 
 def write_config(path: Path, config: ProjectConfig) -> None:
-    """Replaces labelloop.toml in one step; whoever reads sees the old or the new one."""
+    """Replaces labelloop.toml in one step; whoever reads sees the old or the new one.
+
+    Raises:
+        ProjectError: It is there and cannot be read.
+    """
+    known = ""
+    if path.exists():
+        read_config(path)  # says what is wrong with a file that was damaged since
+        known = path.read_text(encoding="utf-8")
     with replacing(path) as partial:
-        partial.write_text(config_text(config), encoding="utf-8")
+        partial.write_text(config_text(config, known=known), encoding="utf-8")
