@@ -13,6 +13,7 @@ from labelloop.formats.records import SkippedFile
 from labelloop.instances import Instances
 from labelloop.models.data_stats import DataStats
 from labelloop.models.protocol import InstanceModel
+from labelloop.plurals import plural
 from labelloop.predict.items import PredictItem
 from labelloop.predict.reading import Outputs, Reader
 from labelloop.predict.sharing import Shares, left_to_do, predict_shares
@@ -125,6 +126,8 @@ def predict_images(
         kept = [(item, work.keys[i]) for i, item in enumerate(images) if i in work.keys]
         objects, changed = _collect(store, kept, outputs, classes, {"run": run, "which": which})
         store.forget_other_models()
+        if others := store.made_by_others():
+            work.progress.note(_of_other_models(out, others))
     return PredictReport(
         images=len(kept),
         objects=objects,
@@ -136,6 +139,16 @@ def predict_images(
         seconds=time.monotonic() - started,
         predicted=elsewhere + work.predicted,
         changed=changed or elsewhere > 0 or work.written > 0,
+    )
+
+
+def _of_other_models(out: Path, names: Sequence[str]) -> str:
+    """They are not removed: a person may have corrected them."""
+    files = plural(len(names), "file is of another model", "files are of another model")
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"note: {files} and not of these results, in {out}: {some}; delete what is not needed, or choose"
+        " another --out"
     )
 
 

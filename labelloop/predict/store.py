@@ -171,6 +171,15 @@ class PredictionStore:
         with self._translated(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO outputs VALUES (?, ?)", rows)
 
+    def made_by_others(self) -> list[str]:
+        """Outputs that other models have left here, by their place in the folder, sorted."""
+        folder = self._path.parent
+        return sorted(
+            name
+            for name, made_from in self._outputs.items()
+            if not made_from.startswith(f"{self._model} ") and (folder / name).is_file()
+        )
+
     def forget_other_models(self) -> None:
         """Frees what other models predicted into this folder."""
         with self._translated():

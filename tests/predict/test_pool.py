@@ -142,6 +142,29 @@ def test_another_model_is_not_confused_with_the_first(
     assert report.changed
 
 
+def test_files_of_another_model_that_stay_in_the_folder_are_noted_and_kept(
+    folder, run_predict, components, watching, tmp_path: Path
+) -> None:
+    run_predict(folder[:3], progress=watching)
+    run_predict(folder[:1], progress=watching)
+    assert not watching.told
+    other = {"model": type(components)(threshold=0.99), "progress": watching}
+    run_predict(folder[2:5], **other)
+    (said,) = watching.told
+    assert "4 files are of another model" in said
+    assert f"{tmp_path / 'out'}: label-tiff/image 0.tif, label-tiff/image 1.tif, overlay/image 0.png" in said
+    assert (tmp_path / "out" / "label-tiff" / "image 1.tif").is_file()
+    for name in said.partition("out: ")[2].split(";")[0].removesuffix(", ...").split(", "):
+        (tmp_path / "out" / name).unlink()
+    run_predict(folder[2:5], **other)
+    assert "1 file is of another model" in watching.told[-1]
+    assert "overlay/image 1.png;" in watching.told[-1]
+    (tmp_path / "out" / "overlay" / "image 1.png").unlink()
+    watching.told.clear()
+    run_predict(folder[2:5], **other)
+    assert not watching.told
+
+
 def test_another_min_score_rewrites_the_masks_without_predicting(folder, run_predict, tmp_path: Path) -> None:
     run_predict(folder)
     coco = (tmp_path / "out" / "predictions.json").read_bytes()
