@@ -298,6 +298,7 @@ REFERENCE = Recipe(
     cached_images=0,
     pseudo=PseudoLabelConfig(score="class"),
     optimiser=OptimiserConfig(decay_biases=True),
+    geometry=GeometryConfig(flips=False, least_visible=0.0),
 )
 BUILT_IN = {recipe.name: recipe for recipe in (Recipe(), REFERENCE)}
 

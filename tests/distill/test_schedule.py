@@ -139,6 +139,8 @@ def test_the_reference_recipe_is_the_published_algorithm():
     assert not REFERENCE.pseudo.soft_masks
     assert REFERENCE.optimiser == OptimiserConfig(decay_biases=True)
     assert not REFERENCE.empty_images
+    assert not REFERENCE.geometry.flips  # left and right only
+    assert REFERENCE.geometry.least_visible == 0.0  # nothing is ignored
 
 
 def test_an_unknown_recipe_names_the_known_ones():
