@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from labelloop.distill.asked_labels import word_for
 from labelloop.errors import OutputError, TrainingError, UsageError
 from labelloop.project.project import Project, RunRecord
+from labelloop.runs.files import RunFiles
 
 if TYPE_CHECKING:
     from labelloop.distill.request import TrainRequest
@@ -44,8 +45,31 @@ def free_name(project: Project, stem: str) -> str:
     return next(name for name in names if name not in known and not (project.runs_dir / name).exists())
 
 
+@contextmanager
+def run_begins(project: Project) -> Iterator[None]:
+    """Keeps other processes from beginning a run, from before its folder is made until it is stored.
+
+    Raises:
+        OutputError: The project cannot be written.
+    """
+    path = project.root / ".labelloop" / "runs.lock"
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise OutputError(
+            f"the project cannot be written ({error.strerror})",
+            value=path,
+            way_out="Free space or make the project folder writable.",
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def make_run_folder(project: Project, name: str | None, stem: str) -> str:
-    """Makes the folder of a new run, which no other process can make too; returns the run's name.
+    """Makes the folder of a new run, inside ``run_begins``; returns the run's name.
+
+    A named folder that a killed process has left before its run was stored is taken again.
 
     Args:
         project: Where the run belongs.
@@ -53,34 +77,50 @@ def make_run_folder(project: Project, name: str | None, stem: str) -> str:
         stem: Generated names are the stem and a number.
 
     Raises:
-        UsageError: There is a run of this name.
+        UsageError: There is a run of this name, or a folder that holds something.
         OutputError: The folder cannot be made.
     """
     known = {run.name for run in project.runs()}  # some without a folder, where a person deleted it
+    if name in known:
+        raise name_taken(name)
     for number in itertools.count(1):
         chosen = name or f"{stem}-{number}"
-        if name is None and chosen in known:
+        if chosen in known:
             continue
+        folder = project.runs_dir / chosen
         try:
-            (project.runs_dir / chosen).mkdir(parents=True)
+            folder.mkdir(parents=True)
         except FileExistsError as error:
-            if name is not None:
-                raise name_taken(name) from error
+            if name is None:
+                continue
+            if not _only_begun(folder):
+                raise UsageError(
+                    "a folder of this name is there already, but no such run",
+                    value=folder,
+                    way_out="Choose another name, or move that folder away.",
+                ) from error
         except OSError as error:
             raise OutputError(
                 f"the folder of the run cannot be made ({error.strerror})",
-                value=project.runs_dir / chosen,
+                value=folder,
                 way_out="Free space or make the project folder writable.",
             ) from error
-        else:
-            return chosen
+        return chosen
     raise AssertionError("numbers do not end")
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether a folder holds no more than what is written there before its run is stored."""
+    if not folder.is_dir():
+        return False
+    configuration = RunFiles(folder=folder).config
+    return all(path == configuration or path.suffix == ".partial" for path in folder.iterdir())
 
 
 def name_taken(name: str) -> UsageError:
     """The error where a new run would have the name of another."""
     return UsageError(
-        "a run or a folder of this name exists already",
+        "a run of this name exists already",
         value=name,
         way_out="Choose another name, or continue that run with --resume.",
     )

@@ -20,7 +20,14 @@ from labelloop.distill.execution import execute
 from labelloop.distill.files_there import pool_there, require_files
 from labelloop.distill.measured import scored_images_of
 from labelloop.distill.measuring import help_measure
-from labelloop.distill.naming import claimed, make_run_folder, name_taken, run_stem, run_to_resume
+from labelloop.distill.naming import (
+    claimed,
+    make_run_folder,
+    name_taken,
+    run_begins,
+    run_stem,
+    run_to_resume,
+)
 from labelloop.distill.planning import decide, plan_lengths
 from labelloop.distill.recipe import canonical_recipe, find_recipe
 from labelloop.distill.request import TrainRequest, check_request, require_work
@@ -181,18 +188,19 @@ def _new_run(
         progress.note("there are no unlabelled images: the labelled ones are used as the pool")
     schedule, costs = plan_lengths(project, request, config, draw, progress, started_at, processes, team)
     config |= {"schedule": dataclasses.asdict(schedule), "costs": costs and dataclasses.asdict(costs)}
-    name = make_run_folder(project, request.name, run_stem(request))
-    record = RunRecord(
-        name=name,
-        state="running",
-        method=request.method,
-        model=request.model,
-        seed=request.seed,
-        promoted=None,
-        config=config,
-        result=None,
-    )
-    _begin(project, record)
+    with run_begins(project):
+        name = make_run_folder(project, request.name, run_stem(request))
+        record = RunRecord(
+            name=name,
+            state="running",
+            method=request.method,
+            model=request.model,
+            seed=request.seed,
+            promoted=None,
+            config=config,
+            result=None,
+        )
+        _begin(project, record)
     return record
 
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
-from labelloop.distill.naming import check_name, claimed, make_run_folder, run_to_resume
+from labelloop.distill.naming import check_name, claimed, make_run_folder, run_begins, run_to_resume
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError, UsageError
 from labelloop.project.config import ProjectConfig
@@ -43,9 +45,48 @@ def test_usual_names_are_taken(empty, name):
 
 def test_a_folder_is_given_to_one_run_only(empty):
     assert make_run_folder(empty, "mine", "stem") == "mine"
-    with pytest.raises(UsageError, match="of this name"):
+    save_run(empty, TrainRequest(name="mine"))
+    with pytest.raises(UsageError, match="run of this name") as caught:
         make_run_folder(empty, "mine", "stem")
+    assert "--resume" in caught.value.way_out
     assert [make_run_folder(empty, None, "stem") for _ in range(2)] == ["stem-1", "stem-2"]
+
+
+@pytest.mark.parametrize("left", [(), ("config.json",), (".0a1b-2c3d-77.partial",)])
+def test_a_folder_that_a_killed_process_made_before_its_run_was_stored_is_taken_again(empty, left):
+    folder = empty.runs_dir / "mine"
+    folder.mkdir(parents=True)
+    for name in left:
+        (folder / name).write_text("{}")
+    assert make_run_folder(empty, "mine", "stem") == "mine"
+
+
+@pytest.mark.parametrize("held", ["checkpoint.pt", "teacher.pt", "log.jsonl", "notes.txt"])
+def test_a_folder_without_a_run_that_holds_anything_else_is_left_alone(empty, held):
+    folder = empty.runs_dir / "mine"
+    folder.mkdir(parents=True)
+    (folder / held).write_text("")
+    with pytest.raises(UsageError, match="folder of this name") as caught:
+        make_run_folder(empty, "mine", "stem")
+    assert "--resume" not in caught.value.way_out
+    assert (folder / held).exists()
+
+
+def test_of_two_that_begin_a_run_of_one_name_at_once_one_gets_it(empty):
+    both = Barrier(2)
+
+    def begin(_):
+        both.wait()
+        with run_begins(empty):
+            try:
+                make_run_folder(empty, "mine", "stem")
+            except UsageError:
+                return False
+            save_run(empty, TrainRequest(name="mine"))
+            return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(begin, range(2))) == [False, True]
 
 
 def test_a_made_up_name_is_never_that_of_a_run_whose_folder_was_deleted(empty):
