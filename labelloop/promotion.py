@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
+from labelloop.data.groups import groups_of
 from labelloop.evaluating import seen_by, to_project_classes
 from labelloop.instances import Instances
 from labelloop.metrics.gate import GateDecision, decide
@@ -51,7 +52,7 @@ def gate_of_runs(
         new_seen,
         old_seen,
         n_classes=len(project.config.classes),
-        groups=[image.group for image in images],
+        groups=groups_of(images),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labelloop.data.groups import units_of
 from labelloop.errors import ProjectError
 from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
@@ -22,16 +23,13 @@ def cut_folds(images: Sequence[ImageRecord], folds: int, *, seed: int) -> list[l
     Raises:
         ProjectError: There are fewer than two images or groups.
     """
-    members: dict[object, list[ImageRecord]] = {}
-    for image in sorted(images, key=lambda image: (image.sha256, image.page, image.channel)):
-        members.setdefault(image.id if image.group is None else image.group, []).append(image)
-    if len(members) < 2:
+    units = units_of(sorted(images, key=lambda image: (image.sha256, image.page, image.channel)))
+    if len(units) < 2:
         raise ProjectError(
             "labels are checked by models trained on other labelled images, and there are none",
-            value=plural(len(members), "labelled image or group", "labelled images or groups"),
+            value=plural(len(units), "labelled image or group", "labelled images or groups"),
             way_out="Label more images, of another group if the project has groups.",
         )
-    units = list(members.values())
     shuffled = [units[i] for i in np.random.default_rng([seed, 3]).permutation(len(units))]
     cut: list[list[ImageRecord]] = [[] for _ in range(min(max(folds, 2), len(units)))]
     for unit in sorted(shuffled, key=len, reverse=True):  # large groups first: folds come out even

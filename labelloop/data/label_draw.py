@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from labelloop.data.groups import units_of
 from labelloop.errors import TrainingError, UsageError
 from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord
@@ -108,18 +108,15 @@ def _without_shared_groups(
     does neither then.
     """
     order = _grouped_order(drawn, rng)
-    groups = {image.group for image in order[:wanted]} - {None}
-    whole = [image for i, image in enumerate(order) if i < wanted or image.group in groups]
+    asked = {image.id for image in order[:wanted]}
+    begun = {image.id for unit in units_of(order) if any(i.id in asked for i in unit) for image in unit}
+    whole = [image for image in order if image.id in begun]
     val = whole if len(whole) <= MOST_VALIDATION * len(order) else order[:wanted]
-    chosen = {image.id for image in val}
-    train = [image for image in drawn if image.id not in chosen and image.group not in groups]
+    train = [image for image in drawn if image.id not in begun]
     # Where one group holds everything groups cannot be kept apart.
-    return train or [image for image in drawn if image.id not in chosen], val
+    return train or [image for image in drawn if image.id not in asked], val
 
 
 def _grouped_order(images: Sequence[ImageRecord], rng: np.random.Generator) -> list[ImageRecord]:
-    groups: OrderedDict[object, list[ImageRecord]] = OrderedDict()
-    for image in sorted(images, key=lambda i: i.sha256):
-        groups.setdefault(image.group if image.group is not None else image.id, []).append(image)
-    members = list(groups.values())
-    return [image for g in rng.permutation(len(members)) for image in members[g]]
+    units = units_of(sorted(images, key=lambda image: image.sha256))
+    return [image for i in rng.permutation(len(units)) for image in units[i]]

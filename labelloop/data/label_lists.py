@@ -111,8 +111,10 @@ def read_label_list(request: ListRequest, *, seed: int, coco_file: Callable[[], 
 def listed_images(images: Sequence[ImageRecord], labels: LabelList) -> set[int]:
     """The ids of the images that a list names, by their path from its end, or by their name alone.
 
+    A file's name means all its pages and channels.
+
     Raises:
-        UsageError: Some are not among the images, or several images could be meant.
+        UsageError: Some are not among the images, or several files could be meant.
     """
     by_key: dict[str, list[ImageRecord]] = {}
     for image in images:
@@ -123,12 +125,12 @@ def listed_images(images: Sequence[ImageRecord], labels: LabelList) -> set[int]:
         meant = by_key.get(_key(name), [])
         if len(meant) > 1:
             meant = [image for image in meant if _ends_with(image.path, name)] or meant
-        if len(meant) == 1:
-            found.add(meant[0].id)
-        elif meant:
-            unclear.append(name)
-        else:
+        if not meant:
             missing.append(name)
+        elif len({image.sha256 for image in meant}) == 1:
+            found.update(image.id for image in meant)
+        else:
+            unclear.append(name)
     if missing:
         listed = plural(len(labels.names), "image of the list is", "images of the list are")
         raise UsageError(

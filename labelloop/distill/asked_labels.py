@@ -50,15 +50,17 @@ def asked_labels(project: Project, text: str, images: Sequence[ImageRecord], *, 
         return AskedLabels(image_ids=labelled, budget=parse_label_budget(text, pool=len(images)))
     labels = read_label_list(request, seed=seed, coco_file=lambda: _coco_file(project))
     listed = listed_images(images, labels)
-    if not listed <= labelled:
+    files = {image.sha256 for image in images if image.id in listed & labelled}
+    without = {image.id for image in images if image.id in listed - labelled and image.sha256 not in files}
+    if without:
         have = plural(len(listed), "image of the list has", "images of the list have")
         raise UsageError(
-            f"{len(listed - labelled)} of {have} no labels",
+            f"{len(without)} of {have} no labels",
             value=request.path,
             way_out="Add their labels, or take them out of the list.",
         )
     facts = {"list_sha256": labels.sha256, "notes": list(labels.notes)}
-    return AskedLabels(image_ids=listed, budget=len(listed), facts=facts)
+    return AskedLabels(image_ids=listed & labelled, budget=len(listed & labelled), facts=facts)
 
 
 def word_for(text: str) -> str:

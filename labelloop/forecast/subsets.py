@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelloop.data.groups import units_of
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.schedule import best_supervised_steps
@@ -114,7 +115,6 @@ def why_no_plan(project: Project, settings: CurveSettings) -> str | None:
         return None
     labelled, val = _labelled(project)
     holding = _holding(project, labelled)
-    groups = {image.group if image.group is not None else image.id for image in labelled}
     have, n = plural(len(labelled), "labelled image"), len(labelled)
     if not labelled:
         return "no training image has labels (labelloop add labels adds some)"
@@ -122,7 +122,7 @@ def why_no_plan(project: Project, settings: CurveSettings) -> str | None:
         return f"none of the {have} holds an object"
     if n == 1:
         return f"only one image is labelled, and a curve needs {FEWEST_SIZES} sizes of subsets"
-    if len(groups) == 1 and not val:
+    if len(units_of(labelled)) == 1 and not val:
         return f"all {have} are of one group, and without validation images a group of its own has to measure"
     sides = [_sides(labelled, val, seed, settings.folds) for seed in range(settings.seeds)]
     left = min(len(train) for train, _ in sides)
@@ -165,11 +165,8 @@ def _sides(
     """Images to draw from, and images to measure on; whole groups on either side."""
     if val:
         return list(labelled), _order(val, 0)[:MEASURED_AT_MOST]
-    units: dict[object, list[ImageRecord]] = {}
-    for image in _order(labelled, 0):
-        units.setdefault(image.group if image.group is not None else image.id, []).append(image)
     kept: list[list[ImageRecord]] = [[] for _ in range(folds)]
-    for members in sorted(units.values(), key=len, reverse=True):
+    for members in sorted(units_of(_order(labelled, 0)), key=len, reverse=True):
         min(kept, key=len).extend(members)
     measured = kept[seed % folds]
     out = {image.id for image in measured}

@@ -92,7 +92,8 @@ def _places(project: Project, source: LabelSource, label_set: LabelSet) -> tuple
     index = ImageIndex((file for file in folder_files(folder) if places.of(file) not in of_labels), folder)
     if source.images is not None:
         return folder, [index]
-    known = (image.path for image in project.images() if places.of(image.path) not in of_labels)
+    files = dict.fromkeys(image.path for image in project.images())  # each once, whatever its pages
+    known = (file for file in files if places.of(file) not in of_labels)
     return folder, [index, ImageIndex(known, project.root)]
 
 

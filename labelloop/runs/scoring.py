@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from labelloop.data.groups import groups_of
 from labelloop.instances import Instances
 from labelloop.metrics.calibration import Calibration, threshold_for_precision
 from labelloop.metrics.panel import best_f1_score_threshold, difference, estimates_as_dict, evaluate
@@ -49,8 +50,8 @@ class ScoredImages:
 
     @property
     def groups(self) -> list[str | None]:
-        """The group of each image."""
-        return [image.group for image in self.images]
+        """The group of each image, as ``groups_of`` has it."""
+        return groups_of(self.images)
 
     @property
     def pixel_sizes_um(self) -> list[float | None]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
 
+from labelloop.data.groups import groups_of
 from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import Resampling
 from labelloop.metrics.coco_ap import average_precision, rank
@@ -79,7 +80,7 @@ def compare_lanes(
     images = [image for image in source.images() if image.id in set(test)]
     labels = source.labels([image.id for image in images])
     holding = np.array([bool((~labels[image.id].crowd).any()) for image in images])
-    resampling = Resampling.of(len(images), [image.group for image in images], replicates=0, seed=0)
+    resampling = Resampling.of(len(images), groups_of(images), replicates=0, seed=0)
     compared = compare_curves(curves, n_images=len(images))
     notes = [*resampling.notes(holding), *compared["notes"], *exhaustion_notes(curves, rounds)]
     return {**compared, "notes": notes}
@@ -137,7 +138,7 @@ def measure_lane(source: Project, folder: Path, test: Sequence[int], *, rounds: 
     images = [image for image in source.images() if image.id in set(test)]
     ids = [image.id for image in images]
     labels = source.labels(ids)
-    resampling = Resampling.of(len(images), [image.group for image in images], replicates=REPLICATES, seed=0)
+    resampling = Resampling.of(len(images), groups_of(images), replicates=REPLICATES, seed=0)
     times = np.concatenate([np.ones((1, len(images)), np.int32), *resampling.draws()])
     truth = [labels[i] for i in ids]
     return _curve(folder, ids, truth, times, len(source.config.classes), rounds)

@@ -16,6 +16,7 @@ from typing import Any
 
 from labelloop.budget.strategies import STRATEGIES, Budget, Strategy
 from labelloop.cgroups import usable_cores
+from labelloop.data.groups import units_of
 from labelloop.data.label_draw import draw_labels
 from labelloop.errors import ProjectError, UsageError
 from labelloop.locks import wait_for_lock
@@ -219,9 +220,9 @@ def _held_out(labelled: Sequence[ImageRecord]) -> list[ImageRecord]:
         return []
     budget = max(len(ids) // HELD_OUT, 1)
     draw = draw_labels(labelled, ids, budget=budget, seed=_HELD_OUT_SEED, validation_share=0.0)
-    groups = {image.group for image in draw.train if image.group is not None}
-    chosen = {image.id for image in draw.train}
-    return [image for image in labelled if image.id in chosen or image.group in groups]
+    drawn = {image.id for image in draw.train}
+    whole = {image.id for unit in units_of(labelled) if any(i.id in drawn for i in unit) for image in unit}
+    return [image for image in labelled if image.id in whole]
 
 
 def _folder(project: Project, request: SimulationRequest, settings: LaneSettings) -> Path:

@@ -52,6 +52,14 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
         listed_images(plates, named(tmp_path, "x.tif\n"))
 
 
+def test_the_name_of_a_file_means_all_its_pages(tmp_path):
+    pages = [image(1, "a/x.tif"), image(2, "a/x.tif")._replace(page=1, sha256="1"), image(3, "b/x.tif")]
+    assert listed_images(pages[:2], named(tmp_path, "x.tif\n")) == {1, 2}
+    assert listed_images(pages, named(tmp_path, "a/x.tif\n")) == {1, 2}
+    with pytest.raises(UsageError, match="fit several images"):
+        listed_images(pages, named(tmp_path, "x.tif\n"))
+
+
 def test_an_image_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="1 of 2 images of the list are not in the train split") as caught:
         listed_images(CITIES, named(tmp_path, "bonn_000001_000019.png\nkoeln_000001_000019.png\n"))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import tifffile
 
 from labelloop.distill.asked_labels import asked_labels, word_for
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import UsageError
-from labelloop.project.adding import LabelSource, add_labels
+from labelloop.formats.coco import coco_dataset
+from labelloop.instances import Instances
+from labelloop.project.adding import LabelSource, add_images, add_labels
 from labelloop.runs.loading import read_run_config
 
 
@@ -45,6 +49,22 @@ def test_a_listed_image_without_labels_is_told(project, tmp_path):
     (tmp_path / "mine.txt").write_text("labelled_1.png\npool_0.png\n")
     with pytest.raises(UsageError, match="1 of 2 images of the list have no labels"):
         asked_labels(project, str(tmp_path / "mine.txt"), project.images(split="train"), seed=0)
+
+
+def test_of_a_listed_file_the_pages_that_have_labels_are_meant(project, tmp_path):
+    stack = np.random.default_rng(0).integers(0, 256, (3, 96, 96), np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    document = coco_dataset([("stack.tif", (96, 96))], [Instances.from_dense(stack[:1] > 9)], ("organoid",))
+    (tmp_path / "stack.json").write_text(json.dumps(document))
+    for page in range(3):
+        add_images(project, [str(tmp_path / "stack.tif")], page=page)
+    for page in (0, 2):
+        add_labels(project, LabelSource(path=str(tmp_path / "stack.json"), images=str(tmp_path)), page=page)
+    (tmp_path / "mine.txt").write_text("stack.tif\n")
+    images = project.images(split="train")
+    asked = asked_labels(project, str(tmp_path / "mine.txt"), images, seed=0)
+    assert [image.page for image in images if image.id in asked.image_ids] == [0, 2]
+    assert asked.budget == 2
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,19 @@ def test_labels_may_be_of_a_page_and_a_channel(project, tmp_path):
     assert reasons(refused) == {path.name: "the image has no such channel (2, of 2 from 0)"}
 
 
+def test_labels_find_a_file_of_which_several_pages_are_there_already(project, tmp_path):
+    path = tmp_path / "images" / "stack.ome.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, np.stack([pixels(i) for i in range(3)]), metadata={"axes": "ZYX"})
+    for page in range(2):
+        add_images(project, [str(path)], page=page)
+    source = LabelSource(path=coco(tmp_path / "labels" / "truth.json", {path.name: [(square(2, 3), 1)]}))
+    for page in (None, 1, 2):
+        report = add_labels(project, source, page=page)
+        assert reasons(report) == {}
+    assert [(r.page, r.channel) for r in project.images(labelled=True)] == [(0, -1), (1, -1), (2, -1)]
+
+
 def test_the_only_channel_of_an_image_is_the_image(project, pool):
     add_images(project, [str(pool)])
     assert add_images(project, [str(pool)], channel=0).known == 4
