@@ -215,7 +215,7 @@ app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
-    """The entry point of ``labelloop`` and ``python -m labelloop``."""
+    """The program, where it has loaded; it begins in ``labelloop.__main__``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # no command fails for a terminal's encoding

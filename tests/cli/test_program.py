@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from labelloop.cli.app import Program
 from labelloop.cli.options import JsonOption
 from labelloop.errors import LabelloopError, ProjectError, UsageError
 
+ROOT = Path(__file__).parents[2]
 SECRET = "postgresql://u:geheim@h/db"
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sqlalchemy", "pydantic", "matplotlib", "PIL", "timm"}
 
@@ -256,3 +258,25 @@ def test_ctrl_c_exits_130_without_a_traceback() -> None:
     assert process.wait(timeout=30) == 130
     assert "interrupted" in rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("as_module", [True, False])
+def test_ctrl_c_while_the_program_loads_exits_130_without_a_traceback(as_module: bool) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    module, _, function = settings["project"]["scripts"]["labelloop"].partition(":")
+    console_script = f"from {module} import {function} as entry; sys.exit(entry())"
+    start = "runpy.run_module('labelloop', run_name='__main__')" if as_module else console_script
+    script = (
+        "import os, runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'labelloop.cli.output':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = ['labelloop', 'status', '--json']\n"
+        f"{start}\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")
