@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from labelloop.data.groups import groups_of
 from labelloop.errors import ImageError, ProjectError
 from labelloop.instances import Instances
 from labelloop.metrics.bootstrap import REPLICATES, SEED
@@ -73,7 +74,7 @@ def evaluate_run(
     of_both: dict[str, Any] = {
         **bootstrap,
         "n_classes": len(classes),
-        "groups": [image.group for image in images],
+        "groups": groups_of(images),
         "class_names": classes,
         "min_score": loaded.min_score if min_score is None else min_score,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from sqlalchemy import delete
 
@@ -74,3 +75,17 @@ def test_a_replaced_test_image_is_not_measured_any_more(project: Project) -> Non
     path = change(project, 1)
     assert add_images(project, [str(path)]).replaced == 1
     assert evaluate_run(project)["metrics"]["coco_ap"]["n"] == 2
+
+
+def test_pages_of_one_test_file_are_resampled_together(project: Project, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    pages = [organoid_micrograph(rng, size_hw=(SIDE, SIDE), n_objects=4) for _ in range(2)]
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([pixels for pixels, _ in pages]))
+    labels = tmp_path / "stack.json"
+    for page, (_, truth) in enumerate(pages):
+        labels.write_text(json.dumps(coco_dataset([("stack.tif", (SIDE, SIDE))], [truth], ("organoid",))))
+        source = LabelSource(path=str(labels), images=str(tmp_path))
+        add_labels(project, source, page=page, split="test")
+    measured = evaluate_run(project)
+    assert measured["metrics"]["coco_ap"]["n"] == 5
+    assert measured["n_groups"] == 4

@@ -9,6 +9,7 @@ from labelloop.data.checks.comparison import Comparison
 from labelloop.data.checks.findings import CheckReport, Finding, finding, ranked
 from labelloop.data.checks.fingerprint import Fingerprint, fingerprint, keypoint_budget
 from labelloop.data.checks.masks import check_masks, typical_areas
+from labelloop.data.groups import groups_of
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import SPLITS, ImageRecord, Project
 
@@ -35,7 +36,10 @@ def check_project(project: Project, *, progress: Progress | None = None) -> Chec
             prints.append(fingerprint(record, keypoints=budget))
             progress.advance()
     comparison = Comparison(records, names, prints)
-    findings = [*_image_faults(names, prints), *comparison.duplicates(), *_split_groups(records, names)]
+    duplicates = comparison.duplicates()
+    told = {frozenset(one.images) for one in duplicates}
+    findings = [*_image_faults(names, prints), *duplicates]
+    findings += [one for one in _split_groups(records, names) if frozenset(one.images) not in told]
     findings += comparison.twins(progress)
     findings += comparison.pieces(progress)
     label_findings, labels_checked = _label_faults(project, records, names, progress)
@@ -74,11 +78,11 @@ def _image_faults(names: Sequence[str], prints: Sequence[Fingerprint]) -> list[F
 
 
 def _split_groups(records: Sequence[ImageRecord], names: Sequence[str]) -> list[Finding]:
-    """Groups (a well, a donor, a field) with images in two splits."""
+    """Groups (a well, a donor, a field, a file of several pages) with images in two splits."""
     members: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for record, name in zip(records, names, strict=True):
-        if record.group is not None:
-            members[record.group][record.split].append(name)
+    for record, name, group in zip(records, names, groups_of(records), strict=True):
+        if group is not None:
+            members[group][record.split].append(name)
     found = []
     for group, by_split in members.items():
         if len(by_split) > 1:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from labelloop.data.checks import CheckReport, check_project
 from labelloop.data.synthetic import organoid_micrograph
 from labelloop.instances import Instances
+from labelloop.project.adding import add_images
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
@@ -184,6 +186,15 @@ def test_a_group_in_two_splits_is_a_leak(project: Project) -> None:
     report = check_project(project)
     assert found(report) == {("leak", ("a.png", "b.png"))}
     assert "well-1" in report.findings[0].message
+
+
+def test_a_file_with_pages_in_two_splits_is_a_leak(project: Project) -> None:
+    path = project.root.parent / "stack.tif"
+    tifffile.imwrite(path, np.stack([field(1), field(2)]))
+    add_images(project, [str(path)])
+    add_images(project, [str(path)], page=1, split="test")
+    report = check_project(project)
+    assert found(report) == {("leak", (str(path), f"{path} (page 1)"))}
 
 
 def test_bad_masks_are_named(project: Project) -> None:
