@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from labelloop.distill.asked_labels import word_for
 from labelloop.errors import OutputError, TrainingError, UsageError
+from labelloop.locks import wait_for_lock
+from labelloop.progress import Progress
 from labelloop.project.project import Project, RunRecord
 from labelloop.runs.files import RunFiles
 
@@ -46,7 +48,7 @@ def free_name(project: Project, stem: str) -> str:
 
 
 @contextmanager
-def run_begins(project: Project) -> Iterator[None]:
+def run_begins(project: Project, progress: Progress) -> Iterator[None]:
     """Keeps other processes from beginning a run, from before its folder is made until it is stored.
 
     Raises:
@@ -62,7 +64,7 @@ def run_begins(project: Project) -> Iterator[None]:
             way_out="Free space or make the project folder writable.",
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock, progress, "waiting for another run of this project to begin")
         yield
 
 

@@ -188,7 +188,7 @@ def _new_run(
         progress.note("there are no unlabelled images: the labelled ones are used as the pool")
     schedule, costs = plan_lengths(project, request, config, draw, progress, started_at, processes, team)
     config |= {"schedule": dataclasses.asdict(schedule), "costs": costs and dataclasses.asdict(costs)}
-    with run_begins(project):
+    with run_begins(project, progress):
         name = make_run_folder(project, request.name, run_stem(request))
         record = RunRecord(
             name=name,

@@ -41,7 +41,7 @@ class MatchedPairs:
 
         Args:
             table: The pairs of all images.
-            matched: int64 (m,), rows of its pairs, at IoU 0.5 and the working threshold.
+            matched: int64 (m,), rows of its pairs, at IoU 0.5 and the score threshold.
             pixel_sizes_um: Side of a pixel of each image, µm; None where it is not known.
         """
         dets, truths = table.pair_det[matched], table.pair_truth[matched]

@@ -48,7 +48,7 @@ def evaluate_pair(pair: FilePair, *, min_score: float) -> Panel:
 
     Args:
         pair: From ``read_pair``.
-        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
+        min_score: The score threshold of every metric but ``coco_ap*`` and ``detection_ece``.
     """
     panel = evaluate(
         pair.truth,

@@ -43,7 +43,7 @@ class OverlapSums:
 
         Args:
             table: The pairs of all images.
-            min_score: The working threshold.
+            min_score: The score threshold.
             only: bool (t,), the true objects of which one at least has to be merged, or that have to be
                 split, to be counted as such; all if None.
         """

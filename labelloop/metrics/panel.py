@@ -69,7 +69,7 @@ class Panel:
 
     Attributes:
         metrics: By name, in the order of ``METRICS``.
-        min_score: The working threshold of every metric but ``coco_ap*`` and ``detection_ece``.
+        min_score: The score threshold of every metric but ``coco_ap*`` and ``detection_ece``.
         n_images: Number of images, empty ones included.
         max_dets: COCO's maxDets, large enough to cut nothing.
         n_groups: Number of groups that were resampled whole, an image without one being its own; 1 where
@@ -132,7 +132,7 @@ def evaluate(
             the calibration error is null.
         n_classes: Labels are 0..n_classes - 1.
         groups: Plate, well or field of each image; groups are resampled whole, unless all images are of one.
-        min_score: The working threshold.
+        min_score: The score threshold.
         replicates: Bootstrap replicates; 0 for no intervals.
         seed: Of the bootstrap.
         class_names: What the parts of ``by`` are called; the index where there are none.
@@ -208,7 +208,7 @@ def difference(
 def best_f1_score_threshold(
     truth: Sequence[Instances], predicted: Sequence[Instances], *, n_classes: int
 ) -> float:
-    """The detection score that as a working threshold gives the best pooled F1 at IoU 0.5.
+    """The detection score that as a score threshold gives the best pooled F1 at IoU 0.5.
 
     Of equally good ones the highest; 0.5 where there is no true object or nothing is ever hit.
     """

@@ -1,4 +1,4 @@
-"""Hits, false alarms and misses at a working threshold: precision, recall, F1, PQ, cellpose's AP."""
+"""Hits, false alarms and misses at a score threshold: precision, recall, F1, PQ, cellpose's AP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def match(
 
     Args:
         table: The pairs of all images.
-        min_score: The working threshold.
+        min_score: The score threshold.
         iou: 0.5 or more.
         beyond: Whether a pair of exactly ``iou`` is too little, as for PQ.
         most: Of the matchings with the most pairs the one with the highest total IoU, as cellpose does.
@@ -62,7 +62,7 @@ def tally(table: PairTable, min_score: float, matched: IntColumn) -> Tally:
 
     Args:
         table: The pairs of all images.
-        min_score: The working threshold.
+        min_score: The score threshold.
         matched: From ``match``.
     """
     kept = table.det_score >= min_score
@@ -164,7 +164,7 @@ def cellpose_ap(t: Tally, times: Values) -> Values:
 
 
 def best_threshold(table: PairTable) -> float:
-    """The score that as a working threshold gives the best pooled F1 at IoU 0.5.
+    """The score that as a score threshold gives the best pooled F1 at IoU 0.5.
 
     Every score of a detection is tried, with the matching that it would have; of equally good ones the
     highest is taken, so the answer is always one of the scores. 0.5 where there is no true object or no hit.

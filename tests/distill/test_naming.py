@@ -10,6 +10,7 @@ import pytest
 from labelloop.distill.naming import check_name, claimed, make_run_folder, run_begins, run_to_resume
 from labelloop.distill.train import TrainRequest, train
 from labelloop.errors import TrainingError, UsageError
+from labelloop.progress import Silent
 from labelloop.project.config import ProjectConfig
 from labelloop.project.project import Project
 from made_records import run_record
@@ -77,7 +78,7 @@ def test_of_two_that_begin_a_run_of_one_name_at_once_one_gets_it(empty):
 
     def begin(_):
         both.wait()
-        with run_begins(empty):
+        with run_begins(empty, Silent()):
             try:
                 make_run_folder(empty, "mine", "stem")
             except UsageError:
