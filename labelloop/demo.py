@@ -47,7 +47,7 @@ class DemoSize:
         shown: Rows of the picture: the first test images.
     """
 
-    labelled: int = 8
+    labelled: int = 4
     unlabelled: int = 120
     val: int = 16
     test: int = 48

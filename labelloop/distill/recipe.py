@@ -158,7 +158,7 @@ class Recipe:
         zooms=(1.3, 1.0),
     )
     optimiser: OptimiserConfig = OptimiserConfig()
-    student_lr_factor: float = 0.3
+    student_lr_factor: float = 1.0
     student_backbone_lr_factor: float = 1.0
     geometry: GeometryConfig = GeometryConfig()  # noqa: RUF009 (frozen)
     weak: PhotometryConfig = PhotometryConfig()  # noqa: RUF009 (frozen)
@@ -245,8 +245,7 @@ def recipe_from_dict(document: dict[str, Any], *, base: Recipe | None = None) ->
 
 def stored_recipe(document: dict[str, Any]) -> Recipe:
     """The recipe of a run from its ``Recipe.as_dict``; settings of later versions are as they were then."""
-    then = {"student_lr_factor": 1.0, "student_backbone_lr_factor": 1.0, "known_views": False}
-    return recipe_from_dict(then | document)
+    return recipe_from_dict({"known_views": False} | document)
 
 
 def _changed(base: T, document: dict[str, Any], path: str, faults: list[str]) -> T:

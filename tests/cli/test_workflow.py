@@ -44,8 +44,7 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
     _json("add", "labels", folder / "labelled.json", "--images", folder / "labelled", "-C", root)
     _json("add", "images", folder / "unlabelled", "-C", root)
     _json("add", "labels", folder / "test.json", "--images", folder / "test", "--split", "test", "-C", root)
-    (folder / "quick.toml").write_text("student_lr_factor = 1.0\n")  # else it sees nothing after so few steps
-    short = ("--labels", "2", "--iterations", "6", "--recipe", folder / "quick.toml")
+    short = ("--labels", "2", "--iterations", "6")
     trained = _json("train", *short, "--name", "first", "-C", root)
     return root, trained
 
