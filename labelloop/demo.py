@@ -49,7 +49,7 @@ class DemoSize:
 
     labelled: int = 4
     unlabelled: int = 120
-    val: int = 16
+    val: int = 48
     test: int = 48
     size_hw: tuple[int, int] = (144, 144)
     shown: int = 5
