@@ -155,7 +155,11 @@ def add_dataset(project: Project, dataset: Dataset, folder: Path, progress: Prog
             place = folder / part.labels
             raise ProjectError("no image of the data set can be used", value=place, way_out=reasons)
         left_out = f", {len(report.skipped)} skipped" if report.skipped else ""
-        progress.note(f"{part.split}: {plural(report.added, 'image')} added from {part.labels}{left_out}")
+        moved = ""
+        if report.moved:
+            moved = f", {report.moved} moved from another split, where the project had the same image"
+        added = f"{plural(report.added, 'image')} added from {part.labels}"
+        progress.note(f"{part.split}: {added}{moved}{left_out}")
 
 
 def dataset_project(root: Path | None, dataset: Dataset) -> Project:

@@ -128,6 +128,17 @@ def test_the_rate_on_coco_drops_at_the_authors_steps():
     assert [round(drop * steps) for drop in find_recipe("guided-coco").optimiser.drops] == [327_778, 355_092]
 
 
+def test_images_of_ade20k_are_zoomed_to_the_sizes_of_mask2formers_configuration():
+    assert [512 * zoom for zoom in find_recipe("guided-ade20k").geometry.zoom] == [320, 1280]
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda b: b.name)
+def test_the_hardware_of_one_backbone_is_not_said_to_do_for_another(benchmark):
+    if "S4M" in benchmark.hardware and not benchmark.model.endswith("-r50"):
+        assert "are for ResNet-50" in benchmark.hardware
+        assert "--accumulate" in benchmark.hardware
+
+
 def test_every_packaged_recipe_has_settings_that_can_be_used():
     assert {find_recipe(name).name for name in packaged_names()} == set(packaged_names())
 
@@ -263,6 +274,18 @@ def test_no_image_of_the_tests_subset_is_learnt_from_in_the_clean_split(
     learnt = [image.file_name for image in project.images() if image.split != "test"]
     assert any(file.startswith("Subset_1_") for file in learnt) == leaks
     assert any("leaks" in told for told in watching.told) == leaks
+
+
+def test_an_image_that_another_split_holds_too_is_told_of(tmp_path, miniature, watching):
+    data = tmp_path / "data"
+    miniature("m-orgaquant", data)
+    learnt, tested = (sorted((data / split).iterdir()) for split in ("train", "test"))
+    tested[0].write_bytes(learnt[0].read_bytes())
+    project = ready("m-orgaquant-1-mask-rcnn-r50", data, tmp_path / "project", watching, labels="1").project
+    assert [len(project.images(split=split)) for split in ("train", "val", "test")] == [4, 2, 2]
+    added = "test: 1 image added from annotations/instances_test.json"
+    moved = "1 moved from another split, where the project had the same image"
+    assert f"{added}, {moved}" in watching.told
 
 
 def test_what_is_missing_of_a_layout_is_named(tmp_path, miniature):
