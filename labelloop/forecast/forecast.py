@@ -38,6 +38,7 @@ LEAST_SHARE = 0.5  # of a middle estimate: one whose interval begins below that 
 FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
 WIDEST = 0.3  # an expected metric that is known no better than this is not given
 HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
+LEAST_FOUND = 0.05  # of the metric at the largest size: short trainings that find less show no growth yet
 LEAST_GAIN = 0.0005  # what rounds to less than 0.001 cannot be told from nothing
 FEWEST_DRAWS = 200  # curves left after those that fall or pass 1 are thrown away
 TRUST = 4.0  # how many right forecasts the curves are credited with before they are checked
@@ -65,6 +66,8 @@ def forecast(
     why_not = _too_little(points, question.labelled)
     if why_not is not None:
         return _silent(points, question, no_points or why_not)
+    if (hardly := _hardly_found(points, question.metric)) is not None:
+        return _silent(points, question, hardly)
     curves = fit_curves(points)
     falls = "the metric falls as labels are added, which no learning curve does"
     if len(curves.noise) < FEWEST_DRAWS:
@@ -264,7 +267,7 @@ def _gain(
     """The metric now, the gain from now to the expected, and whether that can be told from zero.
 
     Curves that fall are thrown away, so they always gain something. So the points themselves have to show
-    growth, and the gain's lower end must not be written as zero.
+    growth, or the gain's interval begins at zero; and its lower end must not be written as zero.
     """
     if expected is None:
         return None, None, None
@@ -275,10 +278,11 @@ def _gain(
         return now, Span(reason=expected.reason), None
     more = np.array([bought.low, bought.value, min(bought.high, FAR * seen.largest)])
     gains = seen.gains(labelled, np.maximum(labelled + more, 1.0))
-    middle = expected.value - value
-    gain = Span(value=middle, low=min(float(gains[0, 0]), middle), high=max(float(gains[2, 2]), middle))
     slope, error = gain_per_doubling(points)
     seen_to_grow = slope - Z_80 * error > 0
+    middle, least = expected.value - value, float(gains[0, 0])
+    least = min(least, middle) if seen_to_grow else min(least, middle, 0.0)
+    gain = Span(value=middle, low=least, high=max(float(gains[2, 2]), middle))
     return now, gain, bool(seen_to_grow and gains[0, 1] >= LEAST_GAIN) if bought.value else None
 
 
@@ -345,6 +349,19 @@ def _too_little(points: Sequence[CurvePoint], labelled: int) -> str | None:
         have = plural(labelled, "labelled image gives", "labelled images give")
         return f"a curve needs {needs}, and {have} {sizes} and {len(points)}"
     return None
+
+
+def _hardly_found(points: Sequence[CurvePoint], metric: str) -> str | None:
+    """Says so where the short trainings lie near 0: that they do not grow says nothing of more labels."""
+    largest = max(point.n_images for point in points)
+    value = float(np.mean([point.value for point in points if point.n_images == largest]))
+    if value >= LEAST_FOUND:
+        return None
+    found = (
+        f"{metric} {value:.3f} with {plural(largest, 'label')}, and growth is not seen below {LEAST_FOUND:g}"
+    )
+    way_out = "label more images; labelloop check looks for faults in the labels there are"
+    return f"the short trainings hardly find anything yet: {found} ({way_out})"
 
 
 def _hidden_trend(points: Sequence[CurvePoint]) -> str | None:

@@ -181,6 +181,33 @@ def test_more_minutes_that_buy_nothing_are_said_to_buy_nothing(truth):
     assert "no gain that can be told from zero" in in_words(answer)[-1]
 
 
+@pytest.mark.parametrize("levels", [(), (Level(run="best", n_images=32, value=0.6, se=0.03),)])
+def test_the_sentence_about_zero_agrees_with_the_interval_of_the_gain(levels):
+    answer = forecast(points_on(lambda n: 0.5, noise=0.003), question(), levels=levels)
+    assert answer.told_from_zero is False
+    assert answer.gain.low <= 0
+    assert answer.gain.high > 0
+    assert "a gain of +" in in_words(answer)[0]
+    assert "(80 %: +0.000 to +" in in_words(answer)[0].rpartition("a gain of")[2]
+
+
+@pytest.mark.parametrize("asked", [{"minutes": 96}, {}, {"target": 0.5}])
+@pytest.mark.parametrize("levels", [(), (Level(run="best", n_images=32, value=0.6, se=0.03),)])
+@pytest.mark.parametrize("truth", [lambda n: 0.0, lambda n: 0.001 * n])
+def test_short_trainings_that_find_hardly_anything_tell_nothing(truth, levels, asked):
+    few = [CurvePoint(n_images=n, value=truth(n), se=0.0, seed=s) for s in range(2) for n in SIZES]
+    answer = forecast(few, question(minutes_per_image=COST, **asked), levels=levels)
+    assert (answer.verdict, answer.told_from_zero, answer.gain) == (CANNOT_TELL, None, None)
+    assert f"hardly find anything yet: coco_ap50 {truth(32):.3f} with 32 labels" in answer.reason
+    assert "label more images" in answer.reason
+
+
+def test_a_metric_that_is_low_and_grows_is_forecast():
+    answer = forecast(points_on(lambda n: 0.02 * np.log2(n), noise=0.003), question())
+    assert answer.verdict == EXPECTED
+    assert answer.told_from_zero is True
+
+
 def test_minutes_that_are_not_enough_for_an_image_do_not_say_that_images_bring_nothing(points):
     answer = forecast(points, question(minutes=1, minutes_per_image=COST))
     assert answer.images.value == 0
