@@ -211,6 +211,8 @@ def _show_scores(scores: dict[str, Any] | None) -> None:
 
 def _intervals(result: dict[str, Any]) -> str:
     """What the head line says of the intervals."""
+    if all(estimate["low"] is None for estimate in result["metrics"].values()):
+        return "no intervals"
     if all(estimate.get("reliable", True) for estimate in result["metrics"].values()):
         return "95 % intervals"
     if not _are_few(result):

@@ -48,7 +48,7 @@ def open_suspects_round(
     An image is not asked about again, unless its labels have changed for another reason.
 
     Args:
-        project: Whose labelled training images; those with unknown area are left out.
+        project: Whose labelled training images; those with unknown area, which crowds are, are left out.
         server: Where the tasks will be.
         budget: What it may cost; one image at least.
         progress: Where progress is reported.
@@ -64,8 +64,10 @@ def open_suspects_round(
     effort = EffortModel.fit(timed_tasks(project))
     choices: list[Choice] = []
     spent, asked = 0.0, _asked(project, server)
-    for index in dict.fromkeys(suspect.image for suspect in foremost):
-        if seen.truth[index].crowd.any() or seen.images[index].id in asked:
+    suspicious = list(dict.fromkeys(suspect.image for suspect in foremost))
+    known = [index for index in suspicious if not seen.truth[index].crowd.any()]
+    for index in known:
+        if seen.images[index].id in asked:
             continue
         choice = _choice(seen, index, [s for s in foremost if s.image == index], effort)
         minutes = sum(float(task["minutes"]["value"]) for task in choice.chosen)
@@ -76,7 +78,7 @@ def open_suspects_round(
         choices.append(choice)
     if not choices:
         raise NothingToReviewError(
-            "all suspicious labels were reviewed or wait for it" if asked else "no label is suspicious",
+            _why_nothing(suspicious, known),
             value=plural(len(seen.images), "image"),
             way_out="labelloop check --labels lists the labels with their scores.",
         )
@@ -90,6 +92,16 @@ def open_suspects_round(
         strategy=STRATEGY,
         settings={"budget": asdict(budget), "suspects": len(foremost)},
     )
+
+
+def _why_nothing(suspicious: Sequence[int], known: Sequence[int]) -> str:
+    """Why none of the suspicious images is asked about; ``known`` are those without unknown area."""
+    if not suspicious:
+        return "no label is suspicious"
+    if not known:
+        return "all suspicious labels are in images with unknown area or crowds, which cannot be asked about"
+    rest = "all suspicious labels were reviewed or wait for it"
+    return rest if len(known) == len(suspicious) else f"{rest}, or are in images with unknown area or crowds"
 
 
 def _asked(project: Project, server: str) -> set[int]:

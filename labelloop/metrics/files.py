@@ -117,8 +117,9 @@ def read_pair(predictions: Path, labels: Path) -> FilePair:
         pictures.sort(key=attrgetter("id"))
     without = len(pictures) - len(predicted_of)
     of_all = plural(len(pictures), "image has", "images have")
-    notes = [f"{without} of {of_all} no predictions"] if without else []
-    notes += [*found.notes, *truth.left_out("labels"), *found.reading.left_out("predictions")]
+    left_out = found.reading.left_out("predictions")
+    notes = [f"{without} of {of_all} no {'usable ' if left_out else ''}predictions"] if without else []
+    notes += [*found.notes, *truth.left_out("labels"), *left_out]
     return FilePair(
         names=tuple(picture.file_name for picture in pictures),
         truth=tuple(truth_of.get(picture.id, _nothing(picture)) for picture in pictures),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from labelloop.progress import Silent
 from labelloop.project.adding import LabelSource, add_labels
 from labelloop.project.config import ProjectConfig
 from labelloop.project.ledger import encode_instances
-from labelloop.project.project import Project
+from labelloop.project.project import ImageRecord, Project
 from labelloop.project.tables import LabelRow
 from labelloop.review.packing import pack_json
 from labelloop.review.rounds import RoundRecord
@@ -122,11 +123,10 @@ def test_no_image_is_asked_about_again_unless_its_labels_changed_for_another_rea
     assert first in ask(20)
 
 
-def test_images_with_unknown_area_are_left_out(both: tuple[Project, Project]) -> None:
-    project, _ = both
-    images = project.images()
+def mark_in_part(project: Project, images: Sequence[ImageRecord]) -> None:
+    """All of these images becomes unknown area, beside the objects that are known."""
     with project.ledger.write() as session:
-        for image in images[1:]:
+        for image in images:
             unknown = Instances.from_dense(np.ones((1, *image.size_hw)))
             crowd = Instances(
                 size_hw=image.size_hw, rles=unknown.rles, labels=unknown.labels, crowd=np.ones(1, np.bool_)
@@ -147,5 +147,20 @@ def test_images_with_unknown_area_are_left_out(both: tuple[Project, Project]) ->
                     instances=encode_instances(joined),
                 )
             )
+
+
+def test_images_with_unknown_area_are_left_out(both: tuple[Project, Project]) -> None:
+    project, _ = both
+    images = project.images()
+    mark_in_part(project, images[1:])
     record = open_suspects_round(project, "here", Budget(tasks=10), Silent(), settings=QUICK)
     assert {task.image_id for task in round_tasks(project, record.id)} <= {images[0].id}
+
+
+def test_where_only_images_with_unknown_area_are_suspicious_this_is_said(
+    both: tuple[Project, Project],
+) -> None:
+    project, _ = both
+    mark_in_part(project, project.images())
+    with pytest.raises(NothingToReviewError, match="in images with unknown area or crowds"):
+        open_suspects_round(project, "here", Budget(tasks=10), Silent(), settings=QUICK)

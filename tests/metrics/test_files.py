@@ -161,6 +161,12 @@ def test_an_image_without_predictions_counts_and_is_noted(write: Write) -> None:
     assert "1 of 2 images have no predictions" in panel.notes
 
 
+def test_an_image_whose_predictions_are_all_left_out_is_not_said_to_have_none(write: Write) -> None:
+    found = [annotation(1, square(5, 5), score=0.9), annotation(2, square(20, 20), score=0.9, category_id=7)]
+    panel = evaluate_files(write("p.json", found), write("l.json", LABELS))
+    assert "1 of 2 images have no usable predictions" in panel.notes
+
+
 def test_predictions_on_unknown_images_are_reported_and_left_out(write: Write) -> None:
     more = coco(
         {1: "a.png", 2: "b.png", 3: "c.png"},

@@ -62,6 +62,12 @@ def test_every_metric_is_printed_with_its_unit(two_classes: Path) -> None:
     assert "12 images, score >= 0.50, maxDets 100, 95 % intervals (n = 12: unreliable)" in head
 
 
+def test_of_one_image_no_intervals_are_promised(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.json", 1, ("organoid",))
+    head = run("--predictions", one, "--labels", one).splitlines()[0]
+    assert head.rstrip().endswith("maxDets 100, no intervals")
+
+
 def test_classes_are_printed_by_name(two_classes: Path) -> None:
     printed = run("--predictions", two_classes, "--labels", two_classes)
     rows = [line.split() for line in printed.splitlines() if line.startswith(("  organoid", "  debris"))]
