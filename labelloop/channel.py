@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from labelloop.errors import UsageError
+from labelloop.plurals import plural
 from labelloop.team import Team
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class TorchChannel:
         """The device of a process, of which this is the kind: of several GPUs each takes its own."""
         if device.type != "cuda":
             return device
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
+        return torch.device("cuda", own_gpu(local_rank, torch.cuda.device_count()))
 
     def tell(self, value: T) -> T:
         """The leader's value."""
@@ -60,6 +62,27 @@ class TorchChannel:
             tensor.detach().copy_(whole)
 
 
+def own_gpu(local_rank: int, gpus: int) -> int:
+    """Which of the GPUs that a process sees is its own.
+
+    Args:
+        local_rank: Of the process on its machine.
+        gpus: How many it sees; a launcher may show each process one alone.
+
+    Raises:
+        UsageError: Processes before it have taken all.
+    """
+    if gpus == 1:
+        return 0
+    if local_rank >= gpus:
+        raise UsageError(
+            "there are more processes on a machine than GPUs",
+            value=f"process {local_rank + 1}, {plural(gpus, 'GPU')}",
+            way_out="Start as many on each machine as it has GPUs, or use --device cpu.",
+        )
+    return local_rank
+
+
 @contextmanager
 def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: str) -> Iterator[Team]:
     """This process as one of several, for as long as the block runs.
@@ -73,13 +96,18 @@ def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: 
 
     Raises:
         TeamError: Another one ended before they had found each other, or later.
+        UsageError: One has no GPU of its own; all say so.
     """
+    fault = None
     prefixed = dist.PrefixStore  # type: ignore[attr-defined]
     team = Team(
         rank=rank, size=size, local_rank=local_rank, store=prefixed("team", store), channel=TorchChannel()
     )
     if device_type == "cuda":
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        try:
+            torch.cuda.set_device(own_gpu(local_rank, torch.cuda.device_count()))
+        except UsageError as error:
+            fault = error  # said when all have met: for one that stays away the others would wait long
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     group = prefixed("group", store)
     with team.together():
@@ -91,6 +119,8 @@ def member(store: Store, *, rank: int, size: int, local_rank: int, device_type: 
             dist.distributed_c10d._world.group_count = 0
             raise
     try:
+        if device_type == "cuda":
+            team.agree(fault)
         yield team
     except BaseException as error:  # whatever it is, the others must not wait for this process
         team.fail(error)

@@ -119,6 +119,12 @@ class Team:
             with self.together():
                 self.channel.copy_leader(tensors)
 
+    def agree(self, fault: LabelloopError | None) -> None:
+        """Goes on where no process has found a fault; else all raise the first one's."""
+        for found in self.gather(fault):
+            if found is not None:
+                raise found
+
     def wait(self) -> None:
         """Until every process is here."""
         self.tell(None)
@@ -142,7 +148,7 @@ class Team:
             company.end(REASON_WITHIN_S)
             raise
         if company.heard != _DONE:
-            raise self._failed() from company.error
+            raise self._failed(company.error) from company.error
 
     def fail(self, error: BaseException) -> None:
         """Leaves the reason why this process ends; the first reason counts."""
@@ -158,10 +164,10 @@ class Team:
         try:
             yield
         except RuntimeError as error:
-            raise self._failed() from error
+            raise self._failed(error) from error
 
-    def _failed(self) -> TeamError | KeyboardInterrupt:
-        """Why another process has ended, as far as it could say so."""
+    def _failed(self, error: RuntimeError | None) -> TeamError | KeyboardInterrupt:
+        """Why another process has ended, as far as it could say so; else what this one saw of it."""
         assert self.store is not None
         until = time.monotonic() + REASON_WITHIN_S
         try:
@@ -171,7 +177,8 @@ class Team:
         except RuntimeError:
             reason = None
         if reason is None:
-            return TeamError("a process that shares the work has ended without a message")
+            seen = str(error or "").partition("\n")[0]
+            return TeamError("a process that shares the work has ended without a message", value=seen)
         if reason["what"] is None:
             return KeyboardInterrupt()
         return TeamError(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from labelloop.channel import PATIENCE
-from labelloop.errors import TeamError
+from labelloop.channel import PATIENCE, own_gpu
+from labelloop.errors import TeamError, UsageError
 from labelloop.processes import outside_place, started
 from labelloop.team import ALONE, Team
 
@@ -27,7 +27,7 @@ def pair(tmp_path: Path, others_part: str, *, patience: timedelta = PATIENCE):
         import os
         import torch
         from labelloop import team
-        from labelloop.errors import ImageError
+        from labelloop.errors import ImageError, UsageError
         from labelloop.processes import take_part
         team.PATIENCE = {patience!r}
         with take_part(device_type="cpu") as team:
@@ -84,15 +84,47 @@ def test_a_bug_in_the_other_process_keeps_its_traceback(tmp_path):
 
 def test_a_team_that_did_not_come_together_says_so_and_the_next_one_does(tmp_path, monkeypatch):
     def closed(*_: object, **__: object) -> None:
-        raise RuntimeError("Gloo connectFullMesh failed: Connection closed by peer")
+        raise RuntimeError("Gloo connectFullMesh failed: Connection closed by peer\nat ...")
 
     monkeypatch.setattr("labelloop.channel.PATIENCE", timedelta(seconds=20))
     with monkeypatch.context() as broken:
         broken.setattr("torch.distributed.distributed_c10d.ProcessGroupGloo", closed)
-        with pytest.raises(TeamError, match="ended without a message"), pair(tmp_path, "team.wait()"):
-            pass
+        with pytest.raises(TeamError, match="ended without a message") as caught:
+            with pair(tmp_path, "team.wait()"):
+                pass
+    assert caught.value.value.startswith("Gloo connectFullMesh failed: Connection closed by peer")
     with pair(tmp_path, "team.gather('other')") as team:
         assert team.gather("leader") == ["leader", "other"]
+
+
+def test_what_stops_one_process_before_the_work_begins_is_said_by_all(tmp_path):
+    others = """
+        fault = UsageError("there is no GPU left", value="3 GPUs", way_out="Start fewer.")
+        try:
+            team.agree(fault)
+        except UsageError as error:
+            team.gather(str(error))
+    """
+    with pair(tmp_path, others) as team:
+        with pytest.raises(UsageError, match="there is no GPU left") as caught:
+            team.agree(None)
+        _, theirs = team.gather(None)
+    assert (caught.value.value, caught.value.way_out) == ("3 GPUs", "Start fewer.")
+    assert theirs == str(caught.value)
+    ALONE.agree(None)
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own_or_is_shown_one_alone():
+    assert [own_gpu(place, 4) for place in range(4)] == [0, 1, 2, 3]
+    assert [own_gpu(place, 1) for place in range(4)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("place", "gpus"), [(2, 2), (7, 4), (0, 0)])
+def test_more_processes_than_gpus_on_a_machine_are_refused(place, gpus):
+    with pytest.raises(UsageError, match="more processes on a machine than GPUs") as caught:
+        own_gpu(place, gpus)
+    assert caught.value.value == f"process {place + 1}, {gpus} GPUs"
+    assert "--device cpu" in caught.value.way_out
 
 
 def test_a_process_that_does_not_start_is_not_waited_for(tmp_path):
