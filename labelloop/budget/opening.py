@@ -160,13 +160,15 @@ def _pool(
     known = [picture for picture in _known(project, asked) if picture.key not in ours]
     vectors = embed(project, [*pictures, *known], progress=progress)
     ids = np.array([unit.image.id for unit in units], np.int64)
+    groups = _groups([picture.image for picture in [*pictures, *known]])
     return Pool(
         minutes=np.array([unit.minutes.value for unit in units]),
         shown=np.array([unit.shown for unit in units], np.int64),
         doubt=np.array([unit.doubt for unit in units]) if proposer.run is not None else None,
         vectors=vectors[: len(units)],
         known=vectors[len(units) :],
-        groups=_groups([unit.image for unit in units]),
+        groups=groups[: len(units)],
+        known_groups=groups[len(units) :],
         images=np.unique(ids, return_inverse=True)[1],
         asked=np.array([len(asked.get(i, ())) for i in ids.tolist()], np.int64),
     )

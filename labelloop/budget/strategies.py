@@ -77,6 +77,7 @@ class Pool:
         vectors: float32 (n, d), embeddings of unit norm.
         known: float32 (m, d), embeddings of what has labels or was asked before.
         groups: int64 (n,), the group (plate, donor) of each; one number for all where none are known.
+        known_groups: int64 (m,), likewise of what is known.
         images: int64 (n,), the image of each, by any number.
         asked: int64 (n,), how many tasks of its image were asked about before.
     """
@@ -87,6 +88,7 @@ class Pool:
     vectors: Vectors
     known: Vectors
     groups: IntArray
+    known_groups: IntArray
     images: IntArray
     asked: IntArray
 
@@ -287,15 +289,27 @@ def _covering(picking: _Picking) -> list[int]:
 
 
 def _covering_groups(picking: _Picking) -> list[int]:
-    """Covers each group by itself and takes from the groups in turns, the larger ones more often."""
-    pool, wanted = picking.pool, picking.wanted()
-    turns: list[tuple[float, int]] = []
-    for group in np.unique(pool.groups):
+    """Covers each group by itself and takes from the groups in turns, the larger ones more often.
+
+    What is known of a group, and of no other, counts as asked about. Of many groups only those are looked at
+    whose turn may come.
+    """
+    pool, wanted, rng = picking.pool, picking.wanted(), picking.rng
+    turns: list[tuple[float, int, int]] = []
+    shares = {}
+    groups, sizes = np.unique(pool.groups, return_counts=True)
+    for group, size, tie in zip(groups.tolist(), sizes.tolist(), rng.permutation(len(groups)), strict=True):
+        known = int((pool.known_groups == group).sum())
+        shares[group] = min(size, math.ceil(wanted * size / len(pool)) + 1)
+        turns += [((known + i + 0.5) / (known + size), int(tie), group) for i in range(shares[group])]
+    order = [group for _, _, group in sorted(turns)[: FOREMOST * wanted]]
+    first = {}
+    for group in dict.fromkeys(order):
         members = np.flatnonzero(pool.groups == group)
-        share = min(len(members), math.ceil(wanted * len(members) / len(pool)) + 1)
-        order = typical_first(pool.vectors[members], pool.known, share, picking.rng)
-        turns += [((turn + 0.5) / len(members), int(members[i])) for turn, i in enumerate(order)]
-    return picking.in_turns(np.array([index for _, index in sorted(turns)], np.int64))
+        known_there = pool.known[pool.known_groups == group]
+        typical = typical_first(pool.vectors[members], known_there, shares[group], rng)
+        first[group] = iter(members[typical])
+    return picking.in_turns(np.array([next(first[group]) for group in order], np.int64))
 
 
 def _doubt_then_variety(picking: _Picking, round_number: int) -> list[int]:

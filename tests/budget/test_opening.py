@@ -139,6 +139,18 @@ def test_before_any_model_typical_images_are_asked_about_with_nothing_drawn(tmp_
         open_round(project, "cold", RoundRequest(budget=Budget(tasks=4), strategy="uncertainty"), Silent())
 
 
+def test_before_any_model_a_group_that_was_asked_about_leaves_the_turn_to_another(tmp_path: Path) -> None:
+    project = Project.init(tmp_path / "screen", ProjectConfig(name="screen", classes=("organoid",)))
+    for seed, donor in enumerate(["large", "small"]):
+        write_micrographs(tmp_path / donor, 4 - seed, seed=seed, size_hw=(96, 96))
+        add_images(project, [str(tmp_path / donor)], group_by="folder")
+    images, groups = {image.id: image for image in project.images()}, []
+    for _ in range(2):
+        record = open_round(project, "cold", RoundRequest(budget=Budget(tasks=1)), Silent())
+        groups += [images[task.image_id].group for task in round_tasks(project, record.id)]
+    assert groups == ["large", "small"]
+
+
 def test_an_empty_pool_says_so(tmp_path: Path) -> None:
     project = pool_project(tmp_path, labelled=0, pool=2)
     open_round(project, "here", RoundRequest(budget=Budget(tasks=2)), Silent())

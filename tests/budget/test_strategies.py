@@ -44,7 +44,9 @@ def pool(n: int = 60, *, seed: int = 0, **changes: object) -> Pool:
         "images": np.arange(n),
         "asked": np.zeros(n, np.int64),
     }
-    return Pool(**{**fields, **changes})  # type: ignore[arg-type]
+    merged = {**fields, **changes}
+    known_groups = np.zeros(len(merged["known"]), np.int64)  # type: ignore[arg-type]
+    return Pool(**{"known_groups": known_groups, **merged})  # type: ignore[arg-type]
 
 
 def picked(a_pool: Pool, budget: Budget, strategy: Strategy = "auto", seed: int = 0) -> list[int]:
@@ -216,6 +218,37 @@ def test_without_a_model_auto_asks_about_each_group() -> None:
     groups = np.repeat([0, 1, 2], [40, 15, 5])
     picks = choose(pool(60, doubt=None, groups=groups), Budget(tasks=16), "auto", np.random.default_rng(3))
     assert {int(groups[pick.index]) for pick in picks if pick.arm == "diversity"} == {0, 1, 2}
+
+
+def test_without_a_model_auto_asks_first_about_groups_that_nothing_is_known_of() -> None:
+    known = unit(np.random.default_rng(1), 12)
+    groups, known_groups = np.repeat(np.arange(8), [20] * 4 + [10] * 4), np.repeat(np.arange(4), 3)
+    a_pool = pool(120, doubt=None, groups=groups, known=known, known_groups=known_groups)
+    for seed in range(10):
+        picks = choose(a_pool, Budget(tasks=6), "auto", np.random.default_rng(seed))
+        assert {int(groups[pick.index]) for pick in picks if pick.arm == "diversity"} <= {4, 5, 6, 7}
+        assert {4, 5, 6, 7} <= {int(groups[pick.index]) for pick in picks}
+
+
+def test_known_images_of_another_group_do_not_cover_what_looks_like_them() -> None:
+    rng = np.random.default_rng(0)
+    usual, rare = np.eye(8)[:2]
+    vectors = np.concatenate([unit(rng, 12, around=usual), unit(rng, 4, around=rare)])
+    known, known_groups = unit(rng, 8, around=usual), np.ones(8, np.int64)
+    a_pool = pool(16, doubt=None, vectors=vectors, known=known, known_groups=known_groups)
+    assert all(picked(a_pool, Budget(tasks=1), seed=seed)[0] < 12 for seed in range(20))
+
+
+def test_of_many_groups_auto_asks_about_each_once_and_about_others_with_another_seed() -> None:
+    groups = np.repeat(np.arange(100), 3)
+    asked = []
+    for seed in (0, 0, 1):
+        picks = choose(
+            pool(300, doubt=None, groups=groups), Budget(tasks=8), "auto", np.random.default_rng(seed)
+        )
+        asked.append([int(groups[pick.index]) for pick in picks if pick.arm == "diversity"])
+    assert {len(set(each)) for each in asked} == {6}
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_diversity_covers_kinds_of_images_that_have_no_labels_yet() -> None:
