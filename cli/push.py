@@ -43,7 +43,7 @@ def push(
         typer.Option(
             "--strategy",
             help="How to choose. auto: images where a minute of review should correct most, no "
-            "near-duplicates, a quarter drawn at random as a control. That it saves time is not shown.",
+            "near-duplicates, about a quarter drawn at random as a control. That it saves time is not shown.",
         ),
     ] = StrategyName.auto,
     run: RunOption = None,

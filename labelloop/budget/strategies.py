@@ -6,12 +6,13 @@
   method reliably beat in nnActive, arXiv 2511.19183).
 - ``uncertainty``: those that the model doubts most.
 - ``diversity``: those that cover the pool, typical ones first.
-- ``auto``: a random arm of a quarter, which tells whether the rest is worth it; a few images without objects;
-  and for the rest, doubt per minute of work with noise that fades from round to round (after ClaSP PE,
-  arXiv 2601.13677), then the best of each cluster of the foremost candidates (uncertainty first, diversity
-  second: arXiv 2309.16139). Without a model the rest covers the pool, group by group. What is
-  left of the budget is filled from what they all left: no random draw from the pool, so an arm of its own.
-  Near-duplicates are not taken, even where part of the budget is left unspent.
+- ``auto``: a random arm of a quarter, which tells whether the rest is worth it (of tasks rounded: none of 1,
+  1 of 2 to 5); images without objects, at most one in twenty tasks; and for the rest, doubt per minute of
+  work with noise that fades from round to round (after ClaSP PE, arXiv 2601.13677), then the best of each
+  cluster of the foremost candidates (uncertainty first, diversity second: arXiv 2309.16139). Without a model
+  the rest covers the pool, group by group. What is left of the budget is filled from what they all left: no
+  random draw from the pool, so an arm of its own. Near-duplicates are not taken, even where part of the
+  budget is left unspent.
 
 All of them take images in turns: a second tile of one only when every image was asked about once.
 """
@@ -38,7 +39,7 @@ RANDOM_ARM = "random"
 EMPTY_ARM = "empty"
 FILL_ARM = "fill"
 FILLED_BEFORE = "drawn at random, to fill the budget"  # why, in rounds in which its arm was called random
-RANDOM_SHARE = 0.25  # of auto's budget
+RANDOM_SHARE = 0.25  # of auto's budget; of 10 tasks and more that is 20 to 30 %
 EMPTY_SHARE = 0.05  # of auto's budget, for images in which the model sees nothing
 FOREGROUND_SHARE = 2 / 3
 FOREMOST = 4  # candidates per task among which auto looks for variety

@@ -204,6 +204,16 @@ def test_auto_keeps_a_few_images_without_objects() -> None:
     assert all(shown[pick.index] == 0 for pick in empty)
 
 
+@pytest.mark.parametrize(
+    ("tasks", "drawn", "empty"), [(1, 0, 0), (2, 1, 0), (5, 1, 0), (6, 2, 0), (19, 5, 0), (20, 5, 1)]
+)
+def test_of_few_tasks_the_shares_of_auto_are_rounded(tasks: int, drawn: int, empty: int) -> None:
+    shown = np.repeat([0, 5], 100)
+    picks = choose(pool(200, shown=shown), Budget(tasks=tasks), "auto", np.random.default_rng(0))
+    arms = Counter(pick.arm for pick in picks)
+    assert (arms[RANDOM_ARM], arms[EMPTY_ARM]) == (drawn, empty)
+
+
 def test_images_without_objects_are_not_asked_about_twice_either() -> None:
     vectors = unit(np.random.default_rng(0), 200)
     vectors[:100] = vectors[0]
