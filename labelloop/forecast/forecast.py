@@ -25,24 +25,25 @@ from labelloop.forecast.answers import (
     Level,
     Question,
 )
+from labelloop.forecast.checks import (
+    FEWEST_DRAWS,
+    WIDEST_FACTOR,
+    hardly_found,
+    held_out_misses,
+    hidden_trend,
+    too_little,
+    widening,
+)
 from labelloop.forecast.curves import CurvePoint, Floats, LearningCurves, fit_curves, gain_per_doubling
 from labelloop.forecast.levels import Lifted, lift
 from labelloop.metrics.estimate import Estimate
-from labelloop.plurals import plural
 
 CONFIDENCE = 0.80
-FEWEST_SIZES = 3
-FEWEST_POINTS = 4
 REACH = 4.0  # times the largest subset: a middle estimate beyond is not given
 LEAST_SHARE = 0.5  # of a middle estimate: one whose interval begins below that is not given
 FAR = 8.0  # times the largest subset: ends of intervals beyond are not given
 WIDEST = 0.3  # an expected metric that is known no better than this is not given
-HIDDEN_GAIN = 0.02  # of twice the labels: chance that may hide so much or more leaves no answer
-LEAST_FOUND = 0.05  # of the metric at the largest size: short trainings that find less show no growth yet
 LEAST_GAIN = 0.0005  # what rounds to less than 0.001 cannot be told from nothing
-FEWEST_DRAWS = 200  # curves left after those that fall or pass 1 are thrown away
-TRUST = 4.0  # how many right forecasts the curves are credited with before they are checked
-WIDEST_FACTOR = 2.5  # where the check wants intervals wider than so, the curves do not fit
 _GRID = 160
 
 
@@ -63,25 +64,26 @@ def forecast(
         no_points: Why there are none, or why the metric has no value for models that were measured; None
             where it has for all.
     """
-    why_not = _too_little(points, question.labelled)
+    why_not = too_little(points, question.labelled)
     if why_not is not None:
         return _silent(points, question, no_points or why_not)
-    if (hardly := _hardly_found(points, question.metric)) is not None:
+    if (hardly := hardly_found(points, question.metric)) is not None:
         return _silent(points, question, hardly)
     curves = fit_curves(points)
     falls = "the metric falls as labels are added, which no learning curve does"
-    if len(curves.noise) < FEWEST_DRAWS:
+    misses = held_out_misses(points)
+    if len(curves.noise) < FEWEST_DRAWS or not misses:
         return _silent(points, question, falls)
     lifted = lift(curves, levels) if levels else None
     if lifted is not None and len(lifted.ab) < FEWEST_DRAWS:
         return _silent(points, question, falls)
-    widened = widening(points, () if lifted is None else lifted.misses)
+    widened = widening([*misses, *(() if lifted is None else lifted.misses)])
     if widened > WIDEST_FACTOR:
         reason = "curves through the small subsets do not predict the larger ones"
-        if widening(points) <= WIDEST_FACTOR:
+        if widening(misses) <= WIDEST_FACTOR:
             reason = f"runs {_names(levels)} lie on no curve that the short trainings allow"
         return _silent(points, question, reason, widened=widened)
-    if (hidden := _hidden_trend(points)) is not None:
+    if (hidden := hidden_trend(points)) is not None:
         return _silent(points, question, hidden, widened=widened)
     seen = _Seen(curves if lifted is None else lifted.curves, widened, lifted)
     band = _band(seen, question.labelled)
@@ -103,38 +105,6 @@ def forecast(
         gain=gain,
         told_from_zero=told_from_zero,
     )
-
-
-def widening(points: Sequence[CurvePoint], more_misses: Sequence[float] = ()) -> float:
-    """The factor, 1 or more, by which intervals must be wider for the known larger subsets to lie in them.
-
-    Curves through the points up to each size foresee the mean at every larger size; misses are measured in
-    foreseen standard deviations. ``TRUST`` forecasts that missed by one of these are counted in beforehand,
-    as a few misses say little.
-
-    Args:
-        points: As for ``forecast``.
-        more_misses: Of what else the curves should agree with, in standard deviations.
-    """
-    sizes = sorted({point.n_images for point in points})
-    misses = list(more_misses)
-    for cut in sizes[FEWEST_SIZES - 1 : -1]:
-        before = [point for point in points if point.n_images <= cut]
-        if len(before) < FEWEST_POINTS - 1:
-            continue
-        curves = fit_curves(before)
-        if len(curves.noise) < FEWEST_DRAWS:
-            continue
-        for size in (s for s in sizes if s > cut):
-            known = [point.value for point in points if point.n_images == size]
-            spread = curves.noise * math.sqrt(sizes[0] / size / len(known))
-            chance = np.random.default_rng(size).standard_normal(len(spread)) * spread
-            low, middle, high = np.quantile(
-                curves.values(np.array([float(size)]))[:, 0] + chance, (0.16, 0.5, 0.84)
-            )
-            misses.append((float(np.mean(known)) - middle) / max((high - low) / 2, 1e-6))
-    squares = TRUST + sum(min(abs(miss), 10.0) ** 2 for miss in misses)
-    return max(1.0, math.sqrt(squares / (TRUST + len(misses))))
 
 
 class _Seen:
@@ -340,36 +310,6 @@ def _first(sizes: Floats, curve: Floats, target: float) -> float | None:
         return float(sizes[0])
     share = (target - curve[i - 1]) / (curve[i] - curve[i - 1])
     return float(sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** share)
-
-
-def _too_little(points: Sequence[CurvePoint], labelled: int) -> str | None:
-    sizes = len({point.n_images for point in points})
-    if sizes < FEWEST_SIZES or len(points) < FEWEST_POINTS:
-        needs = f"{FEWEST_SIZES} sizes of subsets and {FEWEST_POINTS} models"
-        have = plural(labelled, "labelled image gives", "labelled images give")
-        return f"a curve needs {needs}, and {have} {sizes} and {len(points)}"
-    return None
-
-
-def _hardly_found(points: Sequence[CurvePoint], metric: str) -> str | None:
-    """Says so where the short trainings lie near 0: that they do not grow says nothing of more labels."""
-    largest = max(point.n_images for point in points)
-    value = float(np.mean([point.value for point in points if point.n_images == largest]))
-    if value >= LEAST_FOUND:
-        return None
-    found = (
-        f"{metric} {value:.3f} with {plural(largest, 'label')}, and growth is not seen below {LEAST_FOUND:g}"
-    )
-    way_out = "label more images; labelloop check looks for faults in the labels there are"
-    return f"the short trainings hardly find anything yet: {found} ({way_out})"
-
-
-def _hidden_trend(points: Sequence[CurvePoint]) -> str | None:
-    """Says so where chance hides whether labels help: neither growth nor its absence can be seen."""
-    gain, error = gain_per_doubling(points)
-    if gain - Z_80 * error > 0 or gain + Z_80 * error < HIDDEN_GAIN:
-        return None
-    return f"the models differ by chance: twice the labels bring {gain:+.3f}, give or take {Z_80 * error:.3f}"
 
 
 def _silent(

@@ -11,7 +11,7 @@ from labelloop.data.groups import units_of
 from labelloop.data.label_draw import draw_labels
 from labelloop.distill.recipe import find_recipe
 from labelloop.distill.schedule import best_supervised_steps
-from labelloop.forecast.forecast import FEWEST_SIZES
+from labelloop.forecast.checks import FEWEST_SIZES
 from labelloop.plurals import plural
 from labelloop.project.project import ImageRecord, Project
 
@@ -33,7 +33,7 @@ class CurveSettings:
         share: Of the steps that ``train`` gives the supervised model of so many labels: as there, more labels
             get more steps, or their worth would not be seen.
         least_steps: From the base on, at least.
-        sizes: Of subsets, at most.
+        sizes: Of subsets, at most; 4 or more, or there is no forecast.
         seeds: Draws of nested subsets.
         folds: Parts of the labelled images where the project has no validation images; each seed measures on
             the next.
@@ -140,7 +140,7 @@ def subset_sizes(available: int, count: int) -> list[int]:
 
     Args:
         available: Labelled images to draw from.
-        count: Sizes at most; fewer where images are few, none where there is no room for three.
+        count: Sizes at most; fewer where images are few, none where there is no room for four.
     """
     smallest = max(SMALLEST, round(available / RANGE))
     if available < smallest + FEWEST_SIZES - 1:

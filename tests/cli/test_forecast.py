@@ -124,7 +124,7 @@ def test_too_few_labels_cannot_tell_and_train_nothing(labelled, labelloop):
     assert ran.code == 0
     assert ran.document["verdict"] == "cannot tell"
     assert ran.document["images"]["value"] is None
-    assert "3 sizes" in ran.document["reason"]
+    assert "4 sizes" in ran.document["reason"]
     assert ran.document["points"] == []
 
 

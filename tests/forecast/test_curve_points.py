@@ -25,7 +25,7 @@ from labelloop.project.ledger import encode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import CurvePointRow, LabelRow
 
-SETTINGS = CurveSettings(base_steps=1, share=0.0, least_steps=1, sizes=3, seeds=1, device="cpu")
+SETTINGS = CurveSettings(base_steps=1, share=0.0, least_steps=1, seeds=1, device="cpu")
 
 
 @pytest.fixture
@@ -81,13 +81,13 @@ def stored_points(project: Project) -> int:
         return session.execute(select(func.count()).select_from(CurvePointRow)).scalar_one()
 
 
-@given(st.integers(0, 2000), st.integers(3, 6))
+@given(st.integers(0, 2000), st.integers(4, 6))
 def test_sizes_rise_to_all_that_is_available_within_their_range(available, count):
     sizes = subset_sizes(available, count)
-    if available < 6:
+    if available < 7:
         assert sizes == []
         return
-    assert 3 <= len(sizes) <= count
+    assert 4 <= len(sizes) <= count
     assert sizes == sorted(set(sizes))
     assert sizes[-1] == available
     assert sizes[0] >= max(4, round(available / 8))
@@ -159,7 +159,7 @@ def test_a_subset_without_objects_is_not_planned(labelled_project, side_px, crow
 
 
 def test_too_few_labels_are_no_plan(labelled_project):
-    assert plan_points(labelled_project(6), CurveSettings()) == []
+    assert plan_points(labelled_project(9), CurveSettings()) == []
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_too_few_labels_are_no_plan(labelled_project):
         pytest.param({"train": 0}, "no training image has labels", id="none"),
         pytest.param({"train": 1}, "only one image is labelled", id="one"),
         pytest.param({"train": 9, "groups": 1}, "all 9 labelled images are of one group", id="one group"),
-        pytest.param({"train": 5, "val": 2}, "6 labelled images to learn from, and there are 5", id="few"),
+        pytest.param({"train": 6, "val": 2}, "7 labelled images to learn from, and there are 6", id="few"),
         pytest.param({"train": 8, "groups": 2}, "and there are 4 beside those", id="two groups"),
     ],
 )
@@ -185,11 +185,11 @@ def test_one_group_makes_a_curve_where_validation_images_measure(labelled_projec
 
 
 def test_points_are_trained_once_and_are_no_runs(labelled_project):
-    project = labelled_project(9)
+    project = labelled_project(10)
     first, again = Watched(), Watched()
     points = curve_points(project, SETTINGS, first)
-    assert [(p.seed, p.n_images) for p in points] == [(0, n) for n in subset_sizes(6, 3)]
-    assert first.stages == [("training small models", 1 + 3)]
+    assert [(p.seed, p.n_images) for p in points] == [(0, n) for n in (4, 5, 6, 7)]
+    assert first.stages == [("training small models", 1 + 4)]
     assert {"coco_ap", "coco_ap50", "pq"} <= set(points[0].metrics)
     assert points[0].split == "out of fold"
     assert curve_points(project, SETTINGS, again) == points
@@ -199,17 +199,17 @@ def test_points_are_trained_once_and_are_no_runs(labelled_project):
 
 
 def test_an_interrupted_curve_goes_on_where_it_was(labelled_project):
-    project = labelled_project(9)
+    project = labelled_project(10)
     with pytest.raises(KeyboardInterrupt):
         curve_points(project, SETTINGS, Watched(interrupt_at=3))
     assert stored_points(project) == 1
     rest = Watched()
-    assert len(curve_points(project, SETTINGS, rest)) == 3
-    assert rest.stages == [("training small models", 1 + 2)]
+    assert len(curve_points(project, SETTINGS, rest)) == 4
+    assert rest.stages == [("training small models", 1 + 3)]
 
 
 def test_new_labels_and_other_settings_are_other_points(labelled_project):
-    project = labelled_project(9)
+    project = labelled_project(10)
     plan = plan_points(project, SETTINGS)[0]
     before = point_key(project, plan, SETTINGS)
     assert point_key(project, plan, dataclasses.replace(SETTINGS, least_steps=2)) != before

@@ -18,9 +18,10 @@ from labelloop.forecast.answers import (
     Level,
     Question,
 )
+from labelloop.forecast.checks import held_out_misses, widening
 from labelloop.forecast.curve_points import MeasuredPoint
 from labelloop.forecast.curves import CurvePoint
-from labelloop.forecast.forecast import forecast, widening
+from labelloop.forecast.forecast import forecast
 from labelloop.forecast.forecast_project import in_words, pool_notes
 from labelloop.metrics.estimate import Estimate
 
@@ -125,11 +126,12 @@ def test_nothing_is_told_where_the_metric_falls():
     assert "falls" in answer.reason
 
 
-@pytest.mark.parametrize("sizes", [(), (4,), (4, 8)])
-def test_nothing_is_told_from_fewer_than_three_sizes(sizes):
+@pytest.mark.parametrize("sizes", [(), (4,), (4, 8), (4, 5, 6)])
+def test_nothing_is_told_from_fewer_sizes_than_a_curve_and_its_check_need(sizes):
     answer = forecast(points_on(growing, sizes), question(target=0.8))
     assert answer.verdict == CANNOT_TELL
-    assert "3 sizes" in answer.reason
+    assert "4 sizes of subsets, 3 to fit it and a larger one to check it" in answer.reason
+    assert answer.reason.endswith(f"give {len(sizes)}")
     assert answer.band is None
 
 
@@ -325,8 +327,15 @@ def test_intervals_are_widened_where_small_subsets_did_not_foresee_the_large_one
     def kinked(n):
         return growing(n) if n <= 16 else growing(16) - 0.02
 
-    assert widening(points) < 1.3
-    assert widening(points_on(kinked, (4, 6, 9, 13, 16, 32, 48), noise=0.003)) > 1.5
+    assert widening(held_out_misses(points)) < 1.3
+    assert widening(held_out_misses(points_on(kinked, (4, 6, 9, 13, 16, 32, 48), noise=0.003))) > 1.5
+
+
+def test_nothing_is_told_where_no_larger_subset_could_check_the_curves():
+    dip = {4: 0.6, 8: 0.57, 16: 0.55, 32: 0.64}
+    unchecked = [CurvePoint(n_images=n, value=dip[n] + 0.001 * s, seed=s) for s in range(2) for n in SIZES]
+    assert held_out_misses(unchecked) == []
+    assert "falls" in forecast(unchecked, question()).reason
 
 
 def test_the_answer_is_json_with_the_fields_of_the_contract(points):
