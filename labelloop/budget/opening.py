@@ -145,9 +145,8 @@ def _nothing_left(project: Project, unreadable: Sequence[str], *, n_ragged: int)
         way_out = "Train another model, or label these images elsewhere and add the labels."
     if unreadable:
         way_out = "Put the images back, or add them from their new place with labelloop add images."
-    return NothingToReviewError(
-        "no image is left to review", value="; ".join([str(project.root), *lacks]), way_out=way_out
-    )
+    why = f" ({'; '.join(lacks)})" if lacks else ""
+    return NothingToReviewError(f"no image is left to review{why}", value=project.root, way_out=way_out)
 
 
 def _pool(

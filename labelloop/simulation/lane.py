@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.strategies import Budget, Strategy
@@ -133,8 +134,9 @@ def run_lane(
     for number in range(len(points), settings.rounds + 1):
         try:
             points.append(_round(source, scratch, settings, points[-1], number, strategy, seed, progress))
-        except NothingToReviewError:
-            progress.note(f"{strategy}, seed {seed}: no image is left after round {number - 1}")
+        except NothingToReviewError as error:
+            progress.note(f"{strategy}, seed {seed}: ended after round {number - 1}: {error.what}")
+            _keep(folder, points, ended=error.what)
             break
         _keep(folder, points)
     return points
@@ -142,10 +144,12 @@ def run_lane(
 
 def read_points(folder: Path) -> list[Point]:
     """What a lane has reached so far."""
-    path = folder / POINTS
-    if not path.is_file():
-        return []
-    return [Point(**point) for point in json.loads(path.read_text(encoding="utf-8"))["points"]]
+    return [Point(**point) for point in _kept(folder).get("points", ())]
+
+
+def why_ended(folder: Path) -> str:
+    """Why a lane ended before its last round, where it did."""
+    return str(_kept(folder).get("ended", ""))
 
 
 def _round(
@@ -202,8 +206,14 @@ def _train(scratch: Project, settings: LaneSettings, number: int, seed: int, pro
     return name
 
 
-def _keep(folder: Path, points: Sequence[Point]) -> None:
-    write_json(folder / POINTS, {"points": [asdict(point) for point in points]})
+def _keep(folder: Path, points: Sequence[Point], *, ended: str = "") -> None:
+    write_json(folder / POINTS, {"points": [asdict(point) for point in points], "ended": ended})
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    path = folder / POINTS
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return kept
 
 
 def _scratch(source: Project, folder: Path, settings: LaneSettings, seed: int) -> Project:

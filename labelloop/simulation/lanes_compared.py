@@ -27,7 +27,7 @@ from labelloop.metrics.seeds import FEW_SEEDS, mean_over_seeds
 from labelloop.project.ledger import decode_instances
 from labelloop.project.project import Project
 from labelloop.project.tables import PredictionRow
-from labelloop.simulation.lane import Point, read_points
+from labelloop.simulation.lane import Point, read_points, why_ended
 
 METRIC = "coco_ap"
 BASELINE = "random"
@@ -44,10 +44,12 @@ class LaneCurve:
     Attributes:
         points: The start and each round.
         values: float64 (1 + REPLICATES, points): the metric on all test images, and on each resample.
+        ended: Why it ended before its last round, where it did.
     """
 
     points: Sequence[Point]
     values: Floats
+    ended: str = ""
 
     @property
     def minutes(self) -> Floats:
@@ -108,22 +110,22 @@ def compare_curves(curves: Mapping[str, Sequence[LaneCurve]], *, n_images: int) 
 
 
 def exhaustion_notes(curves: Mapping[str, Sequence[LaneCurve]], rounds: int) -> list[str]:
-    """Says which lanes ended before their last round, as no image was left, and what that cuts short.
+    """Says which lanes ended before their last round, why, and what that cuts short.
 
     Args:
         curves: By strategy, one per seed.
         rounds: That were asked for.
     """
-    ended = []
+    notes = []
     for name, lanes in curves.items():
-        early = [lane.points[-1].round for lane in lanes if lane.points[-1].round < rounds]
+        early = [lane for lane in lanes if lane.points[-1].round < rounds]
         if early:
+            first = min(lane.points[-1].round for lane in early)
             seeds = f" ({len(early)} of {len(lanes)} seeds)" if len(lanes) > 1 else ""
-            ended.append(f"{name} after round {min(early)}{seeds}")
-    if not ended:
-        return []
+            reasons = " or ".join(dict.fromkeys(lane.ended for lane in early))
+            notes.append(f"{name} ended after round {first} of {rounds}{seeds}: {reasons}")
     where = "a curve ends with the first of its seeds, and the comparison with the first of all lanes"
-    return [f"no image was left to ask about before round {rounds}: {', '.join(ended)}; {where}"]
+    return [*notes, where] if notes else []
 
 
 def measure_lane(source: Project, folder: Path, test: Sequence[int], *, rounds: int) -> LaneCurve:
@@ -159,7 +161,7 @@ def _curve(
         predicted = seen_in_lane(scratch, point.run)
         table = PairTable.build(truth, [predicted[i] for i in ids], n_classes=n_classes)
         columns.append(average_precision(rank(table), times).mean(axis=1))
-    return LaneCurve(points=points, values=np.stack(columns, axis=1))
+    return LaneCurve(points=points, values=np.stack(columns, axis=1), ended=why_ended(folder))
 
 
 def seen_in_lane(scratch: Project, run: str) -> dict[int, Instances]:

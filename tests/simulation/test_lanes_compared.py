@@ -59,17 +59,20 @@ def test_few_seeds_are_said(n_seeds: int, noted: int) -> None:
     assert len(result["notes"]) == noted
 
 
-def test_lanes_that_ran_out_of_images_are_said_with_what_they_cut_short() -> None:
+def test_lanes_that_ended_early_are_said_with_their_own_reasons_and_what_they_cut_short() -> None:
     values = np.full((1 + REPLICATES, 2), 0.5)
-    one_round = lane(values)
-    only_start = LaneCurve(points=one_round.points[:1], values=values[:, :1])
+    one_round = replace(lane(values), ended="no image is left")
+    only_start = LaneCurve(points=one_round.points[:1], values=values[:, :1], ended="2 images are damaged")
     curves = {"random": [one_round, one_round], "auto": [one_round, only_start]}
+    where = "a curve ends with the first of its seeds, and the comparison with the first of all lanes"
     assert exhaustion_notes(curves, 1) == [
-        "no image was left to ask about before round 1: auto after round 0 (1 of 2 seeds);"
-        " a curve ends with the first of its seeds, and the comparison with the first of all lanes"
-    ]
-    assert "round 2: random after round 1 (2 of 2 seeds), auto after" in exhaustion_notes(curves, 2)[0]
-    assert "random after round 1;" in exhaustion_notes({"random": [one_round]}, 2)[0]
+        "auto ended after round 0 of 1 (1 of 2 seeds): 2 images are damaged", where,
+    ]  # fmt: skip
+    assert exhaustion_notes(curves, 2) == [
+        "random ended after round 1 of 2 (2 of 2 seeds): no image is left",
+        "auto ended after round 0 of 2 (2 of 2 seeds): no image is left or 2 images are damaged", where,
+    ]  # fmt: skip
+    assert "random ended after round 1 of 2: no" in exhaustion_notes({"random": [one_round]}, 2)[0]
     assert exhaustion_notes({"random": [one_round]}, 1) == []
 
 

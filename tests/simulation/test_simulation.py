@@ -274,6 +274,25 @@ def test_images_of_which_the_truth_is_known_in_part_are_never_asked_about(tmp_pa
     assert not partly & {image.id for image in scratch.images(labelled=True)}
 
 
+def test_a_lane_that_ends_as_images_cannot_be_read_says_so_and_goes_on_when_they_can(tmp_path: Path) -> None:
+    project = labelled_project(tmp_path, train=5)
+    asked = replace(REQUEST, strategies=("random",), rounds=1)
+    start = simulate(project, replace(asked, rounds=1, strategies=("diversity",)))
+    scratch = Project.open(Path(start["folder"]) / "seed-0" / "start")
+    away = [image.path for image in scratch.images(split="train", labelled=False)]
+    for path in away:
+        path.rename(path.with_suffix(".away"))
+    result = simulate(project, asked)
+    assert [point["round"] for point in result["strategies"]["random"]] == [0]
+    (said,) = (note for note in result["notes"] if note.startswith("random ended after round 0 of 1: "))
+    assert "3 images cannot be read" in said
+    for path in away:
+        path.with_suffix(".away").rename(path)
+    result = simulate(project, asked)
+    assert [point["round"] for point in result["strategies"]["random"]] == [0, 1]
+    assert not any("ended after" in note for note in result["notes"])
+
+
 def test_where_most_truth_is_known_in_part_the_refusal_says_so(tmp_path: Path) -> None:
     project = labelled_project(tmp_path, train=10)
     know_in_part(project, 8)
