@@ -60,6 +60,13 @@ class LabelDraw:
     pool: tuple[ImageRecord, ...]
 
 
+def set_aside(drawn: int, share: float) -> int:
+    """How many of so many drawn labels validate, if each can be set aside alone: 0 of a small draw."""
+    if share <= 0 or drawn < FEWEST_FOR_VALIDATION:
+        return 0
+    return max(math.ceil(drawn * share), FEWEST_VALIDATION_IMAGES)
+
+
 def draw_labels(
     images: Sequence[ImageRecord],
     labelled_ids: set[int],
@@ -92,8 +99,7 @@ def draw_labels(
     drawn = order if budget is None else order[:budget]
     train: list[ImageRecord] = list(drawn)
     val: list[ImageRecord] = []
-    if validation_share > 0 and len(drawn) >= FEWEST_FOR_VALIDATION:
-        wanted = max(math.ceil(len(drawn) * validation_share), FEWEST_VALIDATION_IMAGES)
+    if wanted := set_aside(len(drawn), validation_share):
         train, val = _without_shared_groups(drawn, wanted, np.random.default_rng([seed, 2]))
     used = {image.id for image in (*train, *val)}
     return LabelDraw(train=tuple(train), val=tuple(val), pool=tuple(i for i in images if i.id not in used))

@@ -8,6 +8,7 @@ from typing import Any
 
 from labelloop.budget.span import Span
 from labelloop.forecast.curves import CurvePoint, Floats
+from labelloop.forecast.learnt import Learnt
 from labelloop.metrics.estimate import Estimate
 
 REACHED, REACHABLE, OUT_OF_REACH, CANNOT_TELL = "reached", "reachable", "out of reach", "cannot tell"
@@ -46,6 +47,7 @@ class Question:
         minutes_per_image: What such an image costs, with its 95 % interval; None or without value if not
             known.
         unlabelled: Images of the pool without labels, which could get some; None where that is not known.
+        learnt: How many of its labels a full run learns; all, if not said.
     """
 
     metric: str
@@ -54,6 +56,11 @@ class Question:
     minutes: float | None = None
     minutes_per_image: Estimate | None = None
     unlabelled: int | None = None
+    learnt: Learnt = Learnt()  # noqa: RUF009 (frozen)
+
+    def learns(self, more: float = 0.0) -> float:
+        """Images that a full run learns with so many more labels: its size on the curve."""
+        return self.learnt.of(self.labelled + more)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +68,7 @@ class Band:
     """The curves as a picture shows them.
 
     Attributes:
-        sizes: float64 (k,), numbers of labelled images, rising.
+        sizes: float64 (k,), numbers of labelled images that are learnt, rising.
         middle: float64 (k,), the metric.
         low: float64 (k,), lower end of its interval.
         high: float64 (k,), upper end.
@@ -121,6 +128,7 @@ class Forecast:
             "verdict": self.verdict,
             "reason": self.reason,
             "labelled": self.question.labelled,
+            "learnt": round(self.question.learns()),
             "widened": round(self.widened, 3),
             "unlabelled": self.question.unlabelled,
             "expected": None if self.expected is None else self.expected.as_dict(),

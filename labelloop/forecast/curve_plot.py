@@ -25,7 +25,8 @@ _LEFT = 7  # characters of the axis of values
 def curve_text(forecast: Forecast, *, width: int = 72, height: int = 15) -> list[str]:
     """The curve in plain ASCII: ``o`` models, ``=`` the middle, ``.`` the interval, ``-`` the target.
 
-    Labelled images run to the right in a logarithmic scale; a column of ``|`` are those there are now.
+    Labelled images that are learnt run to the right in a logarithmic scale; a column of ``|`` are those of a
+    full run now.
 
     Args:
         forecast: What is drawn; without a band its points alone.
@@ -48,7 +49,7 @@ def curve_text(forecast: Forecast, *, width: int = 72, height: int = 15) -> list
     def row(value: float) -> int:
         return round((height - 1) * (high - min(max(value, low), high)) / (high - low))
 
-    now = forecast.question.labelled
+    now = forecast.question.learns()
     if left <= now <= right:
         for line in canvas:
             line[column(now)] = "|"
@@ -85,7 +86,7 @@ def _text_axis(left: float, right: float, columns: int, column: Callable[[float]
         if at >= free:
             text[at : at + len(label)] = label
             free = at + len(label) + 2
-    return [" " * _LEFT + "".join(text).rstrip(), " " * _LEFT + "labelled images"]
+    return [" " * _LEFT + "".join(text).rstrip(), " " * _LEFT + "labelled images that are learnt"]
 
 
 def draw_curve(forecast: Forecast) -> bytes:
@@ -102,7 +103,7 @@ def draw_curve(forecast: Forecast) -> bytes:
     question = forecast.question
     if question.target is not None:
         axes.axhline(question.target, color=_TARGET, ls="--", label=f"target {question.target:g}")
-    axes.axvline(question.labelled, color="grey", ls=":", label=f"{question.labelled} labelled now")
+    axes.axvline(question.learns(), color="grey", ls=":", label=f"{question.labelled} labelled now")
     if forecast.points:
         left, right = _span(forecast)
         axes.set_xscale("log")
@@ -111,7 +112,7 @@ def draw_curve(forecast: Forecast) -> bytes:
         axes.set_xticks(_ticks(left, right))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("labelled images")
+    axes.set_xlabel("labelled images that are learnt")
     axes.set_ylabel(question.metric)
     axes.legend(loc="lower right", frameon=False)
     buffer = io.BytesIO()
@@ -180,9 +181,9 @@ def write_curve(folder: Path, forecast: Forecast, lines: Sequence[str]) -> dict[
 def _span(forecast: Forecast) -> tuple[float, float]:
     """Sizes at the left and the right edge: what is asked about has its place, far beyond is left out."""
     sizes = [float(p.n_images) for p in forecast.points]
-    now = float(forecast.question.labelled)
-    images = forecast.images
-    right = max(2 * max(*sizes, now), *(1.2 * (now + (n or 0.0)) for n in (images.value, images.high)))
+    question, images = forecast.question, forecast.images
+    now = question.learns()
+    right = max(2 * max(*sizes, now), *(1.2 * question.learns(n or 0.0) for n in (images.value, images.high)))
     if forecast.band is not None:
         right = min(right, float(forecast.band.sizes[-1]))
     return min(*sizes, now), max(right, 1.5 * min(*sizes, now))

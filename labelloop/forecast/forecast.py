@@ -86,7 +86,7 @@ def forecast(
     if (hidden := hidden_trend(points)) is not None:
         return _silent(points, question, hidden, widened=widened)
     seen = _Seen(curves if lifted is None else lifted.curves, widened, lifted)
-    band = _band(seen, question.labelled)
+    band = _band(seen, question.learns())
     images, minutes, expected, verdict = _answer(seen, band, question)
     now, gain, told_from_zero = _gain(seen, question, expected, points)
     return Forecast(
@@ -163,12 +163,12 @@ def _answer(seen: _Seen, band: Band, question: Question) -> tuple[Span, Span, Sp
     """Images, minutes, expected metric and verdict."""
     images, minutes, verdict = Span(), Span(), EXPECTED
     if question.target is not None:
-        images, verdict = _needed(seen, band, question.labelled, question.target)
+        images, verdict = _needed(seen, band, question, question.target)
         minutes = _minutes_of(images, question.minutes_per_image)
     if question.target is not None and question.minutes is None:
         return images, minutes, None, verdict
     bought = _bought(question)
-    expected = _expected(seen, question.labelled, bought)
+    expected = _expected(seen, question, bought)
     if question.target is None:
         images = bought
         known = question.minutes is not None
@@ -177,20 +177,24 @@ def _answer(seen: _Seen, band: Band, question: Question) -> tuple[Span, Span, Sp
     return images, minutes, expected, verdict
 
 
-def _needed(seen: _Seen, band: Band, labelled: int, target: float) -> tuple[Span, str]:
-    """Images until the metric reaches a target, and the verdict."""
+def _needed(seen: _Seen, band: Band, question: Question, target: float) -> tuple[Span, str]:
+    """Labelled images until the metric reaches a target, and the verdict."""
+    now, labelled, far = question.learns(), question.labelled, REACH * seen.largest
+
+    def labels(learnt: float) -> int:
+        return question.learnt.labels(learnt, least=labelled)
+
     high, value, low = (_first(band.sizes, curve, target) for curve in (band.low, band.middle, band.high))
-    left = [None if n is None else max(float(math.ceil(n - labelled)), 0.0) for n in (value, low, high)]
-    end = round(FAR * seen.largest)
-    if high is not None and high <= labelled:
+    left = [None if n is None else float(labels(n) - labelled) for n in (value, low, high)]
+    end = labels(round(FAR * seen.largest))
+    if high is not None and high <= now:
         return Span(value=0.0, low=0.0, high=0.0), REACHED
     if low is None:
         reason = f"not even {end} labelled images would be enough, {FAR:.0f} times the largest subset"
-        return Span(low=float(max(end - labelled, 0)), reason=reason), OUT_OF_REACH
-    far = REACH * seen.largest
-    if value is None or value > max(far, labelled) or max(low, labelled) < LEAST_SHARE * value:
-        early = "have reached it" if low <= labelled else f"reach it with {_count(low)} labelled images"
-        late = _count(far if value is None else min(value, far))
+        return Span(low=float(end - labelled), reason=reason), OUT_OF_REACH
+    if value is None or value > max(far, now) or max(low, now) < LEAST_SHARE * value:
+        early = "have reached it" if low <= now else f"reach it with {labels(low)} labelled images"
+        late = labels(far if value is None else min(value, far))
         reason = f"the curves disagree: some {early}, half of them do not with {late}"
         return Span(low=left[1], reason=reason), CANNOT_TELL
     if high is None and left[1] == 0:
@@ -216,15 +220,24 @@ def _bought(question: Question) -> Span:
     )
 
 
-def _expected(seen: _Seen, labelled: int, bought: Span) -> Span:
+def _sizes(seen: _Seen, question: Question, low: float, value: float, high: float) -> Floats:
+    """float64 (3,): the fewest, the expected and the most images that are learnt after so many more labels.
+
+    Where ``train`` begins to set labels aside, it learns fewer images of more labels.
+    """
+    ends = [max(question.learns(more), 1.0) for more in (low, value, min(high, FAR * seen.largest))]
+    return np.array([min(ends), ends[1], max(ends)])
+
+
+def _expected(seen: _Seen, question: Question, bought: Span) -> Span:
     """The metric after so many more images; the interval covers the images that the minutes may buy."""
     if bought.value is None or bought.low is None or bought.high is None:
         return Span(reason=bought.reason)
-    total = labelled + bought.value
-    if total > FAR * seen.largest:
-        return Span(reason=f"{total:.0f} images are more than {FAR:.0f} times the largest subset")
-    sizes = labelled + np.array([bought.low, bought.value, min(bought.high, FAR * seen.largest)])
-    ends = seen.quantiles(np.maximum(sizes, 1.0), one_model=True)
+    learnt = question.learns(bought.value)
+    if learnt > FAR * seen.largest:
+        return Span(reason=f"{learnt:.0f} images are more than {FAR:.0f} times the largest subset")
+    sizes = _sizes(seen, question, bought.low, bought.value, bought.high)
+    ends = seen.quantiles(sizes, one_model=True)
     low, value, high = float(ends[0, 0]), float(ends[1, 1]), float(ends[2, 2])
     if high - low > WIDEST:
         return Span(low=low, high=high, reason=f"anything from {low:.2f} to {high:.2f} is possible")
@@ -241,19 +254,22 @@ def _gain(
     """
     if expected is None:
         return None, None, None
-    labelled = float(question.labelled)
-    low, value, high = seen.quantiles(np.array([labelled]), one_model=True)[:, 0].tolist()
+    learnt = question.learns()
+    low, value, high = seen.quantiles(np.array([learnt]), one_model=True)[:, 0].tolist()
     now, bought = Span(value=value, low=low, high=high), _bought(question)
     if expected.value is None or bought.value is None or bought.low is None or bought.high is None:
         return now, Span(reason=expected.reason), None
-    more = np.array([bought.low, bought.value, min(bought.high, FAR * seen.largest)])
-    gains = seen.gains(labelled, np.maximum(labelled + more, 1.0))
+    gains = seen.gains(learnt, _sizes(seen, question, bought.low, bought.value, bought.high))
     slope, error = gain_per_doubling(points)
     seen_to_grow = slope - Z_80 * error > 0
     middle, least = expected.value - value, float(gains[0, 0])
     least = min(least, middle) if seen_to_grow else min(least, middle, 0.0)
     gain = Span(value=middle, low=least, high=max(float(gains[2, 2]), middle))
-    return now, gain, bool(seen_to_grow and gains[0, 1] >= LEAST_GAIN) if bought.value else None
+    told = bool(seen_to_grow and gains[0, 1] >= LEAST_GAIN)
+    then = question.labelled + bought.value
+    begins = learnt == question.labelled and question.learns(bought.value) < then  # to set labels aside
+    unknown = not bought.value or (begins and seen_to_grow and not told)
+    return now, gain, None if unknown else told
 
 
 def _minutes_of(images: Span, cost: Estimate | None) -> Span:
@@ -292,10 +308,10 @@ def _no_cost(cost: Estimate | None) -> str:
     return (cost.reason if cost is not None else None) or "what an image costs is not known yet"
 
 
-def _band(seen: _Seen, labelled: int) -> Band:
+def _band(seen: _Seen, learnt: float) -> Band:
     """From one label to as far as answers go."""
-    far = max(FAR * seen.largest, 2.0 * labelled)
-    sizes = np.asarray(np.geomspace(min(seen.smallest, labelled), far, _GRID), np.float64)
+    far = max(FAR * seen.largest, 2.0 * learnt)
+    sizes = np.asarray(np.geomspace(min(seen.smallest, learnt), far, _GRID), np.float64)
     low, middle, high = seen.quantiles(sizes)
     return Band(sizes=sizes, middle=middle, low=low, high=high)
 
@@ -333,7 +349,3 @@ def _silent(
 
 def _names(levels: Sequence[Level]) -> str:
     return ", ".join(level.run for level in levels)
-
-
-def _count(n: float) -> str:
-    return str(math.ceil(n))

@@ -13,6 +13,7 @@ from labelloop.forecast.answers import CANNOT_TELL, EXPECTED, OUT_OF_REACH, REAC
 from labelloop.forecast.curve_plot import curve_text, write_curve
 from labelloop.forecast.curve_points import MeasuredPoint, curve_points, known_points
 from labelloop.forecast.forecast import forecast
+from labelloop.forecast.learnt import learnt_of
 from labelloop.forecast.levels import levels_of
 from labelloop.forecast.subsets import CurveSettings, plan_points, why_no_plan
 from labelloop.plurals import plural
@@ -114,6 +115,7 @@ def _in_full(project: Project, request: ForecastRequest, measured: list[Measured
         target=request.target,
         minutes=request.minutes,
         minutes_per_image=minutes_per_image(project),
+        learnt=learnt_of(project),
     )
     no_points = next((why for m in measured if (why := m.undefined(request.metric)) is not None), None)
     if not measured:
@@ -203,7 +205,7 @@ def _notes(answer: Forecast, measured: list[MeasuredPoint]) -> list[str]:
             "This is the curve of short trainings; a full run is better with the same labels. Once validation"
             " images have measured a run, it sets the height of the curve."
         )
-    notes += [*cost_notes(answer.question), *pool_notes(answer)]
+    notes += [*cost_notes(answer.question), *pool_notes(answer), *learnt_notes(answer)]
     if answer.widened > 1.05:
         notes.append(
             f"Intervals are {answer.widened:.1f} times wider than the curves alone would have them: curves"
@@ -243,6 +245,19 @@ def pool_notes(answer: Forecast) -> list[str]:
         return []
     only = f"Only {plural(left, 'unlabelled image is', 'unlabelled images are')}" if left else None
     return [f"{only or 'No unlabelled image is'} left: labelloop add images adds more."]
+
+
+def learnt_notes(answer: Forecast) -> list[str]:
+    """Says so where a full run learns fewer images than have labels, now or with those that are asked for."""
+    question, more = answer.question, answer.images.value or 0.0
+    now, then = ((question.labelled + n, question.learns(n)) for n in (0.0, more))
+    labels, learnt = now if now[1] < now[0] else then
+    if learnt >= labels or not answer.points:
+        return []
+    return [
+        f"Without validation images train sets some of many labels aside: of {labels:.0f} it learns"
+        f" {learnt:.0f}, which is counted in; labelloop add labels --split val adds images for that."
+    ]
 
 
 def _number(span: Span, singular: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelloop.forecast.forecast_project import cost_notes, in_words, known_forecast, pool_notes
+from labelloop.forecast.forecast_project import cost_notes, in_words, known_forecast, learnt_notes, pool_notes
 from labelloop.project.project import Project
 
 HOUR = 60.0
@@ -27,7 +27,7 @@ def next_hour(project: Project) -> dict[str, Any] | None:
         return None
     answer, document = found.answer, found.answer.as_dict()
     stop = None if answer.told_from_zero is None else not answer.told_from_zero
-    lines = [*in_words(answer), *cost_notes(answer.question), *pool_notes(answer)]
+    lines = [*in_words(answer), *cost_notes(answer.question), *pool_notes(answer), *learnt_notes(answer)]
     if stop:
         lines.append("Stop here, or label images of another kind.")
     return {

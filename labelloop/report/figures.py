@@ -127,7 +127,7 @@ def minutes_figure(rounds: Sequence[tuple[int, float | None, float]]) -> Markup:
 def curve_figure(forecast: Forecast) -> Markup:
     """Small models on subsets of the labels, and the forecast with its interval."""
     words = words_for(forecast.question.metric)
-    now = forecast.question.labelled
+    now = forecast.question.learns()
     points, band = forecast.points, forecast.band
 
     def paint(axes: Axes) -> None:

@@ -72,7 +72,8 @@ def test_the_answer_to_a_target_is_the_json_of_the_contract(labelled, labelloop)
     document = ran.document
     assert (document["metric"], document["target"], document["verdict"]) == ("coco_ap50", 0.8, "reachable")
     images = document["images"]
-    assert images["low"] <= 21 <= (images["high"] or 1000)  # 45 labels are enough
+    assert images["low"] <= 33 <= (images["high"] or 1000)  # 45 are enough, of 57 labels
+    assert (document["labelled"], document["learnt"]) == (24, 19)
     minutes = document["minutes"]  # nobody was timed yet: what the literature says, with its wide interval
     assert minutes["low"] < minutes["value"] / 1.5
     assert any("literature" in note for note in document["notes"])
@@ -99,7 +100,7 @@ def test_without_options_it_says_what_twice_the_labels_would_bring(labelled, lab
     document = labelloop("forecast", "-C", root, "--json").document
     assert document["target"] is None
     assert document["images"]["value"] == 24
-    assert document["expected"]["low"] <= growing(48) <= document["expected"]["high"]
+    assert document["expected"]["low"] <= growing(38) <= document["expected"]["high"]  # of 48 labels
 
 
 def test_minutes_that_nobody_knows_the_worth_of_are_an_answer_and_no_error(labelled, labelloop):

@@ -22,7 +22,8 @@ from labelloop.forecast.checks import held_out_misses, widening
 from labelloop.forecast.curve_points import MeasuredPoint
 from labelloop.forecast.curves import CurvePoint
 from labelloop.forecast.forecast import forecast
-from labelloop.forecast.forecast_project import in_words, pool_notes
+from labelloop.forecast.forecast_project import in_words, learnt_notes, pool_notes
+from labelloop.forecast.learnt import Learnt
 from labelloop.metrics.estimate import Estimate
 
 SIZES = (4, 8, 16, 32)
@@ -281,6 +282,36 @@ def test_an_uncertain_run_makes_the_forecast_less_certain(points):
         return expected.high - expected.low
 
     assert width(0.04) > 1.5 * width(0.005)
+
+
+ASIDE = Learnt(share=0.2)
+
+
+def test_now_is_the_run_that_learnt_what_is_left_of_the_labels(points):
+    run = Level(run="best", n_images=32, value=0.7, se=0.01)
+    answer = forecast(points, question(labelled=40, learnt=ASIDE), levels=[run])
+    assert answer.now.value == pytest.approx(0.7, abs=0.004)
+    assert answer.as_dict()["learnt"] == 32
+    assert "of 40 it learns 32" in learnt_notes(answer)[0]
+
+
+def test_labels_that_are_set_aside_are_counted_in_those_that_a_target_needs_and_in_their_minutes(points):
+    asked = {"target": 0.8, "minutes_per_image": COST}
+    all_learnt = forecast(points, question(**asked))
+    aside = forecast(points, question(labelled=40, learnt=ASIDE, **asked))
+    for end in ("value", "low"):
+        learnt = 32 + getattr(all_learnt.images, end)
+        assert ASIDE.of(40 + getattr(aside.images, end)) == pytest.approx(learnt, abs=1)
+    assert aside.minutes.value == pytest.approx(3 * aside.images.value)
+
+
+def test_minutes_that_only_buy_what_is_set_aside_are_not_said_to_buy_nothing(points):
+    answer = forecast(
+        points, question(labelled=18, learnt=ASIDE, minutes=12, minutes_per_image=COST)
+    )  # 4 images, of 22 17 are learnt
+    assert answer.gain.value < 0
+    assert answer.told_from_zero is None
+    assert "of 22 it learns 17" in learnt_notes(answer)[0]
 
 
 def runs_on(errors, sizes=(8, 16, 32), *, se=0.02):
