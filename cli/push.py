@@ -65,9 +65,9 @@ def push(
     """Choose what to review and write the model's masks to Label Studio as predictions.
 
     Every task says why it was chosen and how many minutes it should take, as learnt from the lab's own
-    reviews. While a round has unreviewed tasks, push only completes it, with the masks of the model that it
-    began with: repeating it changes nothing, and an interrupted push continues. Without a trained model it
-    chooses the images that represent the pool best.
+    reviews (columns why and minutes in Label Studio). While a round has unreviewed tasks, push only completes
+    it, with the masks of the model that it began with: repeating it changes nothing, and an interrupted push
+    continues. Without a trained model it chooses the images that represent the pool best.
 
     With `--suspects` the round shows images whose labels are probably wrong (see `check --labels`).
 

@@ -7,6 +7,7 @@ server that was still at work when it was asked has such a task twice then (``co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from labelloop.budget.opening import RoundRequest, open_round
 from labelloop.budget.round_minutes import predicted_minutes
@@ -15,11 +16,12 @@ from labelloop.integrations.label_studio.labelling_config import check_config
 from labelloop.integrations.label_studio.predictions import complete_predictions
 from labelloop.integrations.label_studio.pushed_round import PushedRound
 from labelloop.integrations.label_studio.sending import send_tasks
+from labelloop.integrations.label_studio.task_data import for_people
 from labelloop.progress import Progress, Silent, stage
 from labelloop.project.project import Project
 from labelloop.proposing import note_refusal
 from labelloop.review.guards import alone, check_classes
-from labelloop.review.rounds import SUSPECTS, RoundRecord, current_round
+from labelloop.review.rounds import SUSPECTS, RoundRecord, current_round, images_by_id
 from labelloop.review.tasks import PLANNED, SENT, waiting_tasks
 
 
@@ -43,6 +45,7 @@ class PushReport:
         predicted_minutes_low: Lower end of its 80 % interval; likewise.
         predicted_minutes_high: Upper end.
         strategy: How the round was chosen.
+        chosen: The tasks that wait, as ``for_people`` says them.
     """
 
     round: int
@@ -59,6 +62,7 @@ class PushReport:
     predicted_minutes_low: float | None = None
     predicted_minutes_high: float | None = None
     strategy: str = ""
+    chosen: list[dict[str, Any]] = field(default_factory=list)
 
 
 def push(
@@ -138,6 +142,8 @@ def _push(pushed: PushedRound, *, opened: bool) -> PushReport:
     report.repaired = complete_predictions(pushed, opened=opened)
     waiting = [task for task in waiting_tasks(project, record.id) if task.state == SENT]
     report.tasks = len(waiting)
+    images = images_by_id(project, {task.image_id for task in waiting})
+    report.chosen = [for_people(task, images[task.image_id]) for task in waiting]
     cost = predicted_minutes(waiting)
     report.predicted_minutes = cost.value
     report.predicted_minutes_low, report.predicted_minutes_high = cost.low, cost.high

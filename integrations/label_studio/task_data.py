@@ -22,14 +22,26 @@ def key_of(task: Mapping[str, Any]) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def task_data(task: TaskRecord, image: ImageRecord) -> dict[str, Any]:
-    """A task's data but for the picture: a name for people, its key and round, and its place in the image."""
+def for_people(task: TaskRecord, image: ImageRecord) -> dict[str, Any]:
+    """``name`` of a task, ``why`` it was chosen, and the ``minutes`` it should take; None is not known."""
     top, left, bottom, right = task.tile.box
-    height, width = image.size_hw
-    whole = task.tile.box == (0, 0, height, width)
+    whole = task.tile.box == (0, 0, *image.size_hw)
     place = "" if whole else f" (x {left} to {right}, y {top} to {bottom} px)"
+    chosen = task.chosen or {}
+    minutes = chosen.get("minutes")
     return {
         "name": image.file_name + place,
+        "why": chosen.get("why"),
+        "minutes": None if minutes is None else round(float(minutes["value"]), 1),
+    }
+
+
+def task_data(task: TaskRecord, image: ImageRecord) -> dict[str, Any]:
+    """A task's data but for the picture: what is known for people, its key, round and place in the image."""
+    top, left, bottom, right = task.tile.box
+    height, width = image.size_hw
+    return {
+        **{name: value for name, value in for_people(task, image).items() if value is not None},
         KEY: task.key,
         ROUND: str(task.round_id),
         PLACE: {

@@ -282,6 +282,35 @@ def screen(tmp_path: Path, server: SmallServer, monkeypatch: pytest.MonkeyPatch)
     return Screen(project)
 
 
+def test_a_task_says_why_it_was_chosen_and_what_it_should_take_on_the_server_and_in_the_report(
+    screen: Screen, server: SmallServer
+) -> None:
+    server.fail = 1
+    with pytest.raises(ServerError):
+        screen.push(tasks=2)
+    report = screen.push()
+    known = [
+        {key: task["data"].get(key) for key in ("name", "why", "minutes")} for task in server.tasks.values()
+    ]
+    assert {each["why"] for each in known} == {"drawn at random"}
+    assert sum(each["minutes"] for each in known) == pytest.approx(report.predicted_minutes, abs=0.1)
+    assert report.chosen == known
+    again = screen.push()
+    assert (again.sent, again.chosen) == (0, known)
+
+
+def test_tasks_of_rounds_that_do_not_keep_why_are_completed_and_pulled_as_ever(
+    screen: Screen, server: SmallServer
+) -> None:
+    screen.plan(1, 2)
+    report = screen.push()
+    assert not any({"why", "minutes"} & task["data"].keys() for task in server.tasks.values())
+    assert [each["why"] for each in report.chosen] == [None, None]
+    server.annotate(min(server.tasks))
+    assert pull(screen.project).annotations_new == 1
+    assert (screen.push().sent, len(screen.push().chosen)) == (0, 1)
+
+
 def test_a_copy_in_which_somebody_has_begun_a_draft_is_kept_and_is_the_task(
     screen: Screen, server: SmallServer
 ) -> None:
