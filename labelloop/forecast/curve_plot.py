@@ -25,7 +25,7 @@ _LEFT = 7  # characters of the axis of values
 def curve_text(forecast: Forecast, *, width: int = 72, height: int = 15) -> list[str]:
     """The curve in plain ASCII: ``o`` models, ``=`` the middle, ``.`` the interval, ``-`` the target.
 
-    Labelled images that are learnt run to the right in a logarithmic scale; a column of ``|`` are those of a
+    Labelled images learnt from run to the right in a logarithmic scale; a column of ``|`` are those of a
     full run now.
 
     Args:
@@ -86,7 +86,7 @@ def _text_axis(left: float, right: float, columns: int, column: Callable[[float]
         if at >= free:
             text[at : at + len(label)] = label
             free = at + len(label) + 2
-    return [" " * _LEFT + "".join(text).rstrip(), " " * _LEFT + "labelled images that are learnt"]
+    return [" " * _LEFT + "".join(text).rstrip(), " " * _LEFT + "labelled images learnt from"]
 
 
 def draw_curve(forecast: Forecast) -> bytes:
@@ -112,7 +112,7 @@ def draw_curve(forecast: Forecast) -> bytes:
         axes.set_xticks(_ticks(left, right))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("labelled images that are learnt")
+    axes.set_xlabel("labelled images learnt from")
     axes.set_ylabel(question.metric)
     axes.legend(loc="lower right", frameon=False)
     buffer = io.BytesIO()
