@@ -196,7 +196,9 @@ def test_without_test_images_a_fixed_fifth_measures_and_is_never_asked_about(tmp
     assert not asked & set(settings["test"])
     assert not any("no image is left" in note for note in result["notes"])
     longer = simulate(project, replace(request, rounds=2))
-    assert any("random ended after round 1 of 2: no image is left to review" in note for note in longer["notes"])
+    assert any(
+        "random ended after round 1 of 2: no image is left to review" in note for note in longer["notes"]
+    )
 
 
 def test_test_images_measure_the_promoted_models_where_others_validate(tmp_path: Path) -> None:
