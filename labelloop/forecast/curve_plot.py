@@ -103,7 +103,9 @@ def draw_curve(forecast: Forecast) -> bytes:
     question = forecast.question
     if question.target is not None:
         axes.axhline(question.target, color=_TARGET, ls="--", label=f"target {question.target:g}")
-    axes.axvline(question.learns(), color="grey", ls=":", label=f"{question.labelled} labelled now")
+    learnt, now = round(question.learns()), f"{question.labelled} labelled now"
+    now += "" if learnt == question.labelled else f", {learnt} learnt from"
+    axes.axvline(question.learns(), color="grey", ls=":", label=now)
     if forecast.points:
         left, right = _span(forecast)
         axes.set_xscale("log")
